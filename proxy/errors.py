@@ -1,0 +1,122 @@
+"""Every way a request can fail, as plain exceptions.
+
+No HTTP here: `oci_errors` says what each class looks like on the wire. The message of an error is written for
+the person at the docker terminal: what is wrong, with which name, and what to do.
+"""
+
+from collections.abc import Sequence
+
+
+class NixfrontError(Exception):
+    """Anything nixfront itself reports. `lasting`: the same request would fail again, so it may be remembered."""
+
+    lasting = False
+
+
+# --- the request ------------------------------------------------------------------------------------------
+
+
+class NameInvalid(NixfrontError):
+    """The repository path cannot be read as a list of packages."""
+
+    lasting = True
+
+
+class TagUnknown(NixfrontError):
+    """The tag names no revision of the package set."""
+
+    lasting = True
+
+
+class PackageUnknown(NixfrontError):
+    """A name is not in the package set, or fits more than one attribute."""
+
+    lasting = True
+
+
+# --- the Nix side -----------------------------------------------------------------------------------------
+
+
+class PackageSetUnavailable(NixfrontError):
+    """The source of the package set could not be fetched or read."""
+
+
+class NixUnavailable(NixfrontError):
+    """Nix is not installed, or does not start."""
+
+
+class EvaluationFailed(NixfrontError):
+    """Nix refused to evaluate what was asked for; the message holds its last lines."""
+
+    lasting = True
+
+
+class BuildFailed(NixfrontError):
+    """A package could not be built or fetched; the message holds the last lines of its log."""
+
+    lasting = True
+
+
+class BuildTimedOut(BuildFailed):
+    """The build did not end within its deadline."""
+
+
+class PackageUnusable(NixfrontError):
+    """A package exists but cannot be put into an image (for example one that is a plain data file)."""
+
+    lasting = True
+
+
+# --- the registry -----------------------------------------------------------------------------------------
+
+
+class RegistryUnavailable(NixfrontError):
+    """The backing registry cannot be reached, or broke the connection."""
+
+
+class RegistryRefused(NixfrontError):
+    """The backing registry answered a request of ours with a status that is not success.
+
+    `body` is the start of what it said, bounded; `temporary` says whether trying again can help.
+    """
+
+    def __init__(self, method: str, url: str, status: int, body: str) -> None:
+        """Keep the evidence: what was asked, and what came back."""
+        super().__init__(f"the registry answered {status} to {method} {url}: {body[:500]}".rstrip(": "))
+        self.status = status
+        self.body = body
+        self.temporary = status >= 500 or status == 429
+
+
+class DigestMismatch(NixfrontError):
+    """The registry stored other bytes than we sent."""
+
+
+class DigestNotReady(NixfrontError):
+    """A layer's digest was asked for before its bytes were all read."""
+
+
+# --- processes and settings -------------------------------------------------------------------------------
+
+
+class ProcessFailed(NixfrontError):
+    """A child process could not be started, ended with a failure, or ran out of time.
+
+    `returncode` is None when it never started; `timed_out` when it was killed at its deadline;
+    `tail` is the last lines that it wrote on standard error.
+    """
+
+    def __init__(
+        self, program: str, returncode: int | None, tail: Sequence[str] = (), *, timed_out: bool = False
+    ) -> None:
+        """Keep what is needed to say later which program failed and how."""
+        how = "ran out of time" if timed_out else f"ended with {returncode}"
+        super().__init__(f"{program} {'could not be started' if returncode is None else how}")
+        self.program = program
+        self.returncode = returncode
+        self.tail = tuple(tail)
+        self.timed_out = timed_out
+
+
+class SettingsInvalid(NixfrontError):
+    """The configuration has an unknown key or a wrong value; the message names the key's path."""
