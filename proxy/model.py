@@ -1,0 +1,138 @@
+"""The values that travel from a request to an image. All frozen, all comparable, none does anything.
+
+Quotes are from the OCI distribution and image specifications; remarks of ours stand in [brackets].
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+def canonical_json(value: object) -> bytes:
+    """The one JSON text of a value: sorted keys, no spaces, UTF-8. Every key and every digest starts here."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def sha256_hex(data: bytes) -> str:
+    """The SHA-256 of some bytes, 64 lowercase hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_of(data: bytes) -> str:
+    """The digest of some bytes, as the registry writes it: `sha256:` and 64 hexadecimal digits."""
+    return "sha256:" + sha256_hex(data)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """What a repository path and a tag ask for.
+
+    `attributes` are as typed: first-named first, nothing twice. `shell`: the meta-package `shell` was named.
+    """
+
+    repository: str
+    tag: str
+    attributes: tuple[str, ...]
+    shell: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PackageSet:
+    """One fixed revision of a set of packages, ready to be imported by Nix.
+
+    `expression`: absolute path of the file or folder to import; `arguments`: given to the function in it, where it
+    takes them; `revision`: what makes it this one and no other; `created`: RFC 3339, never the clock;
+    `substitutes`: whether a binary cache may hold its packages.
+    """
+
+    name: str
+    expression: str
+    revision: str
+    source: str
+    created: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    substitutes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One resolved attribute: `outputs` are the (output name, store path) pairs to install, in order."""
+
+    attribute: str
+    name: str
+    drv_path: str
+    outputs: tuple[tuple[str, str], ...]
+    main_program: str
+    description: str = ""
+    license: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PathInfo:
+    """A valid store path: its size as a NAR in bytes, and the store paths that it refers to (itself left out)."""
+
+    path: str
+    nar_size: int
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """The requested packages, realised, and every store path that they need, sorted by path."""
+
+    packages: tuple[Package, ...]
+    paths: tuple[PathInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """The store paths of one layer, sorted. Two images that hold an equal plan share the layer."""
+
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A reference to a blob.
+
+    image-spec: "a descriptor includes the type of the content, a content identifier (digest), and the byte-size
+    of the raw content".
+    """
+
+    media_type: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer that is in the registry: blob `digest` and `size` [compressed], and its DiffID.
+
+    image-spec: "A layer DiffID is the digest over the layer's uncompressed tar archive".
+    """
+
+    digest: str
+    size: int
+    diff_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image ready to be put: two documents, byte for byte, and their descriptors."""
+
+    config: bytes
+    config_descriptor: Descriptor
+    manifest: bytes
+    manifest_descriptor: Descriptor
