@@ -5,16 +5,12 @@ from pathlib import Path
 _PACKAGE = Path(__file__).parent
 
 
-def expressions() -> Path:
-    """The folder of the Nix expressions: inside an installed package, or `nix/` of a checkout."""
-    return _shipped("expressions", "nix")
-
-
-def samples() -> Path:
-    """The folder of the sample settings: inside an installed package, or `config/` of a checkout."""
-    return _shipped("samples", "config")
-
-
 def _shipped(installed: str, checkout: str) -> Path:
     inside = _PACKAGE / installed
     return inside if inside.is_dir() else _PACKAGE.parent / checkout
+
+
+#: The folder of the Nix expressions: inside an installed package, or `nix/` of a checkout.
+EXPRESSIONS = _shipped("expressions", "nix")
+#: The folder of the sample settings: inside an installed package, or `config/` of a checkout.
+SAMPLES = _shipped("samples", "config")

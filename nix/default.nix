@@ -1,0 +1,40 @@
+# The one entry from Python into Nix: a request as JSON in, a result as JSON out.
+#
+#   nix-instantiate --eval --strict --json --read-write-mode nix/default.nix --argstr request JSON
+#
+# request:
+#   expression   absolute path of the package set: a set, or a function that yields one
+#   arguments    { name = string; } given to that function, those of them that it takes
+#   system       "x86_64-linux", ...
+#   attributes   [ "git" "python3packages.numpy" ]: attribute paths as they were typed
+#   optional     the same, for packages that are simply left out where the set has none
+#
+# result: one list entry for each attribute, in the order of the request (optional ones last):
+#   { kind = "package"; typed; attribute; name; pname; drvPath; outputs = [ { name; path; } ]; mainProgram; description; license; }
+#   { kind = "missing"; typed; at; part; names; }        `part` is not among `names`, the attributes of `at`
+#   { kind = "ambiguous"; typed; at; part; names; }      `names` all spell `part` when case is ignored
+#   { kind = "no-package"; typed; attribute; type; }     the attribute is there, but it is no derivation
+#
+# Evaluation writes the .drv files and builds nothing. Names reach this file as data, never as Nix source text.
+{ request }:
+let
+  asked = builtins.fromJSON request;
+  resolve = import ./resolve.nix;
+  describe = import ./describe.nix;
+
+  imported = import (/. + asked.expression);
+  offered = asked.arguments // {
+    inherit (asked) system;
+    config = { };
+    overlays = [ ];
+  };
+  packages =
+    if builtins.isFunction imported then
+      imported (builtins.intersectAttrs (builtins.functionArgs imported) offered)
+    else
+      imported;
+
+  one = typed: describe (resolve packages typed);
+in
+map one asked.attributes
+++ builtins.filter (result: result.kind == "package") (map one asked.optional)

@@ -1,0 +1,39 @@
+# An attribute path as a person typed it -> the attribute of the set that it means.
+#
+# Registry names are lowercase, attributes are not: at every level an exact match comes first, then the one
+# attribute that differs only in case; a part that starts with a digit also finds the attribute with an underscore
+# before it (`7zz` is `_7zz`). Two that fit are reported, never chosen between.
+packages: typed:
+let
+  upper = [ "A" "B" "C" "D" "E" "F" "G" "H" "I" "J" "K" "L" "M" "N" "O" "P" "Q" "R" "S" "T" "U" "V" "W" "X" "Y" "Z" ];
+  lower = [ "a" "b" "c" "d" "e" "f" "g" "h" "i" "j" "k" "l" "m" "n" "o" "p" "q" "r" "s" "t" "u" "v" "w" "x" "y" "z" ];
+  toLower = builtins.replaceStrings upper lower;
+
+  parts = builtins.filter builtins.isString (builtins.split "[.]" typed);
+
+  # Attributes of `value` that `part` may mean, best kind of match only.
+  matches = value: part:
+    let
+      startsWithDigit = builtins.match "[0-9].*" part != null;
+      spellings = [ part ] ++ (if startsWithDigit then [ "_${part}" ] else [ ]);
+      exact = builtins.filter (name: value ? ${name}) spellings;
+      folded = map toLower spellings;
+    in
+    if exact != [ ] then [ (builtins.head exact) ]
+    else builtins.filter (name: builtins.elem (toLower name) folded) (builtins.attrNames value);
+
+  descend = value: path: rest:
+    let
+      part = builtins.head rest;
+      at = builtins.concatStringsSep "." path;
+      found = matches value part;
+      name = builtins.head found;
+      problem = kind: names: { inherit kind typed at part names; };
+    in
+    if rest == [ ] then { kind = "found"; inherit typed value; attribute = at; }
+    else if !builtins.isAttrs value then problem "missing" [ ]
+    else if found == [ ] then problem "missing" (builtins.attrNames value)
+    else if builtins.length found > 1 then problem "ambiguous" found
+    else descend value.${name} (path ++ [ name ]) (builtins.tail rest);
+in
+descend packages [ ] parts

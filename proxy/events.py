@@ -1,0 +1,44 @@
+"""What happens during a build, as values. Stages emit them into a `Sink`; they do not know who listens."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStarted:
+    """An image is being made because a tag was asked for that nobody had."""
+
+    repository: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line that Nix or a builder wrote, as it came; `attributes` says for which packages."""
+
+    attributes: tuple[str, ...]
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Collided:
+    """Two packages have the same file: `path` of the root is `winner`'s, `loser`'s is left out."""
+
+    repository: str
+    path: str
+    winner: str
+    loser: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildEnded:
+    """The tag names this manifest now; an empty `digest` when the build failed with `error`."""
+
+    repository: str
+    tag: str
+    digest: str = ""
+    error: str = ""
+
+
+Event = BuildStarted | LogLine | Collided | BuildEnded
+Sink = Callable[[Event], None]

@@ -1,0 +1,149 @@
+"""The stock registry program as a supervised child: for those who have no registry yet.
+
+It listens on a free loopback port, stores under the data folder with deletes enabled, is started again when it dies,
+and ends with us (also when we are killed, where util-linux's `setpriv` can arrange that).
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import yaml
+
+from proxy.errors import RegistryUnavailable
+
+_log = logging.getLogger(__name__)
+_log_child = logging.getLogger("nixfront.registry")
+
+#: What the stock program is called: by Debian, and by the distribution project.
+PROGRAMS = ("docker-registry", "registry")
+_START_SECONDS = 20.0
+_STOP_SECONDS = 10.0
+_FIRST_PAUSE = 0.2  # seconds before it is started again; doubled each time it dies young
+_LONGEST_PAUSE = 10.0
+_YOUNG = 30.0  # seconds
+
+
+def find_program() -> str:
+    """The path of the stock registry program. Raises `RegistryUnavailable`, which says what to install."""
+    for name in PROGRAMS:
+        if (found := shutil.which(name)) is not None:
+            return found
+    raise RegistryUnavailable(
+        f"no registry program ({' or '.join(PROGRAMS)}) on PATH: install one (Debian: docker-registry), "
+        "or name a registry that runs already with registry.url (NIXFRONT_REGISTRY_URL)"
+    )
+
+
+@asynccontextmanager
+async def run(folder: Path) -> AsyncIterator[str]:
+    """The origin of a registry that stores under `folder`, running for as long as the context lasts.
+
+    Raises `RegistryUnavailable` if it does not start.
+    """
+    program = find_program()
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    configuration = await asyncio.to_thread(_write_configuration, folder, port)
+    supervisor = asyncio.create_task(_supervise(program, configuration))
+    try:
+        await _wait_until_ready(url, supervisor)
+        yield url
+    finally:
+        supervisor.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await supervisor
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _write_configuration(folder: Path, port: int) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    secret = folder / "secret"
+    if not secret.exists():
+        secret.touch(mode=0o600)
+        secret.write_text(secrets.token_hex(32), encoding="ascii")
+    configuration = folder / "config.yml"
+    configuration.touch(mode=0o600)
+    configuration.write_text(
+        yaml.safe_dump(
+            {
+                "version": 0.1,
+                "log": {"level": "warn", "accesslog": {"disabled": True}},
+                "storage": {
+                    "filesystem": {"rootdirectory": str((folder / "storage").absolute())},
+                    "delete": {"enabled": True},
+                    "cache": {"blobdescriptor": "inmemory"},
+                },
+                "http": {"addr": f"127.0.0.1:{port}", "secret": secret.read_text(encoding="ascii")},
+            }
+        ),
+        encoding="utf-8",
+    )
+    return configuration
+
+
+async def _supervise(program: str, configuration: Path) -> None:
+    loop = asyncio.get_running_loop()
+    pause = _FIRST_PAUSE
+    while True:
+        started = loop.time()
+        returncode = await _run_once(program, configuration)
+        pause = _FIRST_PAUSE if loop.time() - started > _YOUNG else min(pause * 2, _LONGEST_PAUSE)
+        _log.warning("the registry ended with %s, starting it again in %.1f s", returncode, pause)
+        await asyncio.sleep(pause)
+
+
+async def _run_once(program: str, configuration: Path) -> int:
+    """Run the registry to its end; when cancelled, end it first."""
+    argv = [program, "serve", str(configuration)]
+    if (setpriv := shutil.which("setpriv")) is not None:
+        argv = [setpriv, "--pdeathsig", "TERM", *argv]
+    child = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        # Settings of a registry of the host's are not meant for this one.
+        env={name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")},
+        start_new_session=True,
+    )
+    assert child.stderr is not None  # noqa: S101 - asked for above
+    try:
+        async for line in child.stderr:
+            _log_child.debug("%s", line.decode(errors="replace").rstrip())
+        return await child.wait()
+    finally:
+        if child.returncode is None:
+            child.send_signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(child.wait(), _STOP_SECONDS)
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+
+
+async def _wait_until_ready(url: str, supervisor: asyncio.Task[None]) -> None:
+    async with aiohttp.ClientSession() as session, asyncio.timeout(_START_SECONDS) as limit:
+        while not supervisor.done():
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.get(f"{url}/v2/") as response:
+                    if response.status == 200:
+                        return
+            await asyncio.sleep(0.05)
+    if limit.expired() or supervisor.done():
+        raise RegistryUnavailable("the registry program does not start; its log says why")

@@ -1,0 +1,93 @@
+"""A client's request to the registry and the registry's answer to the client, streamed both ways.
+
+Nothing is decompressed, followed, cached or held in memory; backpressure is the sockets' own. Status, reason phrase
+and headers stay as they are, but for hop-by-hop ones and a `Location` on the registry, which is made to name us.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+from yarl import URL
+
+from proxy import headers
+from proxy.errors import RegistryUnavailable
+
+_log = logging.getLogger(__name__)
+_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)
+# What aiohttp would add by itself to a request; a client that sent none of them shall send none through us.
+_NOT_ADDED = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT)
+_RELAYED: web.ResponseKey[bool] = web.ResponseKey("relayed", bool)
+
+
+class Passthrough:
+    """Relays to the registry at `registry`, an origin (`http://127.0.0.1:5000`)."""
+
+    def __init__(self, session: aiohttp.ClientSession, registry: str) -> None:
+        """`session` must not decompress: its bodies are relayed byte for byte."""
+        self._session = session
+        self._registry = registry.rstrip("/")
+
+    @asynccontextmanager
+    async def send(self, request: web.Request) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The registry's answer to the client's own request, headers read, body not yet.
+
+        Raises `RegistryUnavailable` as long as nothing was answered.
+        """
+        kept = CIMultiDict(headers.forward(request.headers.items()))
+        try:
+            context = self._session.request(
+                request.method,
+                URL(self._registry + request.raw_path, encoded=True),
+                headers=kept,
+                data=request.content.iter_any() if request.body_exists else None,
+                allow_redirects=False,
+                skip_auto_headers=_NOT_ADDED,
+                timeout=_TIMEOUT,
+            )
+            response = await context.__aenter__()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise RegistryUnavailable(f"the registry behind nixfront does not answer: {error}") from error
+        try:
+            yield response
+        finally:
+            response.release()
+
+    async def relay(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+        """Send the answer on to the client. A body that breaks off breaks the client's connection too."""
+        response = web.StreamResponse(status=answer.status, reason=answer.reason)
+        response.headers.extend(headers.backward(answer.headers.items()))
+        if hdrs.LOCATION in response.headers:
+            here = f"{request.scheme}://{request.host}"
+            response.headers[hdrs.LOCATION] = headers.local_location(
+                response.headers[hdrs.LOCATION], self._registry, here
+            )
+        response[_RELAYED] = True
+        await response.prepare(request)
+        if request.method == hdrs.METH_HEAD or answer.status in (204, 304):
+            return response
+        try:
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+        except aiohttp.ClientError as error:
+            _log.warning("the registry broke off path=%s error=%s", request.path, error)
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the registry broke off in the middle of a body") from error
+        await response.write_eof()
+        return response
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        """Both of the above: the plain case."""
+        async with self.send(request) as answer:
+            return await self.relay(request, answer)
+
+
+async def drop_added_headers(_: web.Request, response: web.StreamResponse) -> None:
+    """A signal handler for `on_response_prepare`: what aiohttp added to a relayed answer goes again."""
+    if not response.get(_RELAYED, False):
+        return
+    response.headers.popall(hdrs.SERVER, None)

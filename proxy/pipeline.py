@@ -1,0 +1,227 @@
+"""The straight line from a request to a tag in the registry.
+
+    names -> Nix resolves and realises -> layering -> each layer published -> root tree -> manifest -> put
+
+Order of what the registry sees: layers, then config, then manifest, because a registry refuses a manifest whose blobs
+it lacks; the manifest's PUT is the commit point, and whatever came before may be repeated. Two levels are shared
+by those who ask at the same time: (repository, tag), and the content, that is the *set* of packages with all that
+a build depends on. `shell/a/b` and `shell/b/a` are one content and two tags; what depends on the order of names (who
+wins a collision, the command) is decided for each tag, after the content.
+
+The reply to a client is never made here: it is always the registry's own.
+"""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cachetools import TTLCache
+
+from proxy import layering, manifest, rootfs
+from proxy.errors import NixfrontError, TagUnknown
+from proxy.events import BuildEnded, BuildStarted, Collided, LogLine, Sink
+from proxy.flight import Shared, SingleFlight
+from proxy.manifest import Compression, Facts, Format
+from proxy.model import Image, ImageRequest, LayerPlan, Package, PackageSet, canonical_json, sha256_hex
+from proxy.nix import Nix
+from proxy.package_sets import PackageSets
+from proxy.packing import CODECS
+from proxy.publish import Publisher
+from proxy.registry import Registry
+
+_log = logging.getLogger(__name__)
+_REMEMBERED_FAILURES = 1024
+_LATEST = "latest"
+#: Part of every content key: another number when the same packages shall become another image.
+BUILDER_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How images are made. `always`: attributes of every image where the set has them."""
+
+    system: str
+    always: tuple[str, ...]
+    most_layers: int
+    form: Format
+    compression: Compression
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """Packages that are realised, by the name as typed, and the layers of their closure."""
+
+    packages: Mapping[str, Package]
+    plans: tuple[LayerPlan, ...]
+
+
+class Pipeline:
+    """Makes images of one package set appear in one registry."""
+
+    def __init__(
+        self,
+        *,
+        sets: PackageSets,
+        nix: Nix,
+        registry: Registry,
+        publisher: Publisher,
+        listing: rootfs.Listing,
+        options: Options,
+        roots: Path,
+        failure_seconds: float,
+        sink: Sink,
+    ) -> None:
+        """`roots` holds garbage-collector roots while builds need them; errors are kept for `failure_seconds`."""
+        self._sets = sets
+        self._nix = nix
+        self._registry = registry
+        self._publisher = publisher
+        self._listing = listing
+        self._options = options
+        self._roots = roots
+        self._sink = sink
+        self._contents: Shared[str, _Content] = Shared()
+        self._tags: SingleFlight[tuple[str, str], None] = SingleFlight(
+            TTLCache(_REMEMBERED_FAILURES, failure_seconds),
+            lambda error: isinstance(error, NixfrontError) and error.lasting,
+        )
+
+    async def ensure(self, request: ImageRequest) -> None:
+        """The registry has the tag when this returns; a tag that it has already is left as it is.
+
+        Goes on when the caller is cancelled. Raises a `NixfrontError`.
+        """
+        await self._tags.run((request.repository, request.tag), lambda: self._make(request))
+
+    async def close(self) -> None:
+        """Cancel the builds that are under way."""
+        await self._tags.close()
+        await self._publisher.close()
+
+    async def _make(self, request: ImageRequest) -> None:
+        if await self._taken(request):
+            return
+        self._sink(BuildStarted(request.repository, request.tag))
+        try:
+            digest = await self._build(request)
+        except Exception as error:
+            self._sink(BuildEnded(request.repository, request.tag, error=str(error) or type(error).__name__))
+            raise
+        self._sink(BuildEnded(request.repository, request.tag, digest=digest))
+
+    async def _build(self, request: ImageRequest) -> str:
+        """The digest of the manifest that was made and put."""
+        package_set = await self._sets.current()
+        if request.tag not in (_LATEST, package_set.revision):
+            raise TagUnknown(
+                f"tag {request.tag!r} names no revision of package set {package_set.name}; "
+                f"there are {_LATEST!r} and {package_set.revision!r}"
+            )
+        key = content_key(request.attributes, package_set, self._options)
+        async with self._contents.hold(key, lambda: self._content(request, package_set)) as content:
+            image = await self._image(request, package_set, content)
+            await self._registry.put_blob(request.repository, image.config)
+            made = image.manifest_descriptor
+            if not await self._taken(request):  # a person may have pushed while we were building
+                await self._registry.put_manifest(
+                    request.repository, request.tag, made.media_type, image.manifest
+                )
+        return made.digest
+
+    async def _taken(self, request: ImageRequest) -> bool:
+        """Whether the tag is there under any media type: then it stands, whoever pushed it."""
+        return await self._registry.manifest_digest(request.repository, request.tag) is not None
+
+    @asynccontextmanager
+    async def _content(self, request: ImageRequest, package_set: PackageSet) -> AsyncIterator[_Content]:
+        """Packages realised and rooted, for as long as the context lasts."""
+        options = self._options
+        attributes = sorted(request.attributes)
+        optional = [name for name in options.always if name not in attributes]
+        packages = await self._nix.evaluate(package_set, options.system, attributes, optional)
+        sink = self._sink
+        roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=self._roots)
+        try:
+            closure = await self._nix.realise(
+                package_set,
+                list(packages.values()),
+                Path(roots.name),
+                lambda line: sink(LogLine(request.attributes, line)),
+            )
+            yield _Content(packages, layering.plan(closure, options.most_layers - 1))
+        finally:
+            await asyncio.to_thread(roots.cleanup)
+
+    async def _image(self, request: ImageRequest, package_set: PackageSet, content: _Content) -> Image:
+        options = self._options
+        packages = _in_order(request.attributes, content.packages)
+        layers = await self._publisher.publish(request.repository, content.plans)
+        root, command = await asyncio.to_thread(self._root, request, packages)
+        for lost in root.collisions:
+            self._sink(Collided(request.repository, lost.path, lost.winner, lost.loser))
+        top = await self._publisher.publish_entries(request.repository, root.entries)
+        names = " ".join(sorted(package.name for package in packages))
+        return manifest.assemble(
+            Facts(
+                system=options.system,
+                created=package_set.created,
+                command=(command,) if command else (),
+                environment=_ENVIRONMENT,
+                labels={
+                    "nixfront.package-set": package_set.name,
+                    "nixfront.packages": names,
+                    "nixfront.revision": package_set.revision,
+                    "nixfront.source": package_set.source,
+                },
+            ),
+            (*layers, top),
+            [*(" ".join(plan.paths) for plan in content.plans), f"root of {names}"],
+            form=options.form,
+            compression=options.compression,
+        )
+
+    def _root(self, request: ImageRequest, packages: Sequence[Package]) -> tuple[rootfs.Root, str | None]:
+        """The root tree and what `docker run` starts: the shell where it was asked for, else the first package's."""
+        root = rootfs.merge(packages, self._listing)
+        command = "/bin/bash" if request.shell else rootfs.main_program(packages[0], self._listing)
+        return root, command
+
+
+_ENVIRONMENT = (
+    f"PATH={rootfs.PATH}",
+    f"SSL_CERT_FILE={rootfs.CA_BUNDLE}",
+    f"NIX_SSL_CERT_FILE={rootfs.CA_BUNDLE}",
+    "LANG=C.UTF-8",
+)
+
+
+def content_key(attributes: Sequence[str], package_set: PackageSet, options: Options) -> str:
+    """The key of a content: a hash of all that its packages and layers depend on, and of no order of names."""
+    return sha256_hex(
+        canonical_json(
+            {
+                "always": list(options.always),
+                "arguments": dict(package_set.arguments),
+                "attributes": sorted(attributes),
+                "builder": BUILDER_VERSION,
+                "codec": CODECS[options.compression],
+                "format": options.form,
+                "layers": options.most_layers,
+                "revision": package_set.revision,
+                "set": package_set.name,
+                "system": options.system,
+            }
+        )
+    )
+
+
+def _in_order(typed: Sequence[str], packages: Mapping[str, Package]) -> list[Package]:
+    """The packages as the request names them, then those of every image, none twice."""
+    ordered = {packages[name].attribute: packages[name] for name in typed}
+    for package in packages.values():
+        ordered.setdefault(package.attribute, package)
+    return list(ordered.values())

@@ -1,0 +1,114 @@
+"""One layer: make the registry have it. Known | mounted | packed while it is uploaded.
+
+The order of attempts is the order of their cost. A record of the ledger counts only once the registry confirms
+the blob in this repository; a blob that it has under another repository is mounted; else the bytes are made. Two
+images that need the same new layer at once pack it once: the second waits, then mounts.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+
+from proxy.errors import RegistryRefused, RegistryUnavailable
+from proxy.flight import SingleFlight
+from proxy.ledger import Ledger, layer_key
+from proxy.manifest import Compression
+from proxy.model import Layer, LayerPlan
+from proxy.packing import CODECS, LayerStream
+from proxy.registry import Registry
+from proxy.tarball import Entry
+
+_log = logging.getLogger(__name__)
+_TRIES = 3
+_PAUSE = 0.5  # seconds before an upload is made anew; doubled for each further try
+
+
+class Publisher:
+    """Puts layers into one registry."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        ledger: Ledger,
+        executor: Executor,
+        entries: Callable[[Iterable[str]], Iterable[Entry]],
+        *,
+        compression: Compression,
+        concurrency: int,
+    ) -> None:
+        """`entries` yields the members of a layer of store paths; at most `concurrency` uploads run at once."""
+        self._registry = registry
+        self._ledger = ledger
+        self._executor = executor
+        self._entries = entries
+        self._compression: Compression = compression
+        self._slots = asyncio.Semaphore(concurrency)
+        self._packing: SingleFlight[tuple[str, str], Layer] = SingleFlight()
+
+    async def publish(self, repository: str, plans: Sequence[LayerPlan]) -> tuple[Layer, ...]:
+        """The layers of these plans, in their order, each now in the repository."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._one(repository, plan)) for plan in plans]
+        except ExceptionGroup as failed:  # the first error ended the others: it is the one to tell
+            raise failed.exceptions[0] from failed
+        return tuple(task.result() for task in tasks)
+
+    async def publish_entries(self, repository: str, entries: Sequence[Entry]) -> Layer:
+        """A layer of these very members, now in the repository."""
+        return await self._upload(repository, entries.__iter__)
+
+    async def close(self) -> None:
+        """Cancel what is being packed."""
+        await self._packing.close()
+
+    async def _one(self, repository: str, plan: LayerPlan) -> Layer:
+        key = layer_key(plan, CODECS[self._compression])
+        # Packed by anyone, then mounted; if the registry does not mount, packed for this repository itself.
+        for joined in ("", repository):
+            layer = await self._reuse(repository, key)
+            if layer is not None:
+                return layer
+            await self._packing.run((key, joined), lambda: self._pack(repository, key, plan))
+        return await self._reuse(repository, key) or await self._pack(repository, key, plan)
+
+    async def _reuse(self, repository: str, key: str) -> Layer | None:
+        """The layer if it is known and the registry has it, or can be made to have it, without its bytes."""
+        recalled = await self._ledger.recall(key)
+        if recalled is None:
+            return None
+        layer, origins = recalled
+        async with self._slots:
+            if await self._registry.has_blob(repository, layer.digest):
+                return layer
+            for origin in origins:
+                if origin != repository and await self._registry.mount(repository, layer.digest, origin):
+                    await self._ledger.seen(layer.digest, repository)
+                    _log.debug("mounted layer=%s repository=%s from=%s", layer.digest, repository, origin)
+                    return layer
+                await self._ledger.forget(layer.digest, origin)
+        return None
+
+    async def _pack(self, repository: str, key: str, plan: LayerPlan) -> Layer:
+        layer = await self._upload(repository, lambda: self._entries(plan.paths))
+        await self._ledger.record(key, plan, layer, repository)
+        _log.debug("packed layer=%s bytes=%d repository=%s", layer.digest, layer.size, repository)
+        return layer
+
+    async def _upload(self, repository: str, entries: Callable[[], Iterable[Entry]]) -> Layer:
+        """Pack and send, anew from the first byte where the registry broke off for a while."""
+        for attempt in range(_TRIES):
+            stream = LayerStream(entries(), self._compression, self._executor)
+            try:
+                async with self._slots:
+                    await self._registry.upload(repository, stream, lambda stream=stream: stream.layer.digest)  # type: ignore[misc]
+            except (RegistryUnavailable, RegistryRefused) as error:
+                final = isinstance(error, RegistryRefused) and not error.temporary
+                if final or attempt == _TRIES - 1:
+                    raise
+                _log.warning("upload broke off, trying again repository=%s error=%s", repository, error)
+                await asyncio.sleep(_PAUSE * 2**attempt)
+            else:
+                return stream.layer
+        raise AssertionError("unreachable: the last attempt returns or raises")

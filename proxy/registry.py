@@ -1,0 +1,163 @@
+"""The backing registry as we ourselves use it: look, mount, upload, put. Nothing of a client's request comes here.
+
+Every foreign exception is translated at this border. Calls without a body are tried again here; uploads by
+`publish`, which can make their bytes anew. A `Location` is followed only on the registry's own host.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import aiohttp
+from yarl import URL
+
+from proxy.errors import DigestMismatch, RegistryRefused, RegistryUnavailable
+from proxy.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, digest_of
+
+#: All that a manifest can be. A registry answers 404 for one that is stored but not among the accepted types.
+EVERY_MANIFEST_TYPE = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST))
+_OCTETS = "application/octet-stream"
+_BODY_KEPT = 64 << 10  # bytes of a refusal that are kept
+_TRIES = 3
+_PAUSE = 0.2  # seconds before the second try; doubled for each further one
+_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=60)
+
+
+class Registry:
+    """A registry at `url` (an origin, `http://127.0.0.1:5000`)."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        """`session` is the application's; this class neither opens nor closes it."""
+        self._session = session
+        self._url = URL(url)
+
+    async def manifest_digest(self, repository: str, reference: str) -> str | None:
+        """The digest of the manifest that the registry holds under any media type, None if there is none."""
+        url = self._endpoint(repository, "manifests", reference)
+        status, headers = await self._retry("HEAD", url, (200, 404), {"Accept": EVERY_MANIFEST_TYPE})
+        return headers.get("Docker-Content-Digest", "") if status == 200 else None
+
+    async def has_blob(self, repository: str, digest: str) -> bool:
+        """Whether the repository has this blob."""
+        status, _ = await self._retry("HEAD", self._endpoint(repository, "blobs", digest), (200, 404))
+        return status == 200
+
+    async def mount(self, repository: str, digest: str, origin: str) -> bool:
+        """Give the repository a blob that another one has; False if the registry did not."""
+        url = self._endpoint(repository, "blobs", "uploads/").with_query(mount=digest, **{"from": origin})
+        status, headers = await self._retry("POST", url, (201, 202))
+        if status == 202:  # distribution-spec: the registry began an upload instead
+            await self._cancel(self._location(url, headers))
+        return status == 201
+
+    async def upload(self, repository: str, chunks: AsyncIterable[bytes], digest: Callable[[], str]) -> None:
+        """Send a blob whose digest is known only once its bytes were read (then `digest` is called).
+
+        Raises `DigestMismatch` if the registry read other bytes than were sent.
+        """
+        start = self._endpoint(repository, "blobs", "uploads/")
+        _, headers = await self._retry("POST", start, (202,))
+        location = self._location(start, headers)
+        try:
+            _, headers = await self._once(
+                "PATCH", location, (202, 204), {"Content-Type": _OCTETS}, data=aiter(chunks)
+            )
+            location = self._location(location, headers)
+            expected = digest()
+            # The query of the location is the registry's own state: it stays as it is, byte for byte.
+            separator = "&" if location.raw_query_string else "?"
+            finish = URL(f"{location}{separator}digest={expected}", encoded=True)
+            _, headers = await self._once("PUT", finish, (201, 204))
+        except BaseException:
+            await self._cancel(location)
+            raise
+        _same_digest(expected, headers)
+
+    async def put_blob(self, repository: str, data: bytes) -> None:
+        """Send a small blob, unless it is there."""
+        digest = digest_of(data)
+        if not await self.has_blob(repository, digest):
+            await self.upload(repository, _one(data), lambda: digest)
+
+    async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
+        """Make the reference name this manifest: the commit point of an image."""
+        url = self._endpoint(repository, "manifests", reference)
+        _, headers = await self._retry("PUT", url, (201,), {"Content-Type": media_type}, data=data)
+        _same_digest(digest_of(data), headers)
+
+    def _endpoint(self, repository: str, kind: str, rest: str) -> URL:
+        return URL(f"{self._url.origin()}/v2/{repository}/{kind}/{rest}", encoded=True)
+
+    def _location(self, asked: URL, headers: Mapping[str, str]) -> URL:
+        """Where the registry says to go on. Raises `RegistryUnavailable` if that is another host."""
+        found = asked.join(URL(headers.get("Location", ""), encoded=True))
+        if found.authority != self._url.authority:
+            raise RegistryUnavailable(
+                f"the registry sent an upload from {self._url.authority} to {found.authority}; "
+                "nixfront follows it on its own host only"
+            )
+        return found
+
+    async def _cancel(self, location: URL) -> None:
+        """End an upload that will not be finished, so that the registry need not keep it."""
+        with suppress(RegistryRefused, RegistryUnavailable):
+            await self._once("DELETE", location, (204,))
+
+    async def _retry(
+        self,
+        method: str,
+        url: URL,
+        expected: tuple[int, ...],
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+    ) -> tuple[int, Mapping[str, str]]:
+        """A call that may be repeated as it is, tried a few times while the registry is busy or away."""
+        for attempt in range(_TRIES - 1):
+            try:
+                return await self._once(method, url, expected, headers, data)
+            except RegistryUnavailable:
+                pass
+            except RegistryRefused as error:
+                if not error.temporary:
+                    raise
+            await asyncio.sleep(_PAUSE * 2**attempt)
+        return await self._once(method, url, expected, headers, data)
+
+    async def _once(
+        self,
+        method: str,
+        url: URL,
+        expected: tuple[int, ...],
+        headers: Mapping[str, str] | None = None,
+        data: bytes | AsyncIterator[bytes] | None = None,
+    ) -> tuple[int, Mapping[str, str]]:
+        """Status and headers. Raises `RegistryUnavailable`, and `RegistryRefused` for a status not expected."""
+        async with (
+            _border(method, url),
+            self._session.request(
+                method, url, headers=headers, data=data, allow_redirects=False, timeout=_TIMEOUT
+            ) as response,
+        ):
+            if response.status not in expected:
+                body = await response.content.read(_BODY_KEPT)
+                raise RegistryRefused(method, url.path, response.status, body.decode(errors="replace"))
+            return response.status, response.headers
+
+
+@asynccontextmanager
+async def _border(method: str, url: URL) -> AsyncIterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise RegistryUnavailable(f"no answer of the registry to {method} {url.path}: {reason}") from error
+
+
+def _same_digest(expected: str, headers: Mapping[str, str]) -> None:
+    stored = headers.get("Docker-Content-Digest", expected)
+    if stored != expected:
+        raise DigestMismatch(f"the registry stored {stored} where {expected} was sent")
+
+
+async def _one(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -1,0 +1,194 @@
+"""Requested outputs -> the image's root: a tree of symlinks into the store, and the few files of our own.
+
+Rules of this file: it looks at the store only through a `Listing`, and what it yields depends on nothing else.
+The outputs come in the order in which they were asked for. Where two of them hold the same file, the first-named wins
+and the loss is reported. A directory that only one output has is one symlink; one that several have, and each that we
+write into, is real. A tree like this needs no Nix build (`buildEnv` fails on equal priorities, drops packages
+that are a single file, and may turn `/etc` itself into a link into the read-only store).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from proxy.errors import PackageUnusable
+from proxy.model import Package
+from proxy.tarball import Entry, directory, file, symlink
+
+Kind = Literal["directory", "executable", "file"]
+
+#: Where PATH of an image looks, in order.
+PATH = "/bin:/sbin:/usr/bin"
+CA_BUNDLE = "/etc/ssl/certs/ca-bundle.crt"
+
+# Real in every image, with their modes: users and container engines write here.
+_REAL = {
+    "bin": 0o755,
+    "etc": 0o755,
+    "etc/ssl": 0o755,
+    "etc/ssl/certs": 0o755,
+    "root": 0o700,
+    "tmp": 0o1777,
+    "usr": 0o755,
+    "usr/bin": 0o755,
+    "var": 0o755,
+    "var/tmp": 0o1777,
+}
+# Never taken from a package: the store is in layers of its own, the others are mounts of the engine.
+_NOT_FROM_PACKAGES = frozenset({"nix", "nix-support", "dev", "proc", "sys", "tmp"})
+
+_FILES = {
+    "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/var/empty:/bin/false\n",
+    "etc/group": b"root:x:0:\nnobody:x:65534:\n",
+    "etc/nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files dns\n",
+}
+# Where programs expect a thing, and which member of the tree gives it when it is there.
+_ALIASES = {
+    "etc/ssl/certs/ca-certificates.crt": "etc/ssl/certs/ca-bundle.crt",
+    "usr/bin/env": "bin/env",
+}
+
+
+class Listing(Protocol):
+    """A view of the store; symlinks are followed."""
+
+    def kind(self, path: str) -> Kind | None:
+        """What is at this path, None when nothing is."""
+
+    def children(self, path: str) -> Mapping[str, Kind]:
+        """Names and kinds of what this directory holds; dangling symlinks count as files."""
+
+    def read(self, path: str) -> str:
+        """The text of a small file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collision:
+    """`path` of the root is `winner`'s; `loser` had one too."""
+
+    path: str
+    winner: str
+    loser: str
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The members of the last layer, every parent before what is in it, and what had to give way."""
+
+    entries: tuple[Entry, ...]
+    collisions: tuple[Collision, ...]
+
+
+def merge(packages: Sequence[Package], listing: Listing) -> Root:
+    """The root tree of the packages, first-named first.
+
+    Raises `PackageUnusable` for a package that is a single file and no program.
+    """
+    outputs = _with_propagated([path for package in packages for _, path in package.outputs], listing)
+    collisions: list[Collision] = []
+    found: dict[str, Entry] = {}
+    _merge_directory(
+        "", [path for path in outputs if listing.kind(path) == "directory"], listing, found, collisions
+    )
+    for path in outputs:
+        if listing.kind(path) != "directory":
+            _place_single_file(path, listing, found, collisions)
+
+    for name, mode in _REAL.items():
+        found[name] = directory(name, mode)
+    for name, content in _FILES.items():
+        found.setdefault(name, file(name, content))
+    for name, source in _ALIASES.items():
+        if source in found and name not in found:
+            found[name] = symlink(name, found[source].target)
+    entries = sorted(found.values(), key=lambda entry: entry.path.split("/"))
+    return Root(tuple(entries), tuple(collisions))
+
+
+def main_program(package: Package, listing: Listing) -> str | None:
+    """The program that `docker run` starts for this package, absolute in the image, or None.
+
+    What the package says (`meta.mainProgram`), else one with the package's own name, else the only one it has.
+    """
+    programs = [
+        name
+        for _, output in package.outputs
+        if listing.kind(f"{output}/bin") == "directory"
+        for name, kind in listing.children(f"{output}/bin").items()
+        if kind == "executable"
+    ]
+    own_name = package.attribute.rpartition(".")[2]
+    for name in (package.main_program, _name_of(package), own_name):
+        if name in programs:
+            return f"/bin/{name}"
+    visible = [name for name in programs if not name.startswith(".")]
+    return f"/bin/{visible[0]}" if len(visible) == 1 else None
+
+
+def _name_of(package: Package) -> str:
+    """The package's name without its version, as Nix divides them: at the first dash before no letter."""
+    parts = package.name.split("-")
+    for number, part in enumerate(parts[1:], start=1):
+        if not part[:1].isalpha():
+            return "-".join(parts[:number])
+    return package.name
+
+
+def _with_propagated(outputs: Sequence[str], listing: Listing) -> list[str]:
+    """The outputs, then what they want installed beside them (`propagated-user-env-packages`), nothing twice."""
+    ordered = dict.fromkeys(outputs)
+    pending = list(ordered)
+    while pending:
+        wanted = f"{pending.pop(0)}/nix-support/propagated-user-env-packages"
+        if listing.kind(wanted) is not None:
+            new = [path for path in listing.read(wanted).split() if path not in ordered]
+            ordered.update(dict.fromkeys(new))
+            pending += new
+    return list(ordered)
+
+
+def _merge_directory(
+    at: str,
+    sources: Sequence[str],
+    listing: Listing,
+    found: dict[str, Entry],
+    collisions: list[Collision],
+) -> None:
+    """Put into `found` what directory `at` of the root holds, merged from `sources`, first come first served."""
+    having: dict[str, list[tuple[str, Kind]]] = {}
+    for source in sources:
+        for name, kind in listing.children(source).items():
+            having.setdefault(name, []).append((f"{source}/{name}", kind))
+    for name in sorted(having):
+        if not at and name in _NOT_FROM_PACKAGES:
+            continue
+        path = f"{at}/{name}" if at else name
+        (winner, kind), *others = having[name]
+        if kind == "directory" or path in _REAL:
+            directories = [source for source, kind in having[name] if kind == "directory"]
+            collisions += [Collision(path, winner, source) for source, kind in others if kind != "directory"]
+            if at and len(directories) == 1 and path not in _REAL:
+                found[path] = symlink(path, winner)
+            else:
+                found[path] = directory(path)
+                _merge_directory(path, directories, listing, found, collisions)
+        else:
+            found[path] = symlink(path, winner)
+            collisions += [Collision(path, winner, source) for source, _ in others]
+
+
+def _place_single_file(
+    output: str, listing: Listing, found: dict[str, Entry], collisions: list[Collision]
+) -> None:
+    """A package that is one file: a program goes to `/bin` under its name, anything else has no place."""
+    name = output.rpartition("/")[2].partition("-")[2]
+    if listing.kind(output) != "executable":
+        raise PackageUnusable(
+            f"{name} is a single file ({output}) and no program, so it has no place in an image's root; "
+            "ask for a package that has a directory, or for one that uses this file"
+        )
+    path = f"bin/{name}"
+    if path in found:
+        collisions.append(Collision(path, found[path].target, output))
+    else:
+        found[path] = symlink(path, output)

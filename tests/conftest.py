@@ -1,0 +1,39 @@
+"""What holds for every test: its marker comes from its folder, and nothing may block the event loop."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from blockbuster import blockbuster_ctx
+from hypothesis import settings
+
+_TESTS = Path(__file__).parent
+_MARKED = ("integration", "e2e")
+_NEVER_BLOCKED = ("unit", "integration")
+
+settings.register_profile("dev", max_examples=50, deadline=None)
+settings.register_profile("ci", max_examples=1000, deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def _folder(path: Path) -> str:
+    return path.relative_to(_TESTS).parts[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m` sees the folder of a test: `-m "not e2e"` leaves out tests/e2e."""
+    for item in items:
+        folder = _folder(item.path)
+        if folder in _MARKED:
+            item.add_marker(folder)
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_call(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A call of our code that blocks the event loop (a file, a socket, a sleep) raises `BlockingError`."""
+    if _folder(request.path) not in _NEVER_BLOCKED:
+        yield
+        return
+    with blockbuster_ctx("proxy"):
+        yield

@@ -1,0 +1,95 @@
+# A small package set in the shape of nixpkgs, for tests: each package is built in milliseconds by the host's shell
+# (the tests let Nix's sandbox see /bin and /usr), and each stands for one thing that packages do.
+{ system, config ? { }, overlays ? [ ] }:
+let
+  make = attributes: derivation ({
+    inherit system;
+    builder = "/bin/sh";
+    args = [ "-euc" ''eval "$script"'' ];
+    PATH = "/usr/bin:/bin";
+  } // attributes);
+
+  library = name: make {
+    inherit name;
+    script = "mkdir -p $out/lib; echo ${name} > $out/lib/lib${name}.so";
+  };
+  program = name: needs: make {
+    name = "${name}-1.0";
+    inherit needs;
+    script = ''
+      mkdir -p $out/bin $out/share/${name} $out/share/doc
+      printf '#!/bin/sh\necho %s %s\n' ${name} "$needs" > $out/bin/${name}
+      chmod +x $out/bin/${name}
+      echo ${name} > $out/share/${name}/data
+      echo ${name} > $out/share/doc/${name}
+    '';
+  };
+  many = builtins.genList (number: library "part${toString number}-1.0") 130;
+in
+rec {
+  common = library "common-1.0";
+  hello = program "hello" [ common ] // { meta = { description = "Says hello"; license.spdxId = "MIT"; }; };
+  alpha = program "alpha" [ common ];
+  beta = program "beta" [ common hello ];
+
+  # names
+  camelCase.innerPackage = program "inner" [ ];
+  _7zz = program "7zz" [ ];
+  twice = program "twice" [ ];
+  Twice = program "twice" [ ];
+  notAPackage = { description = "only a set"; };
+
+  # what the meta-packages and every image ask for
+  bashInteractive = make {
+    name = "bash-interactive-5.0";
+    script = "mkdir -p $out/bin; for n in bash sh; do echo $n > $out/bin/$n; chmod +x $out/bin/$n; done";
+  };
+  coreutils = make {
+    name = "coreutils-9.0";
+    script = "mkdir -p $out/bin; for n in env ls; do echo $n > $out/bin/$n; chmod +x $out/bin/$n; done";
+  };
+  moreutils = program "sponge" [ ];
+  nano = program "nano" [ ];
+  cacert = make {
+    name = "nss-cacert-3.0";
+    script = "mkdir -p $out/etc/ssl/certs; echo certificates > $out/etc/ssl/certs/ca-bundle.crt";
+  };
+
+  # shapes of outputs
+  several = make {
+    name = "several-1.0";
+    outputs = [ "out" "doc" "dev" ];
+    script = "mkdir -p $out/bin $doc/share/doc/several $dev/include; echo x > $out/bin/several; chmod +x $out/bin/several";
+  } // { meta.outputsToInstall = [ "out" "doc" ]; };
+  singleProgram = make { name = "single-program"; script = "echo run > $out; chmod +x $out"; };
+  singleFile = make { name = "single-file"; script = "echo data > $out"; };
+  conflicting = make {
+    name = "conflicting-1.0";
+    script = "mkdir -p $out/bin; for n in alpha other; do echo mine > $out/bin/$n; chmod +x $out/bin/$n; done";
+  };
+  propagating = make {
+    name = "propagating-1.0";
+    script = "mkdir -p $out/nix-support $out/bin; echo ${alpha} > $out/nix-support/propagated-user-env-packages";
+  };
+  odd = make {
+    name = "odd-1.0";
+    script = ''
+      mkdir -p $out/empty $out/share
+      ln -s missing $out/share/dangling
+      ln -s ../share $out/empty/up
+      name=$(printf 'n%.0s' $(seq 200))
+      mkdir -p $out/share/$name; echo long > $out/share/$name/$name
+      printf x > "$out/share/sp ace"
+    '';
+  };
+  large = make { name = "large-1.0"; script = "mkdir $out; yes nixfront | head -c 5000000 > $out/data"; };
+  manyParts = make { name = "many-parts-1.0"; parts = many; script = "mkdir -p $out; echo $parts > $out/parts"; };
+
+  # failures and time
+  broken = make { name = "broken-1.0"; script = "echo this is how it failed >&2; exit 3"; };
+  needsBroken = program "needs-broken" [ broken ];
+  refused = throw "refused has been removed, use hello";
+  talkative = make { name = "talkative-1.0"; script = "seq 1 60000 >&2; mkdir $out"; };
+  slow = make { name = "slow-1.0"; script = "sleep 2; mkdir $out; echo slow > $out/data"; };
+  endless = make { name = "endless-1.0"; script = "sleep 600"; };
+}

@@ -1,0 +1,204 @@
+"""The main job: an image that nobody built comes out of a stock registry."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import aiohttp
+import pytest
+
+from proxy.events import BuildEnded, BuildStarted, Collided, LogLine
+from tests.support.front import Front
+from tests.support.servers import Server
+
+Start = Callable[..., AbstractAsyncContextManager[Front]]
+
+DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+async def test_an_image_that_nobody_built_is_pulled(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        image = await front.pull("hello")
+
+    assert image.media_type == DOCKER
+    assert image.config["config"]["Cmd"] == ["/bin/hello"]  # type: ignore[index]
+    assert image.config["created"] == "1980-01-01T00:00:00Z"
+    assert image.files["bin/hello"].target.endswith("-hello-1.0/bin/hello")
+    assert image.files["tmp"].mode == 0o1777
+    assert "etc/ssl/certs/ca-bundle.crt" in image.files, "cacert is in every image where the set has it"
+
+
+async def test_it_is_in_the_stock_registry_afterwards(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front, aiohttp.ClientSession() as session:
+        image = await front.pull("shell/alpha")
+        async with session.get(f"{registry.url}/v2/_catalog") as answer:
+            catalog = await answer.json()
+        async with session.get(
+            f"{registry.url}/v2/shell/alpha/manifests/latest", headers={"Accept": DOCKER}
+        ) as direct:
+            digest = direct.headers["Docker-Content-Digest"]
+
+    assert catalog == {"repositories": ["shell/alpha"]}
+    assert digest == image.digest
+    assert image.config["config"]["Cmd"] == ["/bin/bash"]  # type: ignore[index]
+    assert image.files["usr/bin/env"].target == image.files["bin/env"].target
+    assert "bin/sh" in image.files
+
+
+async def test_a_second_pull_starts_no_nix(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        first = await front.pull("hello")
+        starts = front.nix_starts()
+        second = await front.pull("hello")
+
+        assert starts > 0
+        assert front.nix_starts() == starts
+        assert first == second
+
+
+async def test_the_reply_is_the_registrys_own(start: Start, registry: Server) -> None:
+    path = "/v2/hello/manifests/latest"
+    async with start(registry.url) as front, aiohttp.ClientSession() as session:
+        status, headers, body = await front.get(path, headers={"Accept": DOCKER})
+        async with session.get(registry.url + path, headers={"Accept": DOCKER}) as direct:
+            for name in (set(direct.headers) | set(headers)) - {"Date"}:
+                assert headers.get(name) == direct.headers.get(name), name
+            assert (status, body) == (direct.status, await direct.read())
+        head = await front.get(path, "HEAD", headers={"Accept": DOCKER})
+
+    assert head[0] == 200
+    assert head[1]["Content-Length"] == str(len(body))
+    assert head[2] == b""
+
+
+async def test_twenty_first_pulls_are_one_build(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        path = "/v2/hello/manifests/latest"
+        answers = await asyncio.gather(*(front.get(path, headers={"Accept": DOCKER}) for _ in range(20)))
+
+        assert {answer[0] for answer in answers} == {200}
+        assert len({answer[2] for answer in answers}) == 1
+        assert front.nix_starts("nix-store --realise") == 2, (
+            "one for the package set's source, one for the build"
+        )
+        assert len(front.told(BuildStarted)) == 1
+
+
+async def test_names_in_another_order_share_the_work_and_get_both_tags(
+    start: Start, registry: Server
+) -> None:
+    async with start(registry.url) as front:
+        one, other = await asyncio.gather(front.pull("shell/alpha/beta"), front.pull("shell/beta/alpha"))
+
+        assert front.nix_starts("nix-store --realise") == 2
+    assert one.layers == other.layers
+    assert one.digest == other.digest
+
+
+async def test_without_the_shell_the_order_decides_the_command_alone(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        one, other = await front.pull("alpha/beta"), await front.pull("beta/alpha")
+
+    assert one.layers == other.layers
+    assert one.config["config"]["Cmd"] == ["/bin/alpha"]  # type: ignore[index]
+    assert other.config["config"]["Cmd"] == ["/bin/beta"]  # type: ignore[index]
+
+
+async def test_a_client_that_goes_away_does_not_stop_the_build(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await front.get("/v2/slow/manifests/latest")
+        async with asyncio.timeout(30):
+            while not front.told(BuildEnded):
+                await asyncio.sleep(0.05)
+        starts = front.nix_starts()
+        await front.pull("slow")
+
+        assert front.nix_starts() == starts
+        assert len(front.told(BuildStarted)) == 1
+
+
+async def test_shared_paths_are_mounted_and_not_sent_again(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        first, second = await front.pull("hello"), await front.pull("beta")
+
+    shared = {layer.digest for layer in first.layers} & {layer.digest for layer in second.layers}
+    log = registry.process.log_text()
+    assert len(shared) >= 3, "common, hello and cacert"
+    for digest in shared:
+        assert f"mount={digest.replace(':', '%3A')}" in log or f"mount={digest}" in log
+
+
+async def test_every_package_of_a_name_lands_in_the_image(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        image = await front.pull("camelcase.innerpackage/7zz/several/singleprogram/propagating")
+
+    for path in ("bin/inner", "bin/7zz", "bin/several", "share/doc", "bin/single-program", "bin/alpha"):
+        assert path in image.files, path
+    assert "include" not in image.files, "dev is not among the outputs to install"
+
+
+async def test_odd_files_survive(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        image = await front.pull("odd")
+
+    found = {
+        path.split("-odd-1.0/", 1)[1]: member for path, member in image.files.items() if "-odd-1.0/" in path
+    }
+    long = "n" * 200
+    assert found["empty"].kind == "directory"
+    assert found["share/dangling"].target == "missing"
+    assert found["share/sp ace"].size == 1
+    assert found[f"share/{long}/{long}"].size == 5
+
+
+async def test_a_collision_is_the_first_named_ones_and_is_told(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        one, other = await front.pull("alpha/conflicting"), await front.pull("conflicting/alpha")
+
+        collisions = {(event.repository, event.path) for event in front.told(Collided)}
+    assert one.files["bin/alpha"].target.endswith("-alpha-1.0/bin/alpha")
+    assert other.files["bin/alpha"].target.endswith("-conflicting-1.0/bin/alpha")
+    assert collisions == {("alpha/conflicting", "bin/alpha"), ("conflicting/alpha", "bin/alpha")}
+    assert one.layers[:-1] == other.layers[:-1], "only the root differs"
+
+
+async def test_more_paths_than_layers(start: Start, registry: Server) -> None:
+    async with start(registry.url, layers={"most": 20}) as front:
+        image = await front.pull("manyparts")
+
+    assert len(image.layers) <= 20
+    assert sum("/lib/lib" in path for path in image.files) == 130
+
+
+@pytest.mark.parametrize("form", ["docker", "oci"])
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+async def test_formats(start: Start, registry: Server, form: str, compression: str) -> None:
+    async with start(registry.url, image={"format": form}, layers={"compression": compression}) as front:
+        image = await front.pull("hello")
+
+    family = "docker" if form == "docker" else "oci"
+    assert family in image.media_type
+    assert all(layer.media_type.endswith("gzip") == (compression == "gzip") for layer in image.layers)
+
+
+async def test_the_log_of_a_build_streams_as_it_comes(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        status, _, _ = await front.get("/v2/talkative/manifests/latest", headers={"Accept": DOCKER})
+
+        lines = [event.line for event in front.told(LogLine)]
+    assert status == 200
+    assert "1" in lines
+    assert "60000" in lines, "343 KB of log hang a peer"
+
+
+async def test_labels_say_what_it_was_made_of(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        image = await front.pull("hello")
+
+    labels = json.loads(json.dumps(image.config))["config"]["Labels"]
+    assert labels["nixfront.package-set"] == "path"
+    assert labels["nixfront.packages"] == "hello-1.0 nss-cacert-3.0"
+    assert len(labels["nixfront.revision"]) == 64

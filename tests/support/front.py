@@ -1,0 +1,66 @@
+"""nixfront in this process, on a package set of the tests' own: what the integration tests talk to."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+
+from proxy import app, settings
+from proxy.events import Event
+from tests.support.validate import ValidatedImage, validate
+
+PACKAGES = Path(__file__).parents[1] / "integration" / "packages"
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """A running nixfront: its origin, what it told about its builds, and where Nix's starts are counted."""
+
+    url: str
+    events: list[Event]
+    count: Path
+
+    async def get(self, path: str, method: str = "GET", **options: Any) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of one request."""
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(method, self.url + path, allow_redirects=False, **options) as answer,
+        ):
+            return answer.status, dict(answer.headers), await answer.read()
+
+    async def pull(self, repository: str, tag: str = "latest") -> ValidatedImage:
+        """The whole image, validated."""
+        return await validate(self.url, repository, tag)
+
+    def told(self, kind: type[E]) -> list[E]:
+        """The events of this kind, in their order."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def nix_starts(self, program: str = "") -> int:
+        """How many Nix processes were started: of this program (and first argument), or in all."""
+        if not self.count.exists():
+            return 0
+        lines = self.count.read_text(encoding="ascii").splitlines()
+        return sum(line.startswith(program) for line in lines)
+
+
+@asynccontextmanager
+async def front(folder: Path, count: Path, registry_url: str, **sections: Any) -> AsyncIterator[Front]:
+    """Start nixfront with data and store in `folder`; `sections` are settings, as `layers={"most": 10}`."""
+    sections["nix"] = {"store": str(folder / "store"), **sections.get("nix", {})}
+    sections["packages"] = {"kind": "path", "path": str(PACKAGES), **sections.get("packages", {})}
+    chosen = settings.load(
+        None,
+        {},
+        http={"addr": "127.0.0.1:0"},
+        data={"dir": str(folder / "data")},
+        registry={"url": registry_url},
+        **sections,
+    )
+    events: list[Event] = []
+    async with app.serve(chosen, events.append) as url:
+        yield Front(url, events, count)

@@ -1,0 +1,105 @@
+"""The two servers that everything is about: a stock registry, and nixfront in front of it, as installed."""
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from tests.support.processes import Running, free_port, program, search_path, serving, write
+
+_Settings = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answers on `http://{host}`; `host` is what stands before the first slash of an image's name."""
+
+    host: str
+    process: Running
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at its end."""
+        return f"http://{self.host}"
+
+
+@contextlib.asynccontextmanager
+async def stock_registry(folder: Path) -> AsyncIterator[Server]:
+    """A stock distribution registry that keeps its blobs in `folder`: the program that NIXFRONT_TEST_REGISTRY
+    names, or the one of the Debian package, or upstream's.
+    """
+    host = f"127.0.0.1:{free_port()}"
+    settings = {
+        "version": 0.1,
+        "log": {"level": "info", "accesslog": {"disabled": False}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(folder / "data")},
+            "delete": {"enabled": True},
+        },
+        "http": {"addr": host},
+    }
+    # Every JSON text is YAML.
+    config = await asyncio.to_thread(write, folder / "registry.yml", json.dumps(settings))
+    named = os.environ.get("NIXFRONT_TEST_REGISTRY")
+    argv = (named or program("docker-registry", "registry"), "serve", str(config))
+    async with serving(argv, log=folder / "registry.log", ready=_answers(host)) as process:
+        yield Server(host, process)
+
+
+@contextlib.asynccontextmanager
+async def nixfront(
+    folder: Path,
+    *,
+    settings: _Settings | None = None,
+    args: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> AsyncIterator[Server]:
+    """The installed command `nixfront serve`, its data in `folder`, ready when `GET /v2/` answers 200.
+
+    `settings` are nested as in the configuration file (`{"registry": {"url": ...}}`) and are handed over as
+    environment variables; `env` is laid over the environment of the tests; `args` follow `serve`.
+    """
+    host = f"127.0.0.1:{free_port()}"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("NIXFRONT_")},
+        "PATH": search_path(),
+        "NIXFRONT_HTTP_ADDR": host,
+        "NIXFRONT_DATA_DIR": str(folder / "data"),
+        **dict(_variables("NIXFRONT", settings or {})),
+        **(env or {}),
+    }
+    argv = (program("nixfront"), "serve", *args)
+    log = folder / "nixfront.log"
+    async with serving(argv, log=log, ready=_answers(host), env=environment, patience=240.0) as process:
+        yield Server(host, process)
+
+
+def _variables(prefix: str, settings: _Settings) -> Iterator[tuple[str, str]]:
+    """A nested mapping as environment variables: the path of a key in capitals, joined by underscores."""
+    for key, value in settings.items():
+        name = f"{prefix}_{key.upper()}"
+        if isinstance(value, Mapping):
+            yield from _variables(name, value)
+        else:
+            yield name, value if isinstance(value, str) else json.dumps(value)
+
+
+def _answers(host: str) -> Callable[[], Awaitable[bool]]:
+    """Whether the registry interface at `host` answers 200, as a question that can be asked again."""
+
+    async def ask() -> bool:
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+                session.get(f"http://{host}/v2/") as answer,
+            ):
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    return ask

@@ -1,0 +1,180 @@
+"""The one validator of images: whatever a test pulls, pushes or builds ends here.
+
+Three steps: fetch all of an image over HTTP, check it (`check_image`, which needs no network), and let umoci unpack
+it, the second opinion of a tool that shares no code with us.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import aiohttp
+from multidict import CIMultiDict
+
+from proxy.model import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    OCI_MANIFEST,
+    digest_of,
+)
+from tests.support import tree
+from tests.support.documents import GZIP_LAYERS, Blob, check_config, check_conventions, check_manifest
+from tests.support.image import FetchedImage, Member, ValidatedImage
+from tests.support.processes import run
+
+__all__ = ["EVERY_TYPE", "ValidatedImage", "check_image", "fetch", "validate"]
+
+EVERY_TYPE = (DOCKER_MANIFEST, OCI_MANIFEST, DOCKER_LIST, OCI_INDEX)
+_CHUNK = 1 << 20
+_UNPACK_SECONDS = 300.0
+
+
+async def validate(
+    base_url: str,
+    repository: str,
+    reference: str,
+    *,
+    accept: Sequence[str] = EVERY_TYPE,
+    ours: bool = True,
+) -> ValidatedImage:
+    """The image at this reference, every byte of it fetched and checked.
+
+    `ours=False` is for an image that somebody else pushed: documents, digests and sizes must still be right, but
+    its layers may look as they like. Raises `AssertionError`, which names the first breach found.
+    """
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="validate-"))
+    try:
+        async with aiohttp.ClientSession(base_url, auto_decompress=False) as session:
+            fetched = await fetch(session, repository, reference, folder, accept)
+        image = await asyncio.to_thread(check_image, fetched, ours=ours)
+        await _unpack(image, fetched, folder)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder)
+    return image
+
+
+def check_image(fetched: FetchedImage, *, ours: bool = True) -> ValidatedImage:
+    """The same without network: everything that can be said about the bytes alone. Raises `AssertionError`."""
+    manifest = check_manifest(fetched.manifest, fetched.content_type, fetched.content_digest)
+    assert len(fetched.layers) == len(manifest.layers), (
+        "not as many layers were fetched as the manifest names"
+    )
+    layers, contents = [], []
+    for number, (path, blob) in enumerate(zip(fetched.layers, manifest.layers, strict=True)):
+        tree.check_blob(path, blob, f"layer {number}")
+        layer, members = tree.read_layer(path, blob, number)
+        layers.append(layer)
+        contents.append(members)
+    config = check_config(fetched.config, tuple(layer.diff_id for layer in layers))
+
+    files: dict[str, Member] = {}
+    if ours:
+        check_conventions(config, len(layers))
+        checked = [tree.check_members(members, number) for number, members in enumerate(contents)]
+        files.update(tree.check_tree(checked))
+    return ValidatedImage(manifest.digest, manifest.media_type, config, tuple(layers), files)
+
+
+async def fetch(
+    session: aiohttp.ClientSession, repository: str, reference: str, folder: Path, accept: Sequence[str]
+) -> FetchedImage:
+    """Every part of an image, as one client after another would ask for it. Blobs become files in `folder`."""
+    headers = CIMultiDict(("Accept", media_type) for media_type in accept)
+    document, content_type, digest = await _manifest(session, repository, reference, headers)
+    if reference.startswith("sha256:"):
+        assert digest == reference, f"asked for {reference}, Docker-Content-Digest is {digest}"
+    manifest = check_manifest(document, content_type, digest)
+    again, _, _ = await _manifest(session, repository, digest, headers)
+    assert again == document, f"{repository}@{digest} has other bytes than {repository}:{reference}"
+
+    blobs = (manifest.config, *manifest.layers)
+    files = [folder / f"blob-{number}" for number in range(len(blobs))]
+    for blob, file in zip(blobs, files, strict=True):
+        await _blob(session, repository, blob, file)
+    await asyncio.to_thread(tree.check_blob, files[0], manifest.config, "config")
+    config = await asyncio.to_thread(files[0].read_bytes)
+    return FetchedImage(document, content_type, digest, config, tuple(files[1:]))
+
+
+async def _manifest(
+    session: aiohttp.ClientSession, repository: str, reference: str, headers: CIMultiDict[str]
+) -> tuple[bytes, str, str]:
+    """(bytes, Content-Type, Docker-Content-Digest) of a manifest; HEAD has to say the same as GET."""
+    path = f"/v2/{repository}/manifests/{reference}"
+    async with session.get(path, headers=headers) as answer:
+        document = await answer.read()
+        assert answer.status == 200, f"GET {path} answered {answer.status}: {document[:500]!r}"
+        said = [
+            answer.headers.get(name, "")
+            for name in ("Content-Type", "Docker-Content-Digest", "Content-Length")
+        ]
+    assert said[2] == str(len(document)), f"GET {path}: Content-Length {said[2]!r} for {len(document)} bytes"
+    async with session.head(path, headers=headers) as answer:
+        assert answer.status == 200, f"HEAD {path} answered {answer.status}"
+        head = [
+            answer.headers.get(name, "")
+            for name in ("Content-Type", "Docker-Content-Digest", "Content-Length")
+        ]
+    assert head == said, f"HEAD {path} says {head}, GET {said}"
+    return document, said[0], said[1]
+
+
+async def _blob(session: aiohttp.ClientSession, repository: str, blob: Blob, file: Path) -> None:
+    path = f"/v2/{repository}/blobs/{blob.digest}"
+    async with session.get(path) as answer:
+        assert answer.status == 200, f"GET {path} answered {answer.status}"
+        length = answer.headers.get("Content-Length")
+        assert length == str(blob.size), (
+            f"GET {path}: Content-Length {length!r}, its descriptor says {blob.size}"
+        )
+        stream = await asyncio.to_thread(file.open, "wb")
+        try:
+            async for chunk in answer.content.iter_chunked(_CHUNK):
+                await asyncio.to_thread(stream.write, chunk)
+        finally:
+            await asyncio.to_thread(stream.close)
+
+
+async def _unpack(image: ValidatedImage, fetched: FetchedImage, folder: Path) -> None:
+    """umoci unpacks it. It reads OCI layouts alone, so a Docker image is described there in OCI types."""
+    await asyncio.to_thread(_write_layout, image, fetched, folder / "layout")
+    rootless = () if os.geteuid() == 0 else ("--rootless",)
+    argv = ("umoci", "unpack", *rootless, "--image", f"{folder / 'layout'}:image", str(folder / "bundle"))
+    outcome = await run(argv, deadline=_UNPACK_SECONDS)
+    assert outcome.returncode == 0, f"umoci cannot unpack the image: {outcome.stderr[-2000:]}"
+    for path, member in image.files.items():
+        unpacked = folder / "bundle" / "rootfs" / path
+        assert await asyncio.to_thread(os.path.lexists, unpacked), f"umoci left out {member.kind} {path}"
+
+
+def _write_layout(image: ValidatedImage, fetched: FetchedImage, folder: Path) -> None:
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+    layers = []
+    for layer, source in zip(image.layers, fetched.layers, strict=True):
+        target = blobs / layer.digest.partition(":")[2]
+        if not target.exists():
+            target.hardlink_to(source)
+        media_type = OCI_LAYER_GZIP if layer.media_type in GZIP_LAYERS else OCI_LAYER
+        layers.append({"mediaType": media_type, "size": layer.size, "digest": layer.digest})
+    config = _store(blobs, fetched.config, OCI_CONFIG)
+    value = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
+    manifest = _store(blobs, json.dumps(value).encode(), OCI_MANIFEST)
+    named = {**manifest, "annotations": {"org.opencontainers.image.ref.name": "image"}}
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))
+
+
+def _store(blobs: Path, data: bytes, media_type: str) -> dict[str, object]:
+    digest = digest_of(data)
+    (blobs / digest.partition(":")[2]).write_bytes(data)
+    return {"mediaType": media_type, "size": len(data), "digest": digest}
