@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxy import __version__, app
+from proxy import __version__, app, catalog
 from proxy.errors import NixfrontError, SettingsInvalid
 from proxy.settings import Settings, load
 
@@ -22,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load(arguments.config, os.environ, **overrides)
         if arguments.command == "check-config":
             sys.stdout.write(f"{arguments.config or 'the defaults'}: fine\n")
+            return 0
+        if arguments.command == "images":
+            _list_images(settings)
             return 0
         _log_to_stderr(settings.log.level)
         asyncio.run(_serve(settings))
@@ -55,9 +58,21 @@ def _parser() -> argparse.ArgumentParser:
         "--demo", action="store_true", help="use the small package set that comes with nixfront"
     )
     commands.add_parser(
+        "images",
+        parents=[configured],
+        help="list the images that are there",
+        description="List the images of the registry: of registry.url, else of the nixfront at http.addr.",
+    )
+    commands.add_parser(
         "check-config", parents=[configured], help="read the settings and say what is wrong with them"
     )
     return parser
+
+
+def _list_images(settings: Settings) -> None:
+    """One line for each tag; a registry that is our child is reached through the proxy itself."""
+    for repository, tags in catalog.images(settings.registry.url or f"http://{settings.http.addr}"):
+        sys.stdout.writelines(f"{repository}:{tag}\n" for tag in tags)
 
 
 async def _serve(settings: Settings) -> None:

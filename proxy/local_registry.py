@@ -12,7 +12,7 @@ import secrets
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -50,11 +50,10 @@ async def run(folder: Path) -> AsyncIterator[str]:
 
     Raises `RegistryUnavailable` if it does not start.
     """
-    program = find_program()
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
-    configuration = await asyncio.to_thread(_write_configuration, folder, port)
-    supervisor = asyncio.create_task(_supervise(program, configuration))
+    argv = await asyncio.to_thread(_prepare, folder, port)
+    supervisor = asyncio.create_task(_supervise(argv))
     try:
         await _wait_until_ready(url, supervisor)
         yield url
@@ -71,48 +70,45 @@ def _free_port() -> int:
         return port
 
 
-def _write_configuration(folder: Path, port: int) -> Path:
+def _prepare(folder: Path, port: int) -> tuple[str, ...]:
+    """The command line of the registry, its configuration written. Raises `RegistryUnavailable`."""
+    program = find_program()
     folder.mkdir(parents=True, exist_ok=True)
     secret = folder / "secret"
     if not secret.exists():
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_hex(32), encoding="ascii")
+    settings = {
+        "version": 0.1,
+        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(folder.absolute() / "storage")},
+            "delete": {"enabled": True},
+            "cache": {"blobdescriptor": "inmemory"},
+        },
+        "http": {"addr": f"127.0.0.1:{port}", "secret": secret.read_text(encoding="ascii")},
+    }
     configuration = folder / "config.yml"
     configuration.touch(mode=0o600)
-    configuration.write_text(
-        yaml.safe_dump(
-            {
-                "version": 0.1,
-                "log": {"level": "warn", "accesslog": {"disabled": True}},
-                "storage": {
-                    "filesystem": {"rootdirectory": str((folder / "storage").absolute())},
-                    "delete": {"enabled": True},
-                    "cache": {"blobdescriptor": "inmemory"},
-                },
-                "http": {"addr": f"127.0.0.1:{port}", "secret": secret.read_text(encoding="ascii")},
-            }
-        ),
-        encoding="utf-8",
-    )
-    return configuration
+    configuration.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    setpriv = shutil.which("setpriv")
+    ends_with_us = (setpriv, "--pdeathsig", "TERM") if setpriv else ()
+    return (*ends_with_us, program, "serve", str(configuration))
 
 
-async def _supervise(program: str, configuration: Path) -> None:
+async def _supervise(argv: Sequence[str]) -> None:
     loop = asyncio.get_running_loop()
     pause = _FIRST_PAUSE
     while True:
         started = loop.time()
-        returncode = await _run_once(program, configuration)
+        returncode = await _run_once(argv)
         pause = _FIRST_PAUSE if loop.time() - started > _YOUNG else min(pause * 2, _LONGEST_PAUSE)
         _log.warning("the registry ended with %s, starting it again in %.1f s", returncode, pause)
         await asyncio.sleep(pause)
 
 
-async def _run_once(program: str, configuration: Path) -> int:
+async def _run_once(argv: Sequence[str]) -> int:
     """Run the registry to its end; when cancelled, end it first."""
-    argv = [program, "serve", str(configuration)]
-    if (setpriv := shutil.which("setpriv")) is not None:
-        argv = [setpriv, "--pdeathsig", "TERM", *argv]
     child = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.DEVNULL,

@@ -166,12 +166,13 @@ class Nix:
         self,
         package_set: PackageSet,
         packages: Sequence[Package],
+        asked: Sequence[str],
         roots: Path,
         on_line: Callable[[str], None],
     ) -> Closure:
         """The closure of the packages, every path valid and held by roots in the folder `roots`.
 
-        Raises `BuildFailed` with the end of the log, `BuildTimedOut` at the deadline.
+        `asked` are the names as a person typed them, for messages. Raises `BuildFailed` with the end of the log, `BuildTimedOut` at the deadline.
         """
         try:
             await self._run(
@@ -183,7 +184,7 @@ class Nix:
             outputs = [path for package in packages for _, path in package.outputs]
             listing = await self._run(path_info_argv(outputs), _LISTING_DEADLINE)
         except ProcessFailed as error:
-            names = " ".join(package.attribute for package in packages)
+            names = " ".join(asked)
             told = [line for line in error.tail if not line.startswith("warning:")][-_ERROR_LINES:]
             log = "\n".join(told)
             if error.timed_out:

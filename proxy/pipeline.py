@@ -149,6 +149,7 @@ class Pipeline:
             closure = await self._nix.realise(
                 package_set,
                 list(packages.values()),
+                request.attributes,
                 Path(roots.name),
                 lambda line: sink(LogLine(request.attributes, line)),
             )

@@ -36,7 +36,9 @@ rec {
   camelCase.innerPackage = program "inner" [ ];
   _7zz = program "7zz" [ ];
   twice = program "twice" [ ];
-  Twice = program "twice" [ ];
+  Twice = throw "an exact match comes first";
+  sameName = twice;
+  samenamE = twice;
   notAPackage = { description = "only a set"; };
 
   # what the meta-packages and every image ask for

@@ -1,0 +1,147 @@
+"""With nixfront in front, everything that is there already is as if it were not."""
+
+import asyncio
+import gzip
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import aiohttp
+import pytest
+
+from proxy.events import BuildStarted
+from proxy.model import DOCKER_MANIFEST, OCI_MANIFEST
+from tests.support import handmade
+from tests.support.front import Front
+from tests.support.servers import Server
+
+Start = Callable[..., AbstractAsyncContextManager[Front]]
+
+
+def pushed(media_type: str) -> handmade.HandmadeImage:
+    """A small image that a person could have made."""
+    return handmade.image(
+        [handmade.tar(entries) for entries in handmade.store_layers()], media_type=media_type
+    )
+
+
+async def test_a_push_through_the_proxy(start: Start, registry: Server) -> None:
+    made = pushed(DOCKER_MANIFEST)
+    async with start(registry.url) as front, aiohttp.ClientSession() as session:
+        digest = await handmade.push(front.url, "team/tool", "v1", made)
+        async with session.get(
+            f"{registry.url}/v2/team/tool/manifests/v1", headers={"Accept": DOCKER_MANIFEST}
+        ) as direct:
+            assert direct.headers["Docker-Content-Digest"] == digest
+            assert await direct.read() == made.manifest
+
+
+@pytest.mark.parametrize("media_type", [DOCKER_MANIFEST, OCI_MANIFEST])
+async def test_a_tag_that_a_person_pushed_is_never_overwritten(
+    start: Start, registry: Server, media_type: str
+) -> None:
+    made = pushed(media_type)
+    digest = await handmade.push(registry.url, "hello", "latest", made)
+    async with start(registry.url) as front:
+        accepts = [DOCKER_MANIFEST, OCI_MANIFEST, "*/*"]
+        answers = [
+            await front.get("/v2/hello/manifests/latest", headers={"Accept": accept}) for accept in accepts
+        ]
+
+        assert front.told(BuildStarted) == []
+        assert front.nix_starts() == 0
+    stored = [answer for answer in answers if answer[2] == made.manifest]
+    assert stored, "the registry's own manifest came through"
+    if media_type == OCI_MANIFEST:
+        assert answers[0][0] == 404, "the stock registry's 404 for a type that was not asked for stands"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.head(f"{registry.url}/v2/hello/manifests/latest", headers={"Accept": media_type}) as direct,
+    ):
+        assert direct.headers["Docker-Content-Digest"] == digest
+
+
+async def test_a_tag_that_is_pushed_during_the_build_stands(start: Start, registry: Server) -> None:
+    made = pushed(DOCKER_MANIFEST)
+    async with start(registry.url) as front:
+        building = asyncio.create_task(
+            front.get("/v2/slow/manifests/latest", headers={"Accept": DOCKER_MANIFEST})
+        )
+        async with asyncio.timeout(30):
+            while not front.told(BuildStarted):
+                await asyncio.sleep(0.02)
+        await handmade.push(front.url, "slow", "latest", made)
+        _, _, body = await building
+
+    assert body == made.manifest
+
+
+async def test_several_accept_lines_reach_the_registry(start: Start, registry: Server) -> None:
+    made = pushed(OCI_MANIFEST)
+    await handmade.push(registry.url, "hello", "latest", made)
+    lines = [("Accept", DOCKER_MANIFEST), ("Accept", OCI_MANIFEST), ("Accept", "text/plain")]
+    async with start(registry.url) as front:
+        status, _, body = await front.get("/v2/hello/manifests/latest", headers=lines)
+
+    assert (status, body) == (200, made.manifest)
+
+
+async def test_a_range_of_a_blob(start: Start, registry: Server) -> None:
+    made = pushed(DOCKER_MANIFEST)
+    await handmade.push(registry.url, "hello", "latest", made)
+    blob = made.layers[0]
+    path = f"/v2/hello/blobs/sha256:{hashlib.sha256(blob).hexdigest()}"
+    async with start(registry.url) as front:
+        status, headers, body = await front.get(path, headers={"Range": "bytes=10-19"})
+
+    assert status == 206
+    assert headers["Content-Range"] == f"bytes 10-19/{len(blob)}"
+    assert body == blob[10:20]
+
+
+async def test_nothing_is_decompressed_or_recompressed(start: Start, registry: Server) -> None:
+    squeezed = gzip.compress(b"a" * 100_000)
+    digest = f"sha256:{hashlib.sha256(squeezed).hexdigest()}"
+    async with start(registry.url) as front, aiohttp.ClientSession(auto_decompress=False) as session:
+        async with session.post(f"{front.url}/v2/some/blobs/uploads/") as begun:
+            location = begun.headers["Location"]
+        joined = "&" if "?" in location else "?"
+        async with session.put(
+            f"{location}{joined}digest={digest}", data=squeezed, headers={"Content-Encoding": "gzip"}
+        ) as stored:
+            assert stored.status == 201, await stored.text()
+        status, _, body = await front.get(f"/v2/some/blobs/{digest}", headers={"Accept-Encoding": "gzip"})
+
+    assert (status, body) == (200, squeezed)
+
+
+async def test_an_upload_comes_back_through_us(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        status, headers, _ = await front.get("/v2/some/blobs/uploads/", "POST")
+
+    assert status == 202
+    assert headers["Location"].startswith(front.url + "/v2/some/blobs/uploads/")
+
+
+async def test_answers_are_the_registrys_byte_for_byte(start: Start, registry: Server) -> None:
+    await handmade.push(registry.url, "team/tool", "v1", pushed(DOCKER_MANIFEST))
+    questions = [
+        ("GET", "/v2/"),
+        ("GET", "/v2/_catalog?n=1"),
+        ("GET", "/v2/team/tool/tags/list"),
+        ("GET", "/v2/nothing/tags/list"),
+        ("GET", "/v2/team/tool/blobs/sha256:xyz"),
+        ("GET", "/v2/team/tool/manifests/sha256:" + "0" * 64),
+        ("PATCH", "/v2/team/tool/blobs/uploads/nosuch"),
+        ("GET", "/nosuch"),
+        ("POST", "/v2/"),
+    ]
+    direct = Front(registry.url, [], registry.process.log)
+    async with start(registry.url) as front:
+        for method, path in questions:
+            through, straight = await front.get(path, method), await direct.get(path, method)
+            same = {name for name in straight[1] if name != "Date"}
+            assert through[0] == straight[0], path
+            assert through[2] == straight[2], path
+            assert {name: through[1].get(name) for name in same} == {n: straight[1][n] for n in same}, path
+            assert set(through[1]) == set(straight[1]), path
