@@ -1,6 +1,7 @@
 """The wiring: every object is made here, once, from the settings, and closed in the opposite order."""
 
 import asyncio
+import fcntl
 import logging
 import os
 import shutil
@@ -9,11 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import aiohttp
 from aiohttp import web
 
 from proxy import handlers, local_registry, oci_errors, packing, passthrough, resources
+from proxy.errors import SettingsInvalid
 from proxy.events import BuildEnded, BuildStarted, Collided, Event, LogLine, Sink
 from proxy.ledger import open_ledger
 from proxy.nix import Nix
@@ -59,6 +62,7 @@ async def _assemble(
     data = settings.data_dir
     for folder in (data, data / "sets"):
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    stack.callback((await asyncio.to_thread(_lock, data)).close)
     url = settings.registry.url or await stack.enter_async_context(local_registry.run(data / "registry"))
     session = await stack.enter_async_context(
         aiohttp.ClientSession(
@@ -122,6 +126,20 @@ async def _assemble(
     stack.push_async_callback(pipeline.close)
     _log.info("registry url=%s", url)
     return pipeline, passthrough.Passthrough(session, url)
+
+
+def _lock(data: Path) -> IO[bytes]:
+    """The lock of a data folder, held while the file is open: two of us would clear each other's roots.
+
+    Raises `SettingsInvalid` if it is taken.
+    """
+    lock = (data / "lock").open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise SettingsInvalid(f"data.dir: {data} is in use by another nixfront") from error
+    return lock
 
 
 def _empty_folder(folder: Path) -> Path:

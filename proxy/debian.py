@@ -55,7 +55,8 @@ async def resolve(folder: Path, *, packages: Path, archive: str | None, deadline
     """
     try:
         async with asyncio.timeout(deadline):
-            return await _resolve(folder.absolute(), packages, archive, deadline)
+            place = await asyncio.to_thread(folder.absolute)
+            return await _resolve(place, packages, archive, deadline)
     except TimeoutError as error:
         raise PackageSetUnavailable(
             f"the Debian package set was not resolved within {deadline:.0f} s"
@@ -100,7 +101,8 @@ def read_recipe(packages: Path) -> dict[str, Any]:
 
 def revision(lock: Mapping[str, Any], expression: Path) -> str:
     """What makes the set this one and no other: the lock but for its URLs, and the code that builds it."""
-    code = {name: sha256_hex((expression / name).read_bytes()) for name in ("build.py", "default.nix")}
+    files = [*expression.glob("*.py"), expression / "default.nix"]
+    code = {file.name: sha256_hex(file.read_bytes()) for file in files}
     return sha256_hex(canonical_json({"lock": _without_urls(lock), "code": code}))
 
 

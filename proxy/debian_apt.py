@@ -74,7 +74,7 @@ async def update(folder: Path, archive: str | None, deadline: float) -> Archive:
     sources = [Source(archive.rstrip("/") + "/", RELEASE)] if archive else await _host_sources(deadline)
     environment = await asyncio.to_thread(_configure, folder, dump, sources)
 
-    await _apt("apt-get", "-o", "APT::Update::Error-Mode=any", "update", env=environment, deadline=deadline)
+    await _apt("apt-get", "update", "-o", "APT::Update::Error-Mode=any", env=environment, deadline=deadline)
     shape = "$(FILENAME)|$(REPO_URI)|$(COMPONENT)|$(ORIGIN)|$(CODENAME)"
     targets = await _apt(
         "apt-get",
@@ -188,7 +188,7 @@ def _indexes(targets: Sequence[str]) -> Archive:
             raise PackageSetUnavailable(f"Nix cannot fetch from {repository}: {_REMEDY}")
     stem = str(base).removesuffix(f"_main_binary-{ARCHITECTURE}_Packages")
     release = next(path for end in ("_InRelease", "_Release") if (path := Path(stem + end)).exists())
-    _, signed, _ = Deb822.split_gpg_and_payload(release.read_bytes().splitlines())
+    _, signed, _ = Deb822.split_gpg_and_payload(iter(release.read_bytes().splitlines()))
     date = parsedate_to_datetime(Release(signed)["Date"])
     return Archive(
         indexes=tuple(
@@ -210,5 +210,7 @@ async def _apt(*argv: str, env: dict[str, str] | None = None, deadline: float) -
                 "or choose another package set"
             ) from error
         last = "\n".join(error.tail[-6:]) or str(error)
-        raise PackageSetUnavailable(f"{step} failed ({_REMEDY} if this one is wrong):\n{last}") from error
+        raise PackageSetUnavailable(
+            f"{step} failed; if the archive is the wrong one, {_REMEDY}:\n{last}"
+        ) from error
     return output.decode(errors="replace")

@@ -73,8 +73,8 @@ class Available:
         needle = virtual.encode()
         for name, stanzas in sorted(self._stanzas.items()):
             if any(b"\nProvides:" in stanza and needle in stanza for stanza, _ in stanzas):
-                provided = self[name].fields.relations["provides"]
-                if any(relation["name"] == virtual for clause in provided for relation in clause):
+                provided = _relations(self[name], "provides")
+                if any(virtual in clause for clause in provided):
                     return name
         return None
 
@@ -96,8 +96,9 @@ def resolve_nodes(recipe: Mapping[str, Any], available: Available) -> dict[str, 
     for node, packages in sorted(members.items()):
         lead = available[_lead(node, packages, recipe["groups"])]
         nodes[node] = {
-            "version": lead.version.upstream_version
-            + (f"-{lead.version.debian_revision}" if lead.version.debian_revision else ""),
+            "version": str(lead.version).split(":", 1)[
+                -1
+            ],  # without the epoch, which sorts and says nothing else
             "description": lead.fields["Description"].splitlines()[0],
             "debs": [available[package].locked() for package in packages],
             "deps": sorted({node_of[name] for package in packages for name in depends[package]} - {node}),
@@ -125,14 +126,16 @@ def _closure(recipe: Mapping[str, Any], available: Available) -> dict[str, list[
 
 def _depends(package: str, recipe: Mapping[str, Any], available: Available) -> list[str]:
     """Debian's own choice for each clause (the first alternative that exists), less what the recipe leaves out."""
-    relations = available[package].fields.relations
+    deb = available[package]
     left_out = {*recipe["skip"], *recipe["drop"].get(package, ()), package}
-    chosen = list(recipe["add"].get(package, ()))
-    for clause in [*relations["pre-depends"], *relations["depends"]]:
-        names = [relation["name"] for relation in clause]
-        if left_out.isdisjoint(names):
-            chosen.append(_choose(package, names, available))
-    return sorted({name for name in chosen if name not in left_out})
+    clauses = [*_relations(deb, "pre-depends"), *_relations(deb, "depends")]
+    chosen = {_choose(package, names, available) for names in clauses if left_out.isdisjoint(names)}
+    return sorted({*chosen, *recipe["add"].get(package, ())} - left_out)
+
+
+def _relations(deb: Deb, field: str) -> list[list[str]]:
+    """The clauses of a relationship field, each a list of alternatives, as names alone."""
+    return [[str(relation["name"]) for relation in clause] for clause in deb.fields.relations[field] or ()]
 
 
 def _choose(package: str, names: Sequence[str], available: Available) -> str:

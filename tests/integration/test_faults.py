@@ -11,9 +11,11 @@ import aiohttp
 import pytest
 
 from proxy import app, settings
+from proxy.errors import SettingsInvalid
+from proxy.process import run
 from tests.support.front import PACKAGES, Front
 from tests.support.servers import Server
-from tests.support.shim import Cut, Rule, Status, WrongDigest, shim
+from tests.support.shim import Cut, Delay, Rule, Status, WrongDigest, shim
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 ALWAYS = 1000
@@ -145,3 +147,34 @@ def _registry_pid(data: Path) -> int:
         if needle in words and b"serve" in words and b"registry" in words[0]:
             return int(process.name)
     return 0
+
+
+async def test_a_garbage_collection_in_mid_build_takes_nothing_away(
+    start: Start, registry: Server, tmp_path: Path
+) -> None:
+    # The first layers are on their way, the others wait: all that needs them is our root.
+    slow = Rule("PATCH", r"/blobs/uploads/", Delay(1.5), times=2)
+    async with (
+        shim(registry.url, slow) as relay,
+        start(relay.url, layers={"concurrency": 1}) as front,
+    ):
+        pull = asyncio.create_task(front.pull("beta"))
+        async with asyncio.timeout(30):
+            while relay.counts["PATCH", "upload"] == 0:
+                await asyncio.sleep(0.02)
+        collected = await run(
+            ("nix-store", "--gc"), env={**os.environ, "NIX_REMOTE": str(tmp_path / "store")}, deadline=60
+        )
+        image = await pull
+        roots = await asyncio.to_thread(lambda: list((tmp_path / "data" / "gcroots").iterdir()))
+
+    assert b"deleted" in collected or collected == b""
+    assert image.files["bin/beta"]
+    assert roots == [], "and it is gone afterwards"
+
+
+async def test_a_data_folder_serves_one_nixfront(start: Start, registry: Server) -> None:
+    async with start(registry.url):
+        with pytest.raises(SettingsInvalid, match="in use by another nixfront"):
+            async with start(registry.url):
+                pass
