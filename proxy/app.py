@@ -156,7 +156,7 @@ def log_event(event: Event) -> None:
         case BuildStarted(repository, tag):
             _log_build.info("start image=%s:%s", repository, tag)
         case LogLine(attributes, line):
-            _log_build.info("log packages=%s | %s", "/".join(attributes), line)
+            _log_build.debug("log packages=%s | %s", "/".join(attributes), line)
         case Collided(repository, path, winner, loser):
             _log_build.warning(
                 "collision image=%s path=/%s kept=%s dropped=%s", repository, path, winner, loser

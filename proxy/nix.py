@@ -9,6 +9,7 @@ output, `drv!out` the named ones; `path-info` needs the feature `nix-command` an
 import grp
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +27,23 @@ from proxy.errors import (
 from proxy.model import Closure, Package, PackageSet, PathInfo, canonical_json
 
 _ERROR_LINES = 20  # of the log, in a message
+# Lines of Nix's own that say nothing about a failure: warnings, and the plan of what will be built or fetched.
+_NO_NEWS = re.compile(r"warning:|th(is|ese).* will be (built|fetched)|  /nix/store/\S+$")
 _LISTING_DEADLINE = 120.0  # seconds, for questions to the store
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A fetched source tree: its store path, the hash of its NAR, and what it says of itself."""
+    """A fetched source tree: its store path, the hash of its NAR, and what it says of itself.
+
+    `archive`: the store path of the tarball that it was unpacked from, empty for other sources.
+    """
 
     path: str
     nar_hash: str
     revision: str
     last_modified: int
+    archive: str
 
 
 def evaluate_argv(entry: Path, request: Mapping[str, Any]) -> tuple[str, ...]:
@@ -54,7 +61,7 @@ def evaluate_argv(entry: Path, request: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def fetch_argv(entry: Path, source: Mapping[str, Any]) -> tuple[str, ...]:
+def fetch_argv(entry: Path, source: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
     """Fetch the source of a package set (shape: `nix/source.nix`)."""
     return (
         "nix-instantiate",
@@ -66,6 +73,9 @@ def fetch_argv(entry: Path, source: Mapping[str, Any]) -> tuple[str, ...]:
         "--argstr",
         "source",
         canonical_json(source).decode(),
+        "--argstr",
+        "prefix",
+        prefix,
     )
 
 
@@ -125,14 +135,16 @@ class Nix:
     async def fetch(self, source: Mapping[str, Any], root: Path) -> Source:
         """The source of a package set, in the store and rooted at `root` (in a folder that is there). Raises `PackageSetUnavailable`."""
         try:
-            output = await self._run(fetch_argv(self._source, source), self._build_deadline)
+            output = await self._run(fetch_argv(self._source, source, self.prefix), self._build_deadline)
             found = json.loads(output)
             keep = ("nix-store", "--realise", found["path"], "--add-root", str(root), "--indirect")
             await self._run(keep, _LISTING_DEADLINE)
         except ProcessFailed as error:
             reason = _last_lines(error.tail)
             raise PackageSetUnavailable(f"cannot fetch {_shown(source)}: {reason}") from error
-        return Source(found["path"], found["narHash"], found["revision"], found["lastModified"])
+        return Source(
+            found["path"], found["narHash"], found["revision"], found["lastModified"], found["archive"]
+        )
 
     async def evaluate(
         self, package_set: PackageSet, system: str, attributes: Sequence[str], optional: Sequence[str]
@@ -185,7 +197,7 @@ class Nix:
             listing = await self._run(path_info_argv(outputs), _LISTING_DEADLINE)
         except ProcessFailed as error:
             names = " ".join(asked)
-            told = [line for line in error.tail if not line.startswith("warning:")][-_ERROR_LINES:]
+            told = [line for line in error.tail if not _NO_NEWS.match(line)][-_ERROR_LINES:]
             log = "\n".join(told)
             if error.timed_out:
                 limit = f"{self._build_deadline:.0f} s"

@@ -7,6 +7,7 @@ date or 1980-01-01 for a path (the epoch shows as "57 years ago" in registry pag
 import asyncio
 import base64
 import logging
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from proxy import debian
+from proxy.errors import PackageSetUnavailable
 from proxy.flight import SingleFlight
 from proxy.model import PackageSet
 from proxy.nix import Nix, Source
@@ -102,14 +104,25 @@ class PackageSets:
         real = Path(self._nix.prefix + source.path)
         stated = real / ".git-revision"  # what a nixpkgs channel says of itself
         revision = source.revision or (stated.read_text(encoding="ascii").strip() if stated.is_file() else "")
-        dated = choice.kind != "path" and source.last_modified
+        seconds = 0
+        if choice.kind != "path":  # what a folder's files happen to say is no fact about the packages
+            seconds = _newest(self._nix.prefix + source.archive) if source.archive else source.last_modified
         return PackageSet(
             name=choice.kind,
             expression=str(real),
             revision=revision or _hexadecimal(source.nar_hash),
             source=choice.path if choice.kind == "path" else choice.url,
-            created=choice.date or (_rfc3339(source.last_modified) if dated else _NO_DATE),
+            created=choice.date or (_rfc3339(seconds) if seconds else _NO_DATE),
         )
+
+
+def _newest(archive: str) -> int:
+    """The newest modification time in a tarball, in seconds. Raises `PackageSetUnavailable`."""
+    try:
+        with tarfile.open(archive) as tar:
+            return int(max((member.mtime for member in tar), default=0))
+    except tarfile.TarError as error:
+        raise PackageSetUnavailable(f"the fetched archive is no tarball that can be read: {error}") from error
 
 
 def _rfc3339(seconds: int) -> str:

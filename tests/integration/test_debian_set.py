@@ -191,15 +191,24 @@ async def test_programs_run_from_the_store_without_the_host(store: Store) -> Non
     ]
 
 
-async def test_git_clones_and_jq_reads(store: Store) -> None:
+async def test_git_and_jq_work(store: Store) -> None:
+    """`submodule` is a shell script of git's own, `worktree` is built in."""
     lines = await store.printed(
         "git jq coreutils",
         "git init -q one; cd one; git config user.name N; git config user.email n@example.org;"
-        " echo text > file; git add file; git commit -q -m first; cd ..; git clone -q one two; git -C two log --format=%s;"
-        " git -C two submodule status; echo '{\"a\": [1, 2]}' | jq -c .a",
+        " echo text > file; git add file; git commit -q -m first; git worktree add -q ../two; cd ../two;"
+        " git log --format=%s; git submodule status; echo '{\"a\": [1, 2]}' | jq -c .a",
     )
 
     assert lines == ["first", "[1,2]"]
+
+
+async def test_git_brings_the_shell_that_it_runs(store: Store) -> None:
+    """`/bin/sh` is compiled into git (a clone starts it), so an image with git needs one."""
+    git, bash = await store.build("[ set.git set.bash ]")
+    propagated = store.real(git) / "nix-support/propagated-user-env-packages"
+
+    assert await asyncio.to_thread(propagated.read_text) == f"{bash}\n"
 
 
 async def test_numpy_brings_its_python(store: Store) -> None:
