@@ -114,9 +114,11 @@ async def _host_sources(deadline: float) -> list[Source]:
     }
     ours = await asyncio.to_thread(lambda: [source for source in sources if signed_by_debian(source.entry)])
     if not ours:
-        suites = ", ".join(sorted({suite for _, suite, _, _ in fields})) or "nothing"
+        offered = (
+            ", ".join(sorted({f"{suite} of {repository}" for _, suite, repository, _ in fields})) or "nothing"
+        )
         raise PackageSetUnavailable(
-            f"apt's configuration on this host offers {suites}, but not Debian 12 ({RELEASE}): {_REMEDY}"
+            f"apt's configuration on this host offers {offered}, but not Debian 12 ({RELEASE}): {_REMEDY}"
         )
     return sorted(ours, key=lambda source: (source.repository, source.suite))
 
@@ -149,6 +151,8 @@ def _configure(folder: Path, dump: str, sources: Sequence[Source]) -> dict[str, 
     own = {
         "APT::Architecture": ARCHITECTURE,
         "APT::Architectures": ARCHITECTURE,
+        "Acquire::AllowInsecureRepositories": "false",  # whatever the host allows itself
+        "Acquire::AllowDowngradeToInsecureRepositories": "false",
         "Acquire::GzipIndexes": "false",
         "Acquire::Languages": "none",
         "Dir::State": folder / "state",

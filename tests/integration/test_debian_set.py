@@ -157,6 +157,48 @@ async def test_lost_builder_is_made_again(demo: debian.DebianSet, tmp_path: Path
     assert (found.builder / "bin/patchelf").stat().st_mode & 0o777 == 0o755
 
 
+OTHERS = """
+deb [signed-by=/usr/share/keyrings/vendor.gpg] http://127.0.0.1:1/vendor bookworm main
+deb [arch=amd64] http://127.0.0.1:1/containers bookworm stable
+deb http://127.0.0.1:1/cloud cloud-sdk-bookworm main
+deb http://127.0.0.1:1/flat ./
+"""
+
+
+@pytest.fixture
+def host_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only file in which apt on this host finds its sources, for the time of a test."""
+    sources, configuration = tmp_path / "host.list", tmp_path / "host.conf"
+    configuration.write_text(f'Dir::Etc::sourcelist "{sources}"; Dir::Etc::sourceparts "/dev/null";\n')
+    monkeypatch.setenv("APT_CONFIG", str(configuration))
+    return sources
+
+
+async def test_sources_of_others_do_not_matter(
+    demo: debian.DebianSet, host_sources: Path, tmp_path: Path
+) -> None:
+    """None of them can be reached here; one has a suite of Debian's name under a key of its own."""
+    url = lock_of(demo)["nodes"]["hello"]["debs"][0]["url"].partition("/pool/")[0]
+    await asyncio.to_thread(host_sources.write_text, f"{OTHERS}deb {url} bookworm main contrib\n")
+
+    found = await debian.resolve(
+        tmp_path / "mixed", packages=SHIPPED / "packages.json", archive=None, deadline=5 * MINUTES
+    )
+
+    assert lock_of(found)["nodes"]["hello"] == lock_of(demo)["nodes"]["hello"]
+
+
+async def test_host_of_another_distribution_is_told_what_to_set(host_sources: Path, tmp_path: Path) -> None:
+    await asyncio.to_thread(host_sources.write_text, OTHERS)
+
+    with pytest.raises(
+        PackageSetUnavailable, match=r"cloud-sdk-bookworm of .* but not Debian 12 .* set the URL"
+    ):
+        await debian.resolve(
+            tmp_path / "other", packages=SHIPPED / "packages.json", archive=None, deadline=MINUTES
+        )
+
+
 async def test_unreachable_archive_is_reported_with_apts_words(tmp_path: Path) -> None:
     with pytest.raises(PackageSetUnavailable) as caught:
         await debian.resolve(
