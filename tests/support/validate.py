@@ -57,7 +57,7 @@ async def validate(
         image = await asyncio.to_thread(check_image, fetched, ours=ours)
         await _unpack(image, fetched, folder)
     finally:
-        await asyncio.to_thread(shutil.rmtree, folder)
+        await asyncio.to_thread(_remove, folder)
     return image
 
 
@@ -178,3 +178,10 @@ def _store(blobs: Path, data: bytes, media_type: str) -> dict[str, object]:
     digest = digest_of(data)
     (blobs / digest.partition(":")[2]).write_bytes(data)
     return {"mediaType": media_type, "size": len(data), "digest": digest}
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder in which store paths were unpacked: their directories are not writable, root alone may ignore it."""
+    for directory, _, _ in os.walk(folder):
+        Path(directory).chmod(0o700)
+    shutil.rmtree(folder)

@@ -1,0 +1,279 @@
+"""Real clients through the installed proxy, with the package set that comes with it, built here from nothing.
+
+One nixfront serves most tests. The registry behind it existed before, and held images that somebody had pushed under
+names that are packages too.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from proxy.model import DOCKER_MANIFEST, OCI_MANIFEST
+from tests.support.clients import Docker, containerd, podman, skopeo_copy
+from tests.support.handmade import image, push, store_layers, tar
+from tests.support.paths import CountedNix, counted_nix, without_nix
+from tests.support.processes import program, succeed
+from tests.support.servers import Server, nixfront, stock_registry
+from tests.support.validate import validate
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
+
+_IMAGES = [
+    ("hello", (), "Hello, world!"),
+    ("hello", ("hello",), "Hello, world!"),
+    ("shell/git", ("git", "--version"), "git version 2."),
+    ("shell/git", ("bash", "-c", "id -un; ls -d /tmp"), "root\n/tmp"),
+    ("python3/python3packages.numpy", ("python3", "-c", "import numpy; print(numpy.arange(3).sum())"), "3"),
+]
+# Packages of the demo set, taken by others before nixfront came.
+_PUSHED = {"jq": DOCKER_MANIFEST, "perl": OCI_MANIFEST}
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """nixfront with the demo set, the registry behind it, what was pushed there before, and the starts of Nix."""
+
+    proxy: Server
+    registry: Server
+    pushed: dict[str, str]
+    nix: CountedNix
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Nix store of our own: nothing in it was built before, and the host's stays as it is."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def demo(tmp_path_factory: pytest.TempPathFactory, store: Path) -> AsyncIterator[Demo]:
+    folder = tmp_path_factory.mktemp("demo")
+    nix = counted_nix(folder / "bin")
+    async with stock_registry(folder / "registry") as registry:
+        tars = [tar(entries) for entries in store_layers()]
+        pushed = {
+            name: await push(registry.url, name, "latest", image(tars, media_type=media_type))
+            for name, media_type in _PUSHED.items()
+        }
+        settings = {"registry": {"url": registry.url}, "nix": {"store": str(store)}}
+        async with nixfront(folder, settings=settings, args=("--demo",), env={"PATH": nix.path}) as proxy:
+            yield Demo(proxy, registry, pushed, nix)
+
+
+@pytest.mark.parametrize(("repository", "command", "says"), _IMAGES)
+async def test_docker_pulls_and_runs(
+    demo: Demo, docker: Docker, repository: str, command: tuple[str, ...], says: str
+) -> None:
+    name = f"{demo.proxy.host}/{repository}"
+
+    await docker.succeed("pull", name)
+
+    assert (await docker.run(name, *command)).startswith(says)
+    checked = await validate(demo.proxy.url, repository, "latest")
+    assert await _digest_in(docker, name) == checked.digest
+
+
+async def test_docker_runs_as_it_pulls(demo: Demo, docker: Docker) -> None:
+    name = f"{demo.proxy.host}/shell/jq"
+
+    said = await docker.succeed("run", "--rm", "--network=none", name, "jq", "--version")
+
+    assert said.startswith("jq-")
+
+
+async def test_skopeo_copies_without_a_change(demo: Demo, tmp_path: Path) -> None:
+    await skopeo_copy(f"docker://{demo.proxy.host}/shell/git", f"dir:{tmp_path / 'copy'}")
+
+    manifest = (tmp_path / "copy" / "manifest.json").read_bytes()
+    checked = await validate(demo.proxy.url, "shell/git", "latest")
+    assert f"sha256:{hashlib.sha256(manifest).hexdigest()}" == checked.digest
+
+
+async def test_podman_pulls_and_runs(demo: Demo, tmp_path: Path) -> None:
+    name = f"{demo.proxy.host}/hello"
+    async with podman(tmp_path) as engine:
+        await engine.succeed("pull", "--tls-verify=false", name)
+
+        assert "Hello, world!" in await engine.run(name)
+
+
+async def test_containerd_pulls_and_runs(demo: Demo, tmp_path: Path) -> None:
+    name = f"{demo.proxy.host}/hello:latest"
+    async with containerd(tmp_path) as ctr:
+        await ctr.succeed("images", "pull", "--plain-http", name)
+
+        assert "Hello, world!" in await ctr.succeed("run", "--rm", name, "container")
+
+
+async def test_second_pull_starts_no_nix(demo: Demo, docker: Docker) -> None:
+    name = f"{demo.proxy.host}/hello"
+    await docker.succeed("pull", name)
+    await docker.succeed("rmi", "--force", name)
+    before = demo.nix.starts()
+
+    await docker.succeed("pull", name)
+
+    assert before.total() > 0
+    assert demo.nix.starts() == before
+
+
+async def test_misspelt_name_gets_a_suggestion(demo: Demo, docker: Docker) -> None:
+    refused = await docker("pull", f"{demo.proxy.host}/helo")
+
+    assert refused.returncode != 0
+    assert "no package helo" in refused.output
+    assert "did you mean hello" in refused.output
+
+
+async def test_unknown_name_is_named(demo: Demo, docker: Docker) -> None:
+    refused = await docker("pull", f"{demo.proxy.host}/shell/nosuchpkg")
+
+    assert refused.returncode != 0
+    assert "no package nosuchpkg" in refused.output
+
+
+async def test_unknown_tag_starts_no_nix(demo: Demo, docker: Docker) -> None:
+    before = demo.nix.starts()
+
+    refused = await docker("pull", f"{demo.proxy.host}/nano:1.2.3")
+
+    assert refused.returncode != 0
+    assert "1.2.3" in refused.output
+    assert demo.nix.starts() == before
+
+
+@pytest.mark.parametrize("name", _PUSHED)
+async def test_pushed_image_is_served_as_it_is(demo: Demo, docker: Docker, name: str) -> None:
+    before = demo.nix.starts()
+
+    await docker.succeed("pull", f"{demo.proxy.host}/{name}")
+
+    through = await validate(demo.proxy.url, name, "latest", ours=False)
+    assert through.digest == demo.pushed[name]
+    assert through == await validate(demo.registry.url, name, "latest", ours=False)
+    assert demo.nix.starts() == before
+
+
+@pytest.mark.parametrize("name", _PUSHED)
+@pytest.mark.parametrize("accept", [DOCKER_MANIFEST, OCI_MANIFEST])
+async def test_pushed_image_is_never_overwritten(demo: Demo, name: str, accept: str) -> None:
+    """A tag in another type than was accepted is there all the same.
+
+    A stock registry answers 404 for an OCI image, and makes a schema 1 manifest of a Docker one, signed anew each time.
+    """
+    before = demo.nix.starts()
+    async with aiohttp.ClientSession() as session:
+        path, headers = f"/v2/{name}/manifests/latest", {"Accept": accept}
+        async with session.get(f"{demo.registry.url}{path}", headers=headers) as direct:
+            expected = direct.status, direct.content_type
+        async with session.get(f"{demo.proxy.url}{path}", headers=headers) as through:
+            assert (through.status, through.content_type) == expected
+
+    assert (await validate(demo.registry.url, name, "latest", ours=False)).digest == demo.pushed[name]
+    assert demo.nix.starts() == before
+
+
+async def test_docker_pushes_through_the_proxy(demo: Demo, docker: Docker) -> None:
+    source, target = f"{demo.proxy.host}/hello", f"{demo.proxy.host}/team/greeting:1"
+    await docker.succeed("pull", source)
+    await docker.succeed("tag", source, target)
+
+    await docker.succeed("push", target)
+
+    stored = await validate(demo.registry.url, "team/greeting", "1")
+    assert stored == await validate(demo.proxy.url, "team/greeting", "1")
+    assert stored.files == (await validate(demo.proxy.url, "hello", "latest")).files
+
+
+async def test_registry_lists_what_was_made(demo: Demo, docker: Docker) -> None:
+    await docker.succeed("pull", f"{demo.proxy.host}/hello")
+
+    listed = json.loads(await succeed(("curl", "-fsS", f"{demo.registry.url}/v2/_catalog")))
+    through = json.loads(await succeed(("curl", "-fsS", f"{demo.proxy.url}/v2/_catalog")))
+
+    assert {"hello", *_PUSHED} <= set(listed["repositories"])
+    assert through == listed
+
+
+async def test_image_outlives_nix(docker: Docker, store: Path, tmp_path: Path) -> None:
+    """With the registry that nixfront brings: after a restart without Nix, what was made is still served."""
+    settings = {"nix": {"store": str(store)}}
+    async with nixfront(tmp_path, settings=settings, args=("--demo",)) as proxy:
+        made = await validate(proxy.url, "hello", "latest")
+
+    without = {"PATH": without_nix(tmp_path / "bin")}
+    async with nixfront(tmp_path, settings=settings, args=("--demo",), env=without) as proxy:
+        for name in (f"{proxy.host}/hello@{made.digest}", f"{proxy.host}/hello"):
+            await docker.succeed("pull", name)
+            assert "Hello, world!" in await docker.run(name)
+
+        refused = await docker("pull", f"{proxy.host}/nano")
+        assert refused.returncode != 0
+        assert "Nix" in refused.output
+
+
+async def test_log_of_a_failed_build_reaches_the_terminal(
+    docker: Docker, store: Path, tmp_path: Path
+) -> None:
+    settings = {
+        "packages": {"kind": "path", "path": str(_failing_packages(tmp_path / "packages"))},
+        "nix": {"store": str(store)},
+    }
+    once = {"NIX_CONFIG": "download-attempts = 1"}
+    async with nixfront(tmp_path / "nixfront", settings=settings, env=once) as proxy:
+        failing = await docker("pull", f"{proxy.host}/failing")
+        unfetchable = await docker("pull", f"{proxy.host}/unfetchable")
+
+    assert failing.returncode != 0
+    assert "building failing failed" in failing.output
+    assert "unrecognized option '--no-such-option'" in failing.output
+    assert unfetchable.returncode != 0
+    assert "http://127.0.0.1:1/nothing" in unfetchable.output
+
+
+def _failing_packages(folder: Path) -> Path:
+    """A package set of two: a builder that complains and fails, and a download that nobody answers.
+
+    The builder is Debian's ldconfig, which is linked statically and so runs in any sandbox.
+    """
+    folder.mkdir()
+    shutil.copy(program("ldconfig"), folder / "tool")
+    (folder / "default.nix").write_text(
+        """
+        { system }:
+        {
+          failing = derivation {
+            name = "failing-1.0";
+            inherit system;
+            builder = ./tool;
+            args = [ "--no-such-option" ];
+          };
+          unfetchable = derivation {
+            name = "unfetchable-1.0";
+            system = "builtin";
+            builder = "builtin:fetchurl";
+            url = "http://127.0.0.1:1/nothing";
+            outputHash = "0000000000000000000000000000000000000000000000000000000000000000";
+            outputHashAlgo = "sha256";
+            outputHashMode = "flat";
+          };
+        }
+        """
+    )
+    return folder
+
+
+async def _digest_in(docker: Docker, name: str) -> str:
+    """The digest under which the engine keeps this image."""
+    listed = json.loads(await docker.succeed("image", "inspect", "--format", "{{json .RepoDigests}}", name))
+    repository = name.partition("@")[0]
+    digests = [entry.partition("@")[2] for entry in listed if entry.startswith(f"{repository}@")]
+    assert len(digests) == 1, f"{name} is kept as {listed}"
+    return str(digests[0])
