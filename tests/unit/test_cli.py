@@ -1,0 +1,136 @@
+"""The command: what it prints, where, and its exit codes."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxy import __version__, cli
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What this host configured for a nixfront of its own is not ours."""
+    for name in list(os.environ):
+        if name.startswith("NIXFRONT_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NIXFRONT_DATA_DIR", str(tmp_path / "data"))
+
+
+def closed_port() -> int:
+    """A port of the loopback interface at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def written(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "settings.yml"
+    file.write_text(text)
+    return str(file)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"nixfront {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param(["server"], id="an unknown command"),
+        pytest.param(["serve", "--port", "1"], id="an unknown option"),
+        pytest.param(["check-config", "--demo"], id="an option of another command"),
+        pytest.param(["check-config", "--config"], id="an option without its value"),
+    ],
+)
+def test_wrong_use_is_2_with_the_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+
+    printed = capsys.readouterr()
+    assert caught.value.code == 2
+    assert printed.out == ""
+    assert printed.err.startswith("usage: nixfront")
+
+
+@pytest.mark.parametrize("command", [[], ["serve"], ["images"], ["check-config"]])
+def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command, "--help"])
+
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(" ".join(["usage: nixfront", *command]))
+
+
+def test_the_defaults_are_fine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check-config"]) == 0
+    assert capsys.readouterr().out == "the defaults: fine\n"
+
+
+def test_a_file_that_is_fine_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path, "log: {level: debug}\n")
+
+    assert cli.main(["check-config", "--config", file]) == 0
+    assert capsys.readouterr().out == f"{file}: fine\n"
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve", "images"])
+def test_wrong_settings_are_2_with_the_path_of_the_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert cli.main([command, "--config", written(tmp_path, "layers: {most: 1}\n")]) == 2
+
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("nixfront: wrong settings: layers.most: ")
+
+
+def test_a_wrong_variable_is_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("NIXFRONT_LOG_LEVLE", "debug")
+
+    assert cli.main(["check-config"]) == 2
+    assert "NIXFRONT_LOG_LEVLE names no setting (log.levle)" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check-config", "--config", str(tmp_path / "none.yml")]) == 2
+    assert "none.yml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["NIXFRONT_REGISTRY_URL", "NIXFRONT_HTTP_ADDR"])
+def test_a_registry_that_does_not_answer_is_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+) -> None:
+    port = closed_port()
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{port}" if "URL" in variable else f"127.0.0.1:{port}")
+
+    assert cli.main(["images"]) == 1
+
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"nixfront: cannot list the images of http://127.0.0.1:{port}")
+
+
+def test_a_data_folder_that_cannot_be_is_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NIXFRONT_DATA_DIR", str(tmp_path / "file/data"))
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "proxy", "serve", "--demo"],
+        cwd=Path(cli.__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.splitlines()[-1].startswith("nixfront: [Errno 20] Not a directory")

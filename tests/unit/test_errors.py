@@ -1,0 +1,72 @@
+"""What the errors say to the person who reads them, and which of them may be remembered."""
+
+import pytest
+
+from proxy import errors
+from proxy.errors import NixfrontError, ProcessFailed, RegistryRefused
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        pytest.param(ProcessFailed("nix", 1), "nix ended with 1", id="a failure"),
+        pytest.param(ProcessFailed("nix", -9), "nix ended with -9", id="a signal"),
+        pytest.param(ProcessFailed("nix", None), "nix could not be started", id="no program"),
+        pytest.param(ProcessFailed("nix", -9, timed_out=True), "nix ran out of time", id="its deadline"),
+        pytest.param(
+            RegistryRefused("PUT", "http://r/v2/a", 500, "disk full"),
+            "the registry answered 500 to PUT http://r/v2/a: disk full",
+            id="a status with a reason",
+        ),
+        pytest.param(
+            RegistryRefused("HEAD", "http://r/v2/a", 404, ""),
+            "the registry answered 404 to HEAD http://r/v2/a",
+            id="a status without one",
+        ),
+    ],
+)
+def test_an_error_says_what_happened(error: NixfrontError, message: str) -> None:
+    assert str(error) == message
+
+
+def test_a_long_answer_of_the_registry_is_kept_whole_and_shown_short() -> None:
+    error = RegistryRefused("GET", "http://r/", 502, "x" * 5000)
+
+    assert error.body == "x" * 5000
+    assert len(str(error)) < 600
+
+
+@pytest.mark.parametrize(
+    ("status", "temporary"), [(400, False), (404, False), (429, True), (499, False), (500, True), (503, True)]
+)
+def test_only_what_can_pass_is_temporary(status: int, temporary: bool) -> None:
+    error = RegistryRefused("GET", "http://r/", status, "")
+
+    assert (error.status, error.temporary) == (status, temporary)
+
+
+def test_a_failed_process_keeps_its_last_lines() -> None:
+    lines = ["a", "b"]
+
+    error = ProcessFailed("nix", 2, lines)
+    lines.append("c")
+
+    assert (error.program, error.returncode, error.tail, error.timed_out) == ("nix", 2, ("a", "b"), False)
+
+
+def test_only_what_would_fail_again_is_lasting() -> None:
+    lasting = {
+        kind.__name__
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and getattr(kind, "lasting", False)
+    }
+
+    assert lasting == {
+        "BuildFailed",
+        "BuildTimedOut",
+        "EvaluationFailed",
+        "NameInvalid",
+        "PackageUnknown",
+        "PackageUnusable",
+        "TagUnknown",
+    }

@@ -1,0 +1,92 @@
+"""Which headers cross the proxy, and how a `Location` of the registry looks from outside."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy import headers
+
+Pairs = list[tuple[str, str]]
+
+REGISTRY = "http://127.0.0.1:5000"
+HERE = "https://nix.example"
+HOP_BY_HOP = [
+    "Connection",
+    "Keep-Alive",
+    "Proxy-Connection",
+    "Proxy-Authenticate",
+    "Proxy-Authorization",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+]
+TOKENS = st.from_regex(r"[A-Za-z][A-Za-z-]{0,12}", fullmatch=True)
+
+
+@pytest.mark.parametrize("name", HOP_BY_HOP)
+def test_hop_by_hop_headers_stay_on_their_side(name: str) -> None:
+    pairs = [("Accept", "a"), (name, "x"), (name.upper(), "x"), (name.lower(), "x")]
+
+    assert headers.forward(pairs) == [("Accept", "a")]
+    assert headers.backward(pairs) == [("Accept", "a")]
+
+
+@pytest.mark.parametrize("name", ["Host", "Expect", "host", "EXPECT"])
+def test_what_is_made_anew_for_the_registry_is_not_forwarded(name: str) -> None:
+    assert headers.forward([(name, "x")]) == []
+    assert headers.backward([(name, "x")]) == [(name, "x")]
+
+
+def test_every_line_of_a_repeated_header_goes_on_in_order() -> None:
+    pairs = [("Accept", "b"), ("Authorization", "Basic x"), ("accept", "a"), ("Accept", "c")]
+
+    assert headers.forward(pairs) == pairs
+
+
+@pytest.mark.parametrize(
+    "connection",
+    [
+        pytest.param([("Connection", "X-Secret")], id="one"),
+        pytest.param([("Connection", "close, x-secret")], id="in a list"),
+        pytest.param([("Connection", "close"), ("connection", " X-SECRET ,")], id="in a second line"),
+    ],
+)
+def test_what_connection_names_stays_too(connection: Pairs) -> None:
+    pairs = [("x-Secret", "1"), *connection, ("X-Other", "2")]
+
+    assert headers.forward(pairs) == [("X-Other", "2")]
+    assert headers.backward(pairs) == [("X-Other", "2")]
+
+
+@given(st.lists(st.tuples(TOKENS, st.text(max_size=10))))
+def test_filtering_keeps_order_and_text_and_drops_nothing_more_the_second_time(pairs: Pairs) -> None:
+    once = headers.forward(pairs)
+
+    rest = iter(pairs)
+    assert all(pair in rest for pair in once)
+    assert headers.forward(once) == once
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        pytest.param(
+            "http://127.0.0.1:5000/v2/a/blobs/uploads/1?_state=x%3D",
+            "https://nix.example/v2/a/blobs/uploads/1?_state=x%3D",
+            id="the registry's",
+        ),
+        pytest.param("https://127.0.0.1:5000/v2/", "https://nix.example/v2/", id="by another scheme"),
+        pytest.param("/v2/a/blobs/uploads/1", "/v2/a/blobs/uploads/1", id="relative to the host"),
+        pytest.param("uploads/1?x=y", "uploads/1?x=y", id="relative to the path"),
+        pytest.param("http://cdn.example/blob?sig=1", "http://cdn.example/blob?sig=1", id="another host"),
+        pytest.param("http://127.0.0.1:5001/v2/", "http://127.0.0.1:5001/v2/", id="another port"),
+        pytest.param("", "", id="nothing"),
+    ],
+)
+def test_only_a_location_of_the_registry_is_turned_to_us(location: str, expected: str) -> None:
+    assert headers.local_location(location, REGISTRY, HERE) == expected
+
+
+def test_the_case_of_the_host_does_not_count() -> None:
+    assert headers.local_location("http://REG:5000/v2/", "http://reg:5000", HERE) == "https://nix.example/v2/"

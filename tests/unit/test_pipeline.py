@@ -1,0 +1,91 @@
+"""The pure parts of the pipeline: what the key of a content depends on, and the order of packages."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy import pipeline
+from proxy.model import Package, PackageSet
+from proxy.pipeline import Options, content_key
+
+SET = PackageSet(
+    name="nixpkgs",
+    expression="/nix/store/source",
+    revision="0123",
+    source="https://example.org",
+    created="2026-01-31T00:00:00Z",
+    arguments={"lock": "/lock"},
+)
+OPTIONS = Options(
+    system="x86_64-linux", always=("cacert", "iana-etc"), most_layers=100, form="docker", compression="gzip"
+)
+NAMES = ("git", "htop")
+
+
+@pytest.mark.parametrize(
+    ("names", "package_set", "options"),
+    [
+        pytest.param(("git",), SET, OPTIONS, id="a name less"),
+        pytest.param((*NAMES, "jq"), SET, OPTIONS, id="a name more"),
+        pytest.param(("git htop",), SET, OPTIONS, id="names run together"),
+        pytest.param(NAMES, replace(SET, name="demo"), OPTIONS, id="the set"),
+        pytest.param(NAMES, replace(SET, revision="4567"), OPTIONS, id="its revision"),
+        pytest.param(NAMES, replace(SET, arguments={}), OPTIONS, id="no arguments"),
+        pytest.param(NAMES, replace(SET, arguments={"lock": "/other"}), OPTIONS, id="other arguments"),
+        pytest.param(NAMES, SET, replace(OPTIONS, system="aarch64-linux"), id="the system"),
+        pytest.param(NAMES, SET, replace(OPTIONS, always=("cacert",)), id="what every image has"),
+        pytest.param(NAMES, SET, replace(OPTIONS, most_layers=99), id="the number of layers"),
+        pytest.param(NAMES, SET, replace(OPTIONS, form="oci"), id="the format"),
+        pytest.param(NAMES, SET, replace(OPTIONS, compression="none"), id="the compression"),
+    ],
+)
+def test_whatever_a_content_depends_on_changes_its_key(
+    names: tuple[str, ...], package_set: PackageSet, options: Options
+) -> None:
+    assert content_key(names, package_set, options) != content_key(NAMES, SET, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "package_set",
+    [
+        pytest.param(replace(SET, source="https://mirror.example"), id="where it came from"),
+        pytest.param(replace(SET, created="1980-01-01T00:00:00Z"), id="its date"),
+        pytest.param(replace(SET, expression="/elsewhere"), id="where it lies"),
+        pytest.param(replace(SET, substitutes=False), id="whether a cache has it"),
+    ],
+)
+def test_what_makes_no_other_layers_leaves_the_key(package_set: PackageSet) -> None:
+    assert content_key(NAMES, package_set, OPTIONS) == content_key(NAMES, SET, OPTIONS)
+
+
+@given(st.lists(st.text("abc.-", min_size=1), unique=True, max_size=8), st.randoms(use_true_random=False))
+def test_the_order_of_names_leaves_the_key(names: list[str], random: Random) -> None:
+    shuffled = list(names)
+    random.shuffle(shuffled)
+
+    assert content_key(shuffled, SET, OPTIONS) == content_key(names, SET, OPTIONS)
+
+
+def test_a_key_can_be_a_file_name() -> None:
+    assert len(content_key(NAMES, SET, OPTIONS)) == 64
+
+
+def package(attribute: str) -> Package:
+    return Package(attribute, f"{attribute}-1", f"/{attribute}.drv", (("out", f"/{attribute}"),), "")
+
+
+def test_packages_come_as_typed_and_those_of_every_image_last() -> None:
+    found = {name: package(name) for name in ("a", "b", "cacert", "z")}
+
+    ordered = pipeline._in_order(("z", "a", "b"), found)
+
+    assert [item.attribute for item in ordered] == ["z", "a", "b", "cacert"]
+
+
+def test_a_package_under_two_names_is_taken_once() -> None:
+    git = package("git")
+
+    assert pipeline._in_order(("git", "Git"), {"git": git, "Git": git}) == [git]

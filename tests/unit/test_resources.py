@@ -1,0 +1,23 @@
+"""The files that come with the package are found, in a checkout as in an installed package."""
+
+from pathlib import Path
+
+import pytest
+
+from proxy import resources
+
+
+@pytest.mark.parametrize(
+    "name", ["default.nix", "source.nix", "resolve.nix", "describe.nix", "debian/default.nix"]
+)
+def test_the_nix_expressions_are_there(name: str) -> None:
+    assert (resources.EXPRESSIONS / name).is_file()
+
+
+def test_the_sample_settings_are_there() -> None:
+    assert (resources.SAMPLES / "nixfront.yml").is_file()
+
+
+@pytest.mark.parametrize("folder", [resources.EXPRESSIONS, resources.SAMPLES])
+def test_the_folders_do_not_depend_on_where_nixfront_is_started(folder: Path) -> None:
+    assert folder.is_absolute()

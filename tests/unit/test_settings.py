@@ -1,0 +1,404 @@
+"""The configuration: the sample is the defaults, and whatever is wrong is refused with the path of its key."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from proxy import resources
+from proxy.errors import SettingsInvalid
+from proxy.settings import Settings, load
+
+SAMPLE = resources.SAMPLES / "nixfront.yml"
+KEYS = tuple(
+    (section, key)
+    for section, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    for key in field.annotation.model_fields
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "settings.yml"
+
+
+def default(section: str, key: str) -> Any:
+    return getattr(getattr(Settings(), section), key)
+
+
+# --- the sample -------------------------------------------------------------------------------------------
+
+
+def test_the_sample_is_the_defaults() -> None:
+    assert load(SAMPLE, {}) == Settings() == load(None, {})
+
+
+def test_the_sample_mentions_every_key() -> None:
+    sample = yaml.safe_load(SAMPLE.read_text())
+
+    assert {(section, key) for section, values in sample.items() for key in values} == set(KEYS)
+
+
+def test_every_section_has_keys() -> None:
+    assert {section for section, _ in KEYS} == Settings.model_fields.keys()
+
+
+# --- the file ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("# nothing but this\n", id="a comment"),
+        pytest.param("http:\n", id="an empty section"),
+        pytest.param("http: {}\n", id="a section of nothing"),
+    ],
+)
+def test_a_file_that_says_nothing_means_the_defaults(file: Path, text: str) -> None:
+    file.write_text(text)
+
+    assert load(file, {}) == Settings()
+
+
+def test_what_the_file_says_is_taken_and_the_rest_stays(file: Path) -> None:
+    file.write_text("packages:\n  kind: demo\n  always: [jq]\nlayers: {most: 50}\nnix: {build_deadline: 7}\n")
+
+    settings = load(file, {})
+
+    assert settings.packages.kind == "demo"
+    assert settings.packages.always == ("jq",)
+    assert settings.packages.ref == "nixpkgs-unstable"
+    assert settings.layers.most == 50
+    assert settings.nix.build_deadline == 7
+    assert settings.http == Settings().http
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        pytest.param("htpp: {addr: 'a:1'}", "htpp: Extra inputs", id="an unknown section"),
+        pytest.param("http: {address: 'a:1'}", "http.address: Extra inputs", id="an unknown key"),
+        pytest.param(
+            "http: 8080", "http: Input should be a valid dictionary", id="a section that is a number"
+        ),
+        pytest.param(
+            "http: [addr]", "http: Input should be a valid dictionary", id="a section that is a list"
+        ),
+        pytest.param("8080: x", "8080: Keys should be strings", id="a section without a name"),
+        pytest.param("http: {8080: x}", "http.8080: Keys should be strings", id="a key without a name"),
+        pytest.param("layers: {most: '50'}", "layers.most: Input should be a valid integer", id="text"),
+        pytest.param("layers: {most: true}", "layers.most: Input should be a valid integer", id="a truth"),
+        pytest.param("layers: {most: 1.5}", "layers.most: Input should be a valid integer", id="a fraction"),
+        pytest.param("layers: {most:}", "layers.most: Input should be a valid integer", id="nothing"),
+        pytest.param("packages: {ref: 24.05}", "packages.ref: Input should be a valid string", id="a number"),
+        pytest.param(
+            "packages: {always: git}", "packages.always: Input should be a valid tuple", id="one word"
+        ),
+        pytest.param(
+            "packages: {always: [1]}", "packages.always.0: Input should be", id="a number in a list"
+        ),
+        pytest.param("packages: {kind: flake}", "packages.kind: Input should be 'nixpkgs'", id="a kind"),
+        pytest.param(
+            "image: {format: OCI}", "image.format: Input should be 'docker' or 'oci'", id="a format"
+        ),
+        pytest.param(
+            "layers: {compression: zstd}", "layers.compression: Input should be", id="a compression"
+        ),
+        pytest.param("log: {level: loud}", "log.level: Input should be", id="a level"),
+        pytest.param("layers: {most: 1}", "layers.most: Input should be greater", id="too few layers"),
+        pytest.param("layers: {most: 126}", "layers.most: Input should be less", id="too many layers"),
+        pytest.param(
+            "layers: {concurrency: 0}", "layers.concurrency: Input should be greater", id="no uploads"
+        ),
+        pytest.param("nix: {build_deadline: 0}", "nix.build_deadline: Input should be greater", id="no time"),
+        pytest.param("nix: {build_deadline: .nan}", "nix.build_deadline: Input should be", id="no number"),
+        pytest.param("builds: {failure_seconds: -1}", "builds.failure_seconds: Input", id="a negative time"),
+        pytest.param("packages: {kind: git}", "packages: Value error, kind git needs a url", id="git"),
+        pytest.param(
+            "packages: {kind: tarball}", "packages: Value error, kind tarball needs a", id="tarball"
+        ),
+        pytest.param("packages: {kind: path}", "packages: Value error, kind path needs a path", id="path"),
+        pytest.param("packages: {date: yesterday}", "packages.date: Value error, time data", id="a date"),
+        pytest.param(
+            "packages: {date: '2026-01-31'}", "packages.date: Value error", id="a date without a time"
+        ),
+        pytest.param(
+            "packages: {date: '2026-01-31T00:00:00'}",
+            "packages.date: Value error",
+            id="a time without a zone",
+        ),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_refused_with_its_path(file: Path, text: str, where: str) -> None:
+    file.write_text(text + "\n")
+
+    with pytest.raises(SettingsInvalid) as caught:
+        load(file, {})
+
+    assert str(caught.value).startswith(where)
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS)
+def test_every_key_refuses_a_value_of_the_wrong_type(file: Path, section: str, key: str) -> None:
+    file.write_text(f"{section}: {{{key}: {{a: 1}}}}\n")
+
+    with pytest.raises(SettingsInvalid) as caught:
+        load(file, {})
+
+    assert str(caught.value).startswith(f"{section}.{key}: ")
+
+
+@pytest.mark.parametrize("section", Settings.model_fields)
+def test_every_section_refuses_an_unknown_key(file: Path, section: str) -> None:
+    file.write_text(f"{section}: {{unknown: 1}}\n")
+
+    with pytest.raises(SettingsInvalid, match=rf"^{section}\.unknown: Extra inputs are not permitted$"):
+        load(file, {})
+
+
+def test_everything_that_is_wrong_is_told_at_once(file: Path) -> None:
+    file.write_text("unknown: {}\nlayers: {most: 1, more: 2}\nhttp: {addr: here}\n")
+
+    with pytest.raises(SettingsInvalid) as caught:
+        load(file, {})
+
+    told = sorted(problem.split(":")[0] for problem in str(caught.value).split("; "))
+    assert told == ["http.addr", "layers.more", "layers.most", "unknown"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"http: {", id="no YAML"),
+        pytest.param(b"a: 1\n---\nb: 1\n", id="two documents"),
+        pytest.param(b"\xff\xfe\x00", id="no text"),
+        pytest.param(b"!!python/object/apply:os.getpid []", id="no plain YAML"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+    with pytest.raises(SettingsInvalid, match=f"^cannot read {file}: "):
+        load(file, {})
+
+
+def test_a_file_that_is_not_there_is_named(file: Path) -> None:
+    with pytest.raises(SettingsInvalid, match=f"^cannot read {file}: .*No such file"):
+        load(file, {})
+
+
+@pytest.mark.parametrize(("text", "kind"), [("[]", "list"), ("text", "str"), ("5", "int")])
+def test_settings_are_sections(file: Path, text: str, kind: str) -> None:
+    file.write_text(text)
+
+    with pytest.raises(SettingsInvalid, match=f"{file}: the settings are sections with keys, not a {kind}"):
+        load(file, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "fine"),
+    [
+        ("127.0.0.1:8080", True),
+        ("0.0.0.0:0", True),
+        ("[::1]:65535", True),
+        ("localhost:80", True),
+        (":8080", False),
+        ("127.0.0.1", False),
+        ("127.0.0.1:", False),
+        ("127.0.0.1:65536", False),
+        ("127.0.0.1:-1", False),
+        ("127.0.0.1:http", False),
+        ("", False),
+    ],
+)
+def test_an_address_is_host_and_port(value: str, fine: bool) -> None:
+    if fine:
+        assert load(None, {"NIXFRONT_HTTP_ADDR": value}).http.addr == value
+    else:
+        with pytest.raises(SettingsInvalid, match=r"^http\.addr: .*HOST:PORT"):
+            load(None, {"NIXFRONT_HTTP_ADDR": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("", ""),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("https://registry.example/", "https://registry.example"),
+    ],
+)
+def test_a_registry_is_an_origin(value: str, expected: str) -> None:
+    assert load(None, {"NIXFRONT_REGISTRY_URL": value}).registry.url == expected
+
+
+@pytest.mark.parametrize(
+    "value", ["registry.example:5000", "ftp://x", "http://", "http://x/v2", "http://[", "/"]
+)
+def test_what_is_no_origin_is_refused(value: str) -> None:
+    with pytest.raises(SettingsInvalid, match=r"^registry\.url: "):
+        load(None, {"NIXFRONT_REGISTRY_URL": value})
+
+
+# --- the environment --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("NIXFRONT_HTTP_ADDR", "0.0.0.0:1", "0.0.0.0:1"),
+        ("NIXFRONT_DATA_DIR", "/x", "/x"),
+        ("NIXFRONT_REGISTRY_URL", "http://x:1", "http://x:1"),
+        ("NIXFRONT_PACKAGES_KIND", "demo", "demo"),
+        ("NIXFRONT_PACKAGES_URL", "file:///x", "file:///x"),
+        ("NIXFRONT_PACKAGES_REF", "24.05", "24.05"),
+        ("NIXFRONT_PACKAGES_REVISION", "0123456789", "0123456789"),
+        ("NIXFRONT_PACKAGES_PATH", "/x", "/x"),
+        ("NIXFRONT_PACKAGES_DATE", "2026-01-31T00:00:00Z", "2026-01-31T00:00:00Z"),
+        ("NIXFRONT_PACKAGES_ARCHIVE", "http://x/debian", "http://x/debian"),
+        ("NIXFRONT_PACKAGES_SYSTEM", "aarch64-linux", "aarch64-linux"),
+        ("NIXFRONT_PACKAGES_ALWAYS", "[a, b]", ("a", "b")),
+        ("NIXFRONT_NIX_STORE", "/x", "/x"),
+        ("NIXFRONT_NIX_EVALUATION_DEADLINE", "1.5", 1.5),
+        ("NIXFRONT_NIX_BUILD_DEADLINE", "60", 60),
+        ("NIXFRONT_LAYERS_COMPRESSION", "none", "none"),
+        ("NIXFRONT_LAYERS_MOST", "5", 5),
+        ("NIXFRONT_LAYERS_CONCURRENCY", "9", 9),
+        ("NIXFRONT_IMAGE_FORMAT", "oci", "oci"),
+        ("NIXFRONT_BUILDS_FAILURE_SECONDS", "0", 0),
+        ("NIXFRONT_LOG_LEVEL", "debug", "debug"),
+    ],
+)
+def test_every_key_can_be_set_in_the_environment(variable: str, value: str, expected: object) -> None:
+    section, _, key = variable.lower().removeprefix("nixfront_").partition("_")
+
+    settings = load(None, {variable: value, "OTHER_LOG_LEVEL": "x", "NIXFRONTLOG_LEVEL": "x"})
+
+    assert getattr(getattr(settings, section), key) == expected != default(section, key)
+
+
+def test_no_key_is_left_out_above() -> None:
+    (mark,) = test_every_key_can_be_set_in_the_environment.pytestmark  # type: ignore[attr-defined]
+
+    tried = {case[0].lower().removeprefix("nixfront_").partition("_")[::2] for case in mark.args[1]}
+
+    assert tried == set(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("variable", "shown"),
+    [
+        ("NIXFRONT_LOG_LEVELS", "log.levels"),
+        ("NIXFRONT_LOGS_LEVEL", "logs.level"),
+        ("NIXFRONT_LOG", "log.?"),
+        ("NIXFRONT_", ".?"),
+        ("NIXFRONT_LOG_", "log.?"),
+        ("NIXFRONT_SYSTEM", "system.?"),
+        ("NIXFRONT_DATA_DIR_X", "data.dir_x"),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_its_name(variable: str, shown: str) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load(None, {variable: "x"})
+
+    assert str(caught.value) == f"{variable} names no setting ({shown})"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "where"),
+    [
+        ("NIXFRONT_LAYERS_MOST", "many", "layers.most: Input should be a valid integer"),
+        ("NIXFRONT_LAYERS_MOST", "", "layers.most: Input should be a valid integer"),
+        ("NIXFRONT_PACKAGES_ALWAYS", "git", "packages.always: Input should be a valid tuple"),
+        ("NIXFRONT_PACKAGES_KIND", "flake", "packages.kind: Input should be"),
+        ("NIXFRONT_NIX_BUILD_DEADLINE", "1h", "nix.build_deadline: Input should be a valid number"),
+        ("NIXFRONT_PACKAGES_KIND", "path", "packages: Value error, kind path needs a path"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_refused_with_its_path(
+    variable: str, value: str, where: str
+) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load(None, {variable: value})
+
+    assert str(caught.value).startswith(where)
+
+
+def test_the_environment_goes_before_the_file_and_overrides_before_both(file: Path) -> None:
+    file.write_text("packages: {kind: path, path: /x, ref: of-file}\nlog: {level: error}\n")
+    environment = {"NIXFRONT_PACKAGES_REF": "of-environment", "NIXFRONT_PACKAGES_KIND": "nixpkgs"}
+
+    settings = load(file, environment, packages={"kind": "demo"})
+
+    assert settings.packages.kind == "demo"
+    assert settings.packages.ref == "of-environment"
+    assert settings.packages.path == "/x"
+    assert settings.log.level == "error"
+
+
+def test_an_override_fills_an_empty_section(file: Path) -> None:
+    file.write_text("packages:\n")
+
+    assert load(file, {}, packages={"kind": "demo"}).packages.kind == "demo"
+
+
+# --- what follows from them -------------------------------------------------------------------------------
+
+
+def test_the_data_folder_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    assert load(None, {"NIXFRONT_DATA_DIR": "/data"}).data_dir == Path("/data")
+    assert load(None, {"NIXFRONT_DATA_DIR": "~/data"}).data_dir == tmp_path / "data"
+    assert load(None, {"NIXFRONT_DATA_DIR": "data"}).data_dir == tmp_path / "data"
+
+
+@pytest.mark.parametrize(("state", "expected"), [("/state", "/state"), ("", "/home/x/.local/state")])
+def test_the_data_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, state: str, expected: str) -> None:
+    monkeypatch.setenv("HOME", "/home/x")
+    monkeypatch.setenv("XDG_STATE_HOME", state)
+
+    folder = Settings().data_dir
+
+    assert folder == (Path("/var/lib") if os.geteuid() == 0 else Path(expected)) / "nixfront"
+
+
+@pytest.mark.parametrize(("store", "expected"), [("", ""), ("/x", "/x"), ("~/x", "/home/x/x")])
+def test_the_store_is_absolute_or_the_systems(
+    monkeypatch: pytest.MonkeyPatch, store: str, expected: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/x")
+
+    assert load(None, {"NIXFRONT_NIX_STORE": store}).nix_store == expected
+
+
+def test_the_system_is_this_hosts_unless_said() -> None:
+    assert Settings().system == f"{os.uname().machine}-linux"
+    assert load(None, {"NIXFRONT_PACKAGES_SYSTEM": "riscv64-linux"}).system == "riscv64-linux"
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "expected"),
+    [
+        ("nixpkgs", "", "https://channels.nixos.org/{ref}/nixexprs.tar.xz"),
+        ("nixpkgs", "http://mirror/{ref}", "http://mirror/{ref}"),
+        ("tarball", "http://x/t.tar", "http://x/t.tar"),
+        ("demo", "", ""),
+    ],
+)
+def test_only_nixpkgs_has_a_source_of_its_own(kind: str, url: str, expected: str) -> None:
+    environment = {"NIXFRONT_PACKAGES_KIND": kind, "NIXFRONT_PACKAGES_URL": url}
+
+    assert load(None, environment).source_url == expected
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = Settings()
+
+    with pytest.raises(ValueError, match="frozen"):
+        settings.http = settings.http  # type: ignore[misc]
