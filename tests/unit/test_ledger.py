@@ -101,7 +101,7 @@ async def test_a_new_ledger_is_of_the_first_schema_and_puts_nothing_aside(tmp_pa
         pass
 
     assert version(tmp_path / "ledger") == 1
-    assert [file.name for file in tmp_path.iterdir()] == ["ledger"]
+    assert files_of(tmp_path) == ["ledger"]
 
 
 async def test_a_ledger_of_another_schema_is_put_aside(tmp_path: Path) -> None:
@@ -128,6 +128,10 @@ async def test_the_store_paths_can_be_read_by_people(tmp_path: Path) -> None:
     connection.close()
 
     assert rows == [('["/nix/store/a","/nix/store/b"]',)]
+
+
+def files_of(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
 
 
 def set_version(file: Path, number: int) -> None:

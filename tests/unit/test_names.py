@@ -151,9 +151,9 @@ def test_no_path_raises(path: str) -> None:
     assert found is None or f"/v2/{found[0]}/manifests/{found[1]}" == path
 
 
-@given(st.lists(COMPONENTS, min_size=1, max_size=64))
+@given(st.lists(COMPONENTS, max_size=8))
 def test_every_well_formed_path_is_read(components: list[str]) -> None:
-    components = ["x", *components[:63]]  # not the shell
+    components = ["x", *components]  # not the shell
 
     request = names.parse("/".join(components), "latest")
 

@@ -161,6 +161,23 @@ def test_every_section_refuses_an_unknown_key(file: Path, section: str) -> None:
         load(file, {})
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("layers", "most", 2),
+        ("layers", "most", 125),
+        ("layers", "concurrency", 1),
+        ("nix", "evaluation_deadline", 0.01),
+        ("nix", "build_deadline", 0.01),
+        ("builds", "failure_seconds", 0),
+    ],
+)
+def test_the_outermost_values_are_fine(file: Path, section: str, key: str, value: float) -> None:
+    file.write_text(f"{section}: {{{key}: {value}}}\n")
+
+    assert getattr(getattr(load(file, {}), section), key) == value
+
+
 def test_everything_that_is_wrong_is_told_at_once(file: Path) -> None:
     file.write_text("unknown: {}\nlayers: {most: 1, more: 2}\nhttp: {addr: here}\n")
 
