@@ -6,13 +6,18 @@
 #   expression   absolute path of the package set: a set, or a function that yields one
 #   arguments    { name = string; } given to that function, those of them that it takes
 #   system       "x86_64-linux", ...
-#   attributes   [ "git" "python3packages.numpy" ]: attribute paths as they were typed
+#   attributes   [ { typed = "python3packages.numpy"; path = [ "python3packages" "numpy" ]; } ]: attribute paths as they
+#                were typed, and their parts
+#   policy       { allowUnfree; allowInsecure; allowBroken; denyPackages; denyLicenses; }: lists of names; "*" in an
+#                allowing one is everything
 #   optional     the same, for packages that are simply left out where the set has none
 #
 # result: one list entry for each attribute, in the order of the request (optional ones last):
 #   { kind = "package"; typed; attribute; name; pname; drvPath; outputs = [ { name; path; } ]; mainProgram; description; license; }
 #   { kind = "missing"; typed; at; part; names; }        `part` is not among `names`, the attributes of `at`
 #   { kind = "ambiguous"; typed; at; part; names; }      `names` all spell `part` when case is ignored
+#   { kind = "refused"; typed; attribute; name; reason; what; }    by the policy; `reason` is "denied", "denied-license",
+#                                                        "unfree", "insecure", "broken" or "unsupported"
 #   { kind = "no-package"; typed; attribute; type; }     the attribute is there, but it is no derivation
 #
 # Evaluation writes the .drv files and builds nothing. Names reach this file as data, never as Nix source text.
@@ -20,21 +25,11 @@
 let
   asked = builtins.fromJSON request;
   resolve = import ./resolve.nix;
-  describe = import ./describe.nix;
+  describe = import ./describe.nix (asked.policy // { inherit (asked) system; });
 
-  imported = import (/. + asked.expression);
-  offered = asked.arguments // {
-    inherit (asked) system;
-    config = { };
-    overlays = [ ];
-  };
-  packages =
-    if builtins.isFunction imported then
-      imported (builtins.intersectAttrs (builtins.functionArgs imported) offered)
-    else
-      imported;
+  packages = import ./load.nix asked;
 
-  one = typed: describe (resolve packages typed);
+  one = attribute: describe (resolve packages attribute);
 in
 map one asked.attributes
 ++ builtins.filter (result: result.kind == "package") (map one asked.optional)

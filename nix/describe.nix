@@ -1,5 +1,6 @@
-# What `resolve.nix` found -> the facts about a package that an image needs (shape: see default.nix).
-found:
+# What `resolve.nix` found -> the facts about a package that an image needs, or why the operator's policy refuses it
+# (shapes: see default.nix). What is refused is not evaluated any further.
+policy: found:
 let
   inherit (found) value;
   meta = value.meta or { };
@@ -16,6 +17,30 @@ let
     if builtins.isString license then license
     else license.spdxId or license.shortName or license.fullName or "";
   licenses = let l = meta.license or [ ]; in if builtins.isList l then l else [ l ];
+  licenseNames = builtins.filter (l: l != "") (map licenseName licenses);
+
+  allowed = list: name: builtins.elem "*" list || builtins.elem name list;
+  nonfree = builtins.filter (l: !(l.free or true)) (builtins.filter builtins.isAttrs licenses);
+  unfree = builtins.filter (name: !allowed policy.allowUnfree name) (map licenseName nonfree);
+  vulnerabilities = meta.knownVulnerabilities or [ ];
+  denied = builtins.filter (name: builtins.elem name policy.denyPackages) [ found.attribute pname value.name ];
+  deniedLicenses = builtins.filter (name: builtins.elem name policy.denyLicenses) licenseNames;
+  platforms = meta.platforms or [ ];
+
+  refusals =
+    if denied != [ ] then { reason = "denied"; what = denied; }
+    else if deniedLicenses != [ ] then { reason = "denied-license"; what = deniedLicenses; }
+    else if unfree != [ ] then { reason = "unfree"; what = unfree; }
+    else if vulnerabilities != [ ] && !allowed policy.allowInsecure value.name then {
+      reason = "insecure";
+      what = vulnerabilities;
+    }
+    else if (meta.broken or false) && !allowed policy.allowBroken pname then { reason = "broken"; what = [ value.name ]; }
+    else if platforms != [ ] && builtins.all builtins.isString platforms && !builtins.elem policy.system platforms then {
+      reason = "unsupported";
+      what = platforms;
+    }
+    else null;
 
   pname = value.pname or (builtins.parseDrvName value.name).name;
 in
@@ -24,6 +49,12 @@ else if !(builtins.isAttrs value && value.type or null == "derivation") then {
   kind = "no-package";
   inherit (found) typed attribute;
   type = builtins.typeOf value;
+}
+else if refusals != null then {
+  kind = "refused";
+  inherit (found) typed attribute;
+  inherit (value) name;
+  inherit (refusals) reason what;
 }
 else {
   kind = "package";
@@ -34,5 +65,5 @@ else {
   outputs = map output outputNames;
   mainProgram = meta.mainProgram or "";
   description = if builtins.isString (meta.description or null) then meta.description else "";
-  license = builtins.concatStringsSep " AND " (builtins.filter (l: l != "") (map licenseName licenses));
+  license = builtins.concatStringsSep " AND " licenseNames;
 }

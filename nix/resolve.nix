@@ -3,13 +3,11 @@
 # Registry names are lowercase, attributes are not: at every level an exact match comes first, then the one
 # attribute that differs only in case; a part that starts with a digit also finds the attribute with an underscore
 # before it (`7zz` is `_7zz`). Two that fit are reported, never chosen between.
-packages: typed:
+packages: { typed, path }:
 let
   upper = [ "A" "B" "C" "D" "E" "F" "G" "H" "I" "J" "K" "L" "M" "N" "O" "P" "Q" "R" "S" "T" "U" "V" "W" "X" "Y" "Z" ];
   lower = [ "a" "b" "c" "d" "e" "f" "g" "h" "i" "j" "k" "l" "m" "n" "o" "p" "q" "r" "s" "t" "u" "v" "w" "x" "y" "z" ];
   toLower = builtins.replaceStrings upper lower;
-
-  parts = builtins.filter builtins.isString (builtins.split "[.]" typed);
 
   # Attributes of `value` that `part` may mean, best kind of match only.
   matches = value: part:
@@ -22,10 +20,10 @@ let
     if exact != [ ] then [ (builtins.head exact) ]
     else builtins.filter (name: builtins.elem (toLower name) folded) (builtins.attrNames value);
 
-  descend = value: path: rest:
+  descend = value: done: rest:
     let
       part = builtins.head rest;
-      at = builtins.concatStringsSep "." path;
+      at = builtins.concatStringsSep "." done;
       found = matches value part;
       name = builtins.head found;
       problem = kind: names: { inherit kind typed at part names; };
@@ -34,6 +32,6 @@ let
     else if !builtins.isAttrs value then problem "missing" [ ]
     else if found == [ ] then problem "missing" (builtins.attrNames value)
     else if builtins.length found > 1 then problem "ambiguous" found
-    else descend value.${name} (path ++ [ name ]) (builtins.tail rest);
+    else descend value.${name} (done ++ [ name ]) (builtins.tail rest);
 in
-descend packages [ ] parts
+descend packages [ ] path

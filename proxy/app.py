@@ -8,6 +8,7 @@ import shutil
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -16,9 +17,12 @@ import aiohttp
 from aiohttp import web
 
 from proxy import handlers, local_registry, oci_errors, packing, passthrough, resources
+from proxy.attribute_names import AttributeNames
 from proxy.errors import SettingsInvalid
 from proxy.events import BuildEnded, BuildStarted, Collided, Event, LogLine, Sink
 from proxy.ledger import open_ledger
+from proxy.model import Policy, Preset
+from proxy.names import Vocabulary
 from proxy.nix import Nix
 from proxy.package_sets import Choice, PackageSets
 from proxy.pipeline import Options, Pipeline
@@ -40,7 +44,9 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
     async with AsyncExitStack() as stack:
         pipeline, relay = await _assemble(settings, stack, sink or log_event)
         application = web.Application(middlewares=[oci_errors.middleware])
-        application.router.add_route("*", "/{path:.*}", handlers.Handlers(relay, pipeline).everything)
+        application.router.add_route(
+            "*", "/{path:.*}", handlers.Handlers(relay, pipeline, _vocabulary(settings)).everything
+        )
         application.on_response_prepare.append(passthrough.drop_added_headers)
         # Bodies are relayed as they come; a handler ends with its client, a build does not (see `flight`).
         runner = web.AppRunner(
@@ -64,39 +70,12 @@ async def _assemble(
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     stack.callback((await asyncio.to_thread(_lock, data)).close)
     url = settings.registry.url or await stack.enter_async_context(local_registry.run(data / "registry"))
-    session = await stack.enter_async_context(
-        aiohttp.ClientSession(
-            auto_decompress=False,
-            connector=aiohttp.TCPConnector(limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=_READ_BUFFER,
-        )
-    )
+    session = await stack.enter_async_context(_session())
     ledger = await stack.enter_async_context(open_ledger(data / "ledger.sqlite"))
     executor = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="packing")
     stack.push_async_callback(asyncio.to_thread, executor.shutdown)
-    nix = Nix(
-        resources.EXPRESSIONS,
-        store=settings.nix_store,
-        evaluation_deadline=settings.nix.evaluation_deadline,
-        build_deadline=settings.nix.build_deadline,
-    )
-    sets = PackageSets(
-        Choice(
-            kind=settings.packages.kind,
-            url=settings.source_url,
-            ref=settings.packages.ref,
-            revision=settings.packages.revision,
-            path=settings.packages.path,
-            date=settings.packages.date,
-            archive=settings.packages.archive,
-        ),
-        nix,
-        resources.EXPRESSIONS,
-        data / "sets",
-        settings.nix.build_deadline,
-    )
-    stack.push_async_callback(sets.close)
+    packages = _packages(settings, stack, session)
+    nix = packages.nix
     registry = Registry(session, url)
     publisher = Publisher(
         registry,
@@ -107,13 +86,15 @@ async def _assemble(
         concurrency=settings.layers.concurrency,
     )
     pipeline = Pipeline(
-        sets=sets,
+        sets=packages.sets,
+        names=packages.names,
         nix=nix,
         registry=registry,
         publisher=publisher,
         listing=packing.StoreListing(nix.prefix),
         options=Options(
             system=settings.system,
+            policy=_policy(settings),
             always=settings.packages.always,
             most_layers=settings.layers.most,
             form=settings.image.format,
@@ -126,6 +107,81 @@ async def _assemble(
     stack.push_async_callback(pipeline.close)
     _log.info("registry url=%s", url)
     return pipeline, passthrough.Passthrough(session, url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Packages:
+    """The Nix half: what needs no registry."""
+
+    nix: Nix
+    sets: PackageSets
+    names: AttributeNames
+
+
+def _packages(settings: Settings, stack: AsyncExitStack, session: aiohttp.ClientSession) -> _Packages:
+    folder = settings.data_dir / "sets"
+    nix = Nix(
+        resources.EXPRESSIONS,
+        store=settings.nix_store,
+        evaluation_deadline=settings.nix.evaluation_deadline,
+        build_deadline=settings.nix.build_deadline,
+    )
+    sets = PackageSets(
+        {
+            name: Choice(**chosen.model_dump(include={field.name for field in fields(Choice)}))
+            for name, chosen in settings.package_sources.items()
+        },
+        nix,
+        session,
+        resources.EXPRESSIONS,
+        folder,
+        time_to_live=settings.packages.time_to_live,
+        deadline=settings.nix.build_deadline,
+    )
+    names = AttributeNames(nix, settings.system, _policy(settings), folder)
+    stack.push_async_callback(sets.close)
+    stack.push_async_callback(names.close)
+    return _Packages(nix, sets, names)
+
+
+async def attribute_names(settings: Settings, package_set: str, tag: str) -> tuple[str, ...]:
+    """The names of a package set's attributes at this tag. Raises a `NixfrontError`."""
+    async with AsyncExitStack() as stack:
+        await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
+        packages = _packages(settings, stack, await stack.enter_async_context(_session()))
+        return await packages.names.of(await packages.sets.resolve(package_set, tag))
+
+
+def _session() -> aiohttp.ClientSession:
+    """For the registry, whose bodies are relayed as they are, and for small questions to channels."""
+    return aiohttp.ClientSession(
+        auto_decompress=False,
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        read_bufsize=_READ_BUFFER,
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(**settings.policy.model_dump())
+
+
+def _vocabulary(settings: Settings) -> Vocabulary:
+    """The operator's words, as plain values."""
+    return Vocabulary(
+        presets={
+            name: Preset(
+                packages=preset.packages,
+                command=preset.command,
+                user=preset.user,
+                environment=tuple(sorted(preset.environment.items())),
+                system=preset.system,
+            )
+            for name, preset in settings.presets.items()
+        },
+        aliases=settings.names.aliases,
+        package_sets=frozenset(settings.sets),
+    )
 
 
 def _lock(data: Path) -> IO[bytes]:

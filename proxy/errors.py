@@ -34,11 +34,27 @@ class PackageUnknown(NixfrontError):
     lasting = True
 
 
+class PackageRefused(NixfrontError):
+    """The operator's policy, or the package set's own, does not let this package be served."""
+
+    lasting = True
+
+
+class ImageTooLarge(NixfrontError):
+    """The closure is larger than the operator allows."""
+
+    lasting = True
+
+
 # --- the Nix side -----------------------------------------------------------------------------------------
 
 
 class PackageSetUnavailable(NixfrontError):
     """The source of the package set could not be fetched or read."""
+
+
+class SourceMissing(PackageSetUnavailable):
+    """Where the source of the package set should be, there is nothing."""
 
 
 class NixUnavailable(NixfrontError):

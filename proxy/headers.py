@@ -38,8 +38,11 @@ def local_location(location: str, registry: str, here: str) -> str:
 
     `registry` and `here` are origins (`http://host:port`). Relative ones, and those of other hosts, stay as they are.
     """
-    parts = urlsplit(location)
     base = urlsplit(registry)
+    try:
+        parts = urlsplit(location)
+    except ValueError:  # no URL: what the registry said is what the client gets
+        return location
     if not parts.netloc or parts.netloc.lower() != base.netloc.lower():
         return location
     mine = urlsplit(here)

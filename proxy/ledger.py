@@ -6,6 +6,7 @@ read) and `blobs` (in which repositories a digest was seen, since a registry kee
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -82,11 +83,11 @@ class Ledger:
 async def open_ledger(file: Path) -> AsyncIterator[Ledger]:
     """The ledger in this file, made if it is not there (write-ahead log, one writer).
 
-    A file of another schema version is put aside as `<name>.old`: its records can be made again.
+    A file of another schema version, or of none, is put aside as `<name>.old`: its records can be made again.
     """
     connection = await aiosqlite.connect(file)
     try:
-        ((version,),) = await connection.execute_fetchall("PRAGMA user_version")
+        version = await _version(connection)
         if version not in (0, _SCHEMA_VERSION):
             await connection.close()
             await asyncio.to_thread(file.replace, file.with_name(file.name + ".old"))
@@ -94,10 +95,17 @@ async def open_ledger(file: Path) -> AsyncIterator[Ledger]:
             version = 0
         await connection.execute("PRAGMA journal_mode = WAL")
         await connection.execute("PRAGMA synchronous = NORMAL")
-        if version == 0:
-            await connection.executescript(_SCHEMA)
-            await connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-            await connection.commit()
+        if version == 0:  # all or nothing, also when we are killed in between
+            await connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_SCHEMA_VERSION};COMMIT;")
         yield Ledger(connection)
     finally:
         await connection.close()
+
+
+async def _version(connection: aiosqlite.Connection) -> int | None:
+    """The schema version of the file, 0 for a new one, None for one that is no database."""
+    try:
+        ((version,),) = await connection.execute_fetchall("PRAGMA user_version")
+    except sqlite3.DatabaseError:
+        return None
+    return int(version)

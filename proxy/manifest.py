@@ -49,11 +49,16 @@ _ARCHITECTURES = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the config says beside its layers. `system` is Nix's (`x86_64-linux`), `created` is RFC 3339."""
+    """What the config says beside its layers. `system` is Nix's (`x86_64-linux`), `created` is RFC 3339.
+
+    `user` is `UID:GID`, `directory` where the command starts; empty: root, and `/`.
+    """
 
     system: str
     created: str
     command: tuple[str, ...] = ()
+    user: str = ""
+    directory: str = ""
     environment: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -76,6 +81,10 @@ def assemble(
     run: dict[str, object] = {"Env": list(facts.environment), "Labels": dict(facts.labels)}
     if facts.command:
         run["Cmd"] = list(facts.command)
+    if facts.user:
+        run["User"] = facts.user
+    if facts.directory:
+        run["WorkingDir"] = facts.directory
     config_value: dict[str, object] = {
         "architecture": architecture,
         "config": run,  # [never null: Kubernetes reads its fields unasked]

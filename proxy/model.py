@@ -36,16 +36,34 @@ def digest_of(data: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Preset:
+    """A meta-package: what its name at the front of a path stands for.
+
+    `packages`: attributes, before those of the request. `command`, `system`: empty for "as without it". `user` is
+    `UID:GID`; that user gets an entry in passwd and a home. `environment`: (name, value) pairs.
+    """
+
+    packages: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    user: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+    system: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRequest:
     """What a repository path and a tag ask for.
 
-    `attributes` are as typed: first-named first, nothing twice. `shell`: the meta-package `shell` was named.
+    `package_set`: its name, empty for the default one. `presets` are the meta-packages, by name, in their order;
+    `preset` is all of them in one. `attributes` are as typed: first-named first, nothing twice.
     """
 
     repository: str
     tag: str
     attributes: tuple[str, ...]
-    shell: bool = False
+    package_set: str = ""
+    presets: tuple[str, ...] = ()
+    preset: Preset = Preset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +82,22 @@ class PackageSet:
     created: str
     arguments: Mapping[str, str] = field(default_factory=dict)
     substitutes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator allows beyond the usual, and what not; names as nixpkgs has them, `*` allows everything.
+
+    `allow_unfree`, `deny_licenses`: licences (SPDX where there is one). `allow_insecure`: `name-version`.
+    `allow_broken`: names. `deny_packages`: attributes or names. `most_bytes`: of a closure, as NARs; 0 is no limit.
+    """
+
+    allow_unfree: tuple[str, ...] = ()
+    allow_insecure: tuple[str, ...] = ()
+    allow_broken: tuple[str, ...] = ()
+    deny_packages: tuple[str, ...] = ()
+    deny_licenses: tuple[str, ...] = ()
+    most_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

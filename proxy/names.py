@@ -2,12 +2,19 @@
 
 Rules of this file: no IO, no knowledge of which packages exist. A name that no client may send, or that belongs
 to another tool (`sha256-<hex>.sig`), is nobody's: the registry's own 404 is the answer to it.
+
+    [package set /] [meta-package / ...] package / package / ...
+
+A package is an attribute path with dots. What the grammar of repositories cannot spell is written `--` and the two
+hexadecimal digits of the character: `gtk--2b` is `gtk+`, `lua5--2e4` is one attribute named `lua5.4`.
 """
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from proxy.errors import NameInvalid
-from proxy.model import ImageRequest
+from proxy.model import ImageRequest, Preset
 
 # distribution-spec: "<name> MUST match the following regular expression".
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -17,11 +24,18 @@ _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # distribution-spec, "Referrers Tag Schema"; cosign appends .sig, .att and .sbom to the same stem.
 _REFERRERS_TAG = re.compile(r"[a-z0-9]+-[0-9a-f]{64,}(?:\.[a-z0-9.]+)?")
 _MANIFEST_PATH = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)")
-
-#: What the meta-package `shell` stands for, as attributes of the package set.
-SHELL = ("bashInteractive", "coreutils", "moreutils", "nano")
-_META_SHELL = "shell"
+_ESCAPE = re.compile(r"--([0-9a-f]{2})")
 _MOST_ATTRIBUTES = 64
+_MOST_PARTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The words of the operator: meta-packages, other names for attributes, and the names of package sets."""
+
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    package_sets: frozenset[str] = frozenset()
 
 
 def manifest_route(path: str) -> tuple[str, str] | None:
@@ -30,22 +44,77 @@ def manifest_route(path: str) -> tuple[str, str] | None:
     return (match["name"], match["reference"]) if match else None
 
 
-def parse(repository: str, reference: str) -> ImageRequest | None:
+def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | None:
     """What to build for this tag, or None if it can never be ours (a digest, a referrers tag, a bad name).
 
-    Every component of the path is an attribute path (`python3packages.numpy`); `shell` in front stands for `SHELL`.
-    Raises `NameInvalid` for a name that is well-formed but asks for too much.
+    Raises `NameInvalid` for a name that is well-formed but names nothing, too much, or an impossible character.
     """
     if not _TAG.fullmatch(reference) or _REFERRERS_TAG.fullmatch(reference):
         return None
     if not _REPOSITORY.fullmatch(repository):
         return None
     components = repository.split("/")
-    shell = components[0] == _META_SHELL
-    named = [*SHELL, *components[1:]] if shell else components
-    attributes = tuple(dict.fromkeys(named))
+    package_set = components.pop(0) if components[0] in words.package_sets else ""
+    presets: list[str] = []
+    while components and components[0] in words.presets:
+        presets.append(components.pop(0))
+    preset = _together([words.presets[name] for name in presets])
+    attributes = tuple(dict.fromkeys((*preset.packages, *(words.aliases.get(c, c) for c in components))))
+    for attribute in attributes:
+        attribute_path(attribute)
+    if not attributes:
+        raise NameInvalid(f"{repository!r} names no package; put one after it, as in {repository}/hello")
     if len(attributes) > _MOST_ATTRIBUTES:
         raise NameInvalid(
             f"{repository!r} names {len(attributes)} packages; one image may name at most {_MOST_ATTRIBUTES}"
         )
-    return ImageRequest(repository=repository, tag=reference, attributes=attributes, shell=shell)
+    return ImageRequest(repository, reference, attributes, package_set, tuple(presets), preset)
+
+
+def attribute_path(typed: str) -> tuple[str, ...]:
+    """The parts of an attribute path as it was typed, escapes undone: `python3packages.gtk--2b` has two.
+
+    Raises `NameInvalid` for an escape that is no visible character of ASCII, and for a path without end.
+    """
+
+    def unescaped(match: re.Match[str]) -> str:
+        char = chr(int(match[1], 16))
+        if not "!" <= char <= "~":
+            raise NameInvalid(f"{match[0]} in {typed!r} stands for no visible character of ASCII")
+        return char
+
+    parts = tuple(_ESCAPE.sub(unescaped, part) for part in typed.split("."))
+    if len(parts) > _MOST_PARTS:  # sets like `pkgs` contain themselves
+        raise NameInvalid(f"{typed!r} has more than {_MOST_PARTS} parts")
+    return parts
+
+
+def spelled(attribute: str) -> str:
+    """How an attribute path of the set is written in a repository path: `gtk+` is `gtk--2b`.
+
+    Lowercase, where the grammar wants it; a leading underscore before a digit may be left out.
+    """
+    parts = attribute.lower().split(".")
+    return ".".join(_spelled_part(part) for part in parts)
+
+
+def _spelled_part(part: str) -> str:
+    if re.match(r"_\d", part):
+        part = part[1:]
+    if re.fullmatch(_COMPONENT, part) and not _ESCAPE.search(part):
+        return part
+    return "".join(char if char.isalnum() else f"--{ord(char):02x}" for char in part)
+
+
+def _together(presets: Sequence[Preset]) -> Preset:
+    """All of them as one; where only one can count, the last one that says something does."""
+    environment: dict[str, str] = {}
+    for preset in presets:
+        environment.update(preset.environment)
+    return Preset(
+        packages=tuple(dict.fromkeys(name for preset in presets for name in preset.packages)),
+        command=next((preset.command for preset in reversed(presets) if preset.command), ()),
+        user=next((preset.user for preset in reversed(presets) if preset.user), ""),
+        environment=tuple(sorted(environment.items())),
+        system=next((preset.system for preset in reversed(presets) if preset.system), ""),
+    )

@@ -10,26 +10,38 @@ import grp
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxy import process, resolution
+from proxy import names, process, resolution
 from proxy.errors import (
     BuildFailed,
     BuildTimedOut,
     EvaluationFailed,
     NixUnavailable,
+    PackageRefused,
     PackageSetUnavailable,
     ProcessFailed,
+    SourceMissing,
 )
-from proxy.model import Closure, Package, PackageSet, PathInfo, canonical_json
+from proxy.model import Closure, Package, PackageSet, PathInfo, Policy, canonical_json
 
+# util-linux's, on every Linux that is not cut down: an evaluation that eats memory dies, not the host.
+_PRLIMIT = shutil.which("prlimit")
+_EVALUATION_MEMORY = 8 << 30  # bytes of address space
+_NOT_STARTED = (126, 127)  # what prlimit ends with when it cannot start the program
+_BOUNDED = (_PRLIMIT, f"--as={_EVALUATION_MEMORY}") if _PRLIMIT else ()
+_INSTANTIATE = ("nix-instantiate", "--eval", "--strict", "--json", "--read-write-mode")
 _ERROR_LINES = 20  # of the log, in a message
 # Lines of Nix's own that say nothing about a failure: warnings, and the plan of what will be built or fetched.
 _NO_NEWS = re.compile(r"warning:|th(is|ese).* will be (built|fetched)|  /nix/store/\S+$")
 _LISTING_DEADLINE = 120.0  # seconds, for questions to the store
+_NOTHING_THERE = re.compile(
+    r"HTTP error 40[34]|does not exist|[Nn]o such file|not our ref|bad object|Cannot find Git revision|couldn't find remote ref"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,37 +58,26 @@ class Source:
     archive: str
 
 
-def evaluate_argv(entry: Path, request: Mapping[str, Any]) -> tuple[str, ...]:
-    """Resolve names: prints one result for each (shape: `nix/default.nix`), writes .drv files, builds nothing."""
-    return (
-        "nix-instantiate",
-        "--eval",
-        "--strict",
-        "--json",
-        "--read-write-mode",
-        str(entry),
-        "--argstr",
-        "request",
-        canonical_json(request).decode(),
-    )
+def evaluate_argv(entry: Path, request: Mapping[str, Any], readable: Sequence[str]) -> tuple[str, ...]:
+    """Evaluate one of our expressions on a request: prints its result (shape: its head comment), builds nothing.
+
+    Restricted: it reads nothing but our expressions and what is `readable`, and fetches nothing.
+    """
+    restricted = ("--option", "restrict-eval", "true", "--option", "allowed-uris", "")
+    search = tuple(word for path in (str(entry.parent), *readable) for word in ("-I", path))
+    asked = ("--argstr", "request", canonical_json(request).decode())
+    return (*_BOUNDED, *_INSTANTIATE, *restricted, *search, str(entry), *asked)
 
 
 def fetch_argv(entry: Path, source: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
     """Fetch the source of a package set (shape: `nix/source.nix`)."""
-    return (
-        "nix-instantiate",
-        "--eval",
-        "--strict",
-        "--json",
-        "--read-write-mode",
-        str(entry),
-        "--argstr",
-        "source",
-        canonical_json(source).decode(),
-        "--argstr",
-        "prefix",
-        prefix,
-    )
+    asked = ("--argstr", "source", canonical_json(source).decode(), "--argstr", "prefix", prefix)
+    return (*_INSTANTIATE, str(entry), *asked)
+
+
+def flake_argv(verb: str, reference: str) -> tuple[str, ...]:
+    """`archive`: fetch a flake and its inputs; `metadata`: what it is. A flake without a whole lock file is refused."""
+    return ("nix", "flake", verb, "--json", "--no-update-lock-file", reference)
 
 
 def realise_argv(packages: Iterable[Package], root: Path) -> tuple[str, ...]:
@@ -122,6 +123,7 @@ class Nix:
     ) -> None:
         """`store`: empty for the system's own, else a folder that holds a store of its own (`nix/store` in it)."""
         self._entry = expressions / "default.nix"
+        self._names = expressions / "names.nix"
         self._source = expressions / "source.nix"
         self._store = store
         self._evaluation_deadline = evaluation_deadline
@@ -133,46 +135,85 @@ class Nix:
         return self._store
 
     async def fetch(self, source: Mapping[str, Any], root: Path) -> Source:
-        """The source of a package set, in the store and rooted at `root` (in a folder that is there). Raises `PackageSetUnavailable`."""
+        """The source of a package set, in the store and rooted at `root` (in a folder that is there).
+
+        Raises `SourceMissing` where there is nothing, `PackageSetUnavailable` otherwise.
+        """
         try:
             output = await self._run(fetch_argv(self._source, source, self.prefix), self._build_deadline)
             found = json.loads(output)
-            keep = ("nix-store", "--realise", found["path"], "--add-root", str(root), "--indirect")
-            await self._run(keep, _LISTING_DEADLINE)
+            await self._keep([found["path"]], root)
         except ProcessFailed as error:
-            reason = _last_lines(error.tail)
-            raise PackageSetUnavailable(f"cannot fetch {_shown(source)}: {reason}") from error
+            raise _not_fetched(str(source.get("url") or source.get("path")), error) from error
         return Source(
             found["path"], found["narHash"], found["revision"], found["lastModified"], found["archive"]
         )
 
+    async def fetch_flake(self, reference: str, root: Path) -> Source:
+        """The same for a flake and all its inputs."""
+        try:
+            archive = json.loads(await self._run(flake_argv("archive", reference), self._build_deadline))
+            metadata = json.loads(await self._run(flake_argv("metadata", reference), self._build_deadline))
+            await self._keep(_flake_paths(archive), root)
+        except ProcessFailed as error:
+            raise _not_fetched(reference, error) from error
+        locked = metadata["locked"]
+        modified = metadata.get("lastModified", 0)
+        return Source(metadata["path"], locked.get("narHash", ""), metadata.get("revision", ""), modified, "")
+
+    async def _keep(self, paths: Sequence[str], root: Path) -> None:
+        await self._run(
+            ("nix-store", "--realise", *paths, "--add-root", str(root), "--indirect"), _LISTING_DEADLINE
+        )
+
     async def evaluate(
-        self, package_set: PackageSet, system: str, attributes: Sequence[str], optional: Sequence[str]
+        self,
+        package_set: PackageSet,
+        system: str,
+        policy: Policy,
+        attributes: Sequence[str],
+        optional: Sequence[str],
+        known: Callable[[], Awaitable[Sequence[str]]],
     ) -> dict[str, Package]:
         """The package of each name, as typed; `optional` ones only where the set has them.
 
-        Raises `PackageUnknown` for names, `EvaluationFailed` for packages that Nix refuses.
+        `known` is asked for the names of the whole set when one is missing.
+        Raises `PackageUnknown`, `PackageRefused`, and `EvaluationFailed` where Nix cannot say.
         """
         request = {
-            "expression": package_set.expression,
-            "arguments": dict(package_set.arguments),
-            "system": system,
-            "attributes": list(attributes),
-            "optional": list(optional),
+            **_question(package_set, system, policy),
+            "attributes": [_attribute(typed) for typed in attributes],
+            "optional": [_attribute(typed) for typed in optional],
         }
         try:
-            output = await self._run(
-                evaluate_argv(self._entry, request),
-                self._evaluation_deadline,
-                substitutes=package_set.substitutes,
-            )
+            output = await self._evaluate(self._entry, package_set, request)
         except ProcessFailed as error:
-            names = " ".join(attributes)
+            told = " ".join(attributes)
             if error.timed_out:
                 limit = f"{self._evaluation_deadline:.0f} s"
-                raise EvaluationFailed(f"evaluating {names} took longer than {limit}") from error
-            raise EvaluationFailed(f"Nix cannot evaluate {names}: {_last_lines(error.tail)}") from error
-        return resolution.read(json.loads(output), package_set.name)
+                raise EvaluationFailed(f"evaluating {told} took longer than {limit}") from error
+            reason = _last_lines(error.tail)
+            if (refusal := resolution.own_refusal(reason)) is not None:
+                raise PackageRefused(refusal) from error
+            if "allow-import-from-derivation" in reason:
+                reason = "it would have to build something first (import from derivation), which is not allowed here"
+            raise EvaluationFailed(f"Nix cannot evaluate {told}: {reason}") from error
+        results = json.loads(output)
+        missing = any(result["kind"] == "missing" for result in results)
+        return resolution.read(results, package_set.name, await known() if missing else ())
+
+    async def names(self, package_set: PackageSet, system: str, policy: Policy) -> list[str]:
+        """The names of the set's attributes (shape: `nix/names.nix`). Raises `EvaluationFailed`."""
+        question = _question(package_set, system, policy)
+        reason = ""
+        for look in ("all", "sets", "none"):
+            try:
+                output = await self._evaluate(self._names, package_set, {**question, "look": look})
+            except ProcessFailed as error:
+                reason = _last_lines(error.tail)
+            else:
+                return [str(name) for name in json.loads(output)]
+        raise EvaluationFailed(f"Nix cannot list package set {package_set.name}: {reason}")
 
     async def realise(
         self,
@@ -210,6 +251,11 @@ class Nix:
             ) from error
         return Closure(tuple(packages), read_path_info(listing))
 
+    async def _evaluate(self, entry: Path, package_set: PackageSet, request: Mapping[str, Any]) -> bytes:
+        paths = (package_set.expression, *package_set.arguments.values())
+        argv = evaluate_argv(entry, request, [path for path in paths if path.startswith("/")])
+        return await self._run(argv, self._evaluation_deadline, substitutes=package_set.substitutes)
+
     async def _run(
         self,
         argv: tuple[str, ...],
@@ -222,9 +268,10 @@ class Nix:
         try:
             return await process.run(argv, env=environment, deadline=deadline, on_line=on_line)
         except ProcessFailed as error:
-            if error.returncode is None:
+            if error.returncode is None or (argv[0] == _PRLIMIT and error.returncode in _NOT_STARTED):
+                program = next(word for word in argv if word.startswith("nix"))
                 raise NixUnavailable(
-                    f"{argv[0]} could not be started ({'; '.join(error.tail)}); is Nix installed on this host?"
+                    f"{program} could not be started ({'; '.join(error.tail)}); is Nix installed on this host?"
                 ) from error
             raise
 
@@ -252,6 +299,26 @@ def child_environment(base: Mapping[str, str], *, store: str, substitutes: bool)
     return environment
 
 
+def _question(package_set: PackageSet, system: str, policy: Policy) -> dict[str, object]:
+    """The part of a request that says which set, for which system, under which policy."""
+    return {
+        "expression": package_set.expression,
+        "arguments": dict(package_set.arguments),
+        "system": system,
+        "policy": {
+            "allowUnfree": policy.allow_unfree,
+            "allowInsecure": policy.allow_insecure,
+            "allowBroken": policy.allow_broken,
+            "denyPackages": policy.deny_packages,
+            "denyLicenses": policy.deny_licenses,
+        },
+    }
+
+
+def _attribute(typed: str) -> dict[str, object]:
+    return {"typed": typed, "path": list(names.attribute_path(typed))}
+
+
 def _has_group(name: str) -> bool:
     try:
         grp.getgrnam(name)
@@ -264,8 +331,19 @@ def _last_lines(tail: Sequence[str]) -> str:
     """The error of an evaluation: from the last line that starts with `error:` on, or the last few lines."""
     starts = [number for number, line in enumerate(tail) if line.lstrip().startswith("error:")]
     lines = tail[starts[-1] :] if starts else tail[-3:]
-    return "\n".join(line.strip() for line in lines[:_ERROR_LINES]).removeprefix("error: ").strip()
+    told = [line.strip() for line in lines[:_ERROR_LINES] if "--show-trace" not in line]
+    return "\n".join(told).removeprefix("error: ").strip()
 
 
-def _shown(source: Mapping[str, Any]) -> str:
-    return str(source.get("url") or source.get("path"))
+def _not_fetched(address: str, error: ProcessFailed) -> PackageSetUnavailable:
+    reason = _last_lines(error.tail)
+    kind = SourceMissing if _NOTHING_THERE.search(reason) else PackageSetUnavailable
+    return kind(f"cannot fetch {address}: {reason}")
+
+
+def _flake_paths(archive: Mapping[str, Any]) -> list[str]:
+    """The store paths of a flake and of its inputs, and theirs, sorted."""
+    found = {archive["path"]} if archive.get("path") else set()
+    for inner in (archive.get("inputs") or {}).values():
+        found.update(_flake_paths(inner))
+    return sorted(found)

@@ -1,119 +1,271 @@
-"""The source of packages -> one fixed revision of it, ready for Nix. Fetched at first use, once for all who ask.
+"""A package set and a tag -> one fixed revision, fetched and ready for Nix.
 
-`created` of an image comes from here: the commit date of a git source, the date of a tarball, the operator's own
-date or 1980-01-01 for a path (the epoch shows as "57 years ago" in registry pages), never the clock.
+Two kinds of references. A *pinned* one (a full commit, or a revision that was seen here before) is looked up in the
+records of the data folder and touches no network again. A *moving* one (`latest`, a branch, a channel, a day) is
+resolved to a pinned one once for each time-to-live, and only then; all who ask meanwhile share the answer.
+
+`created` of an image comes from here: the commit date of a git source, the newest file of a tarball, the operator's
+own date or 1980-01-01 for a path (the epoch shows as "57 years ago" in registry pages), never the clock.
 """
 
 import asyncio
 import base64
+import json
 import logging
+import lzma
+import re
 import tarfile
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from proxy import debian
-from proxy.errors import PackageSetUnavailable
+import aiohttp
+from cachetools import TTLCache
+
+from proxy import debian, git
+from proxy.errors import PackageSetUnavailable, SourceMissing, TagUnknown
 from proxy.flight import SingleFlight
-from proxy.model import PackageSet
+from proxy.model import PackageSet, canonical_json, sha256_hex
 from proxy.nix import Nix, Source
 
 _log = logging.getLogger(__name__)
 _NO_DATE = "1980-01-01T00:00:00Z"
+_MOVING = 1024  # moving references that are remembered
+_REVISION = re.compile(r"[0-9a-f]{40,64}")
 
-Kind = Literal["nixpkgs", "tarball", "git", "path", "demo"]
+LATEST = "latest"
+Kind = Literal["nixpkgs", "tarball", "git", "path", "flake", "demo"]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the operator chose. `url`, `ref`, `revision`, `path`, `archive`: as far as the kind needs them."""
+    """What the operator chose for one set.
+
+    `url`: of a git repository, a flake reference, or a template of a tarball's with `{ref}` or `{revision}`;
+    `attribute`: the output of a flake that holds its packages by system; `pointer`: a template with
+    `{ref}` of a text that holds a commit; `ref`: what `latest` means; `revision`: a commit, instead of `ref`.
+    """
 
     kind: Kind
     url: str = ""
+    pointer: str = ""
     ref: str = ""
     revision: str = ""
     path: str = ""
     date: str = ""
     archive: str = ""
+    attribute: str = ""
 
 
 class PackageSets:
-    """The package set of one application."""
+    """The package sets of one application; the name of the default one is empty."""
 
-    def __init__(self, choice: Choice, nix: Nix, expressions: Path, folder: Path, deadline: float) -> None:
-        """`folder` keeps what was resolved; `deadline` (seconds) bounds the first use."""
-        self._choice = choice
+    def __init__(
+        self,
+        choices: Mapping[str, Choice],
+        nix: Nix,
+        session: aiohttp.ClientSession,
+        expressions: Path,
+        folder: Path,
+        *,
+        time_to_live: float,
+        deadline: float,
+    ) -> None:
+        """`folder` keeps what was resolved; `time_to_live` and `deadline` (of one fetch) are in seconds."""
+        self._choices = choices
         self._nix = nix
+        self._session = session
         self._expressions = expressions
         self._folder = folder
         self._deadline = deadline
-        self._current: PackageSet | None = None
-        self._loading: SingleFlight[str, PackageSet] = SingleFlight()
+        self._moving: TTLCache[tuple[str, str], PackageSet] = TTLCache(_MOVING, time_to_live)
+        self._loading: SingleFlight[tuple[str, str], PackageSet] = SingleFlight()
 
-    async def current(self) -> PackageSet:
-        """The set, fetched if this is the first use. Raises `PackageSetUnavailable`, which is not remembered."""
-        if self._current is None:
-            self._current = await self._loading.run("current", self._load)
-            _log.info("package set=%s revision=%s", self._current.name, self._current.revision)
-        return self._current
+    async def resolve(self, name: str, tag: str) -> PackageSet:
+        """The revision of this set that a tag chooses.
+
+        Raises `TagUnknown`, and `PackageSetUnavailable` when its source cannot be had now.
+        """
+        choice = self._choices[name]
+        reference = (choice.revision or choice.ref or LATEST) if tag == LATEST else tag
+        known = self._moving.get((name, reference))
+        return known or await self._loading.run(
+            (name, reference), lambda: self._load(name, choice, reference)
+        )
 
     async def close(self) -> None:
         """Stop fetching."""
         await self._loading.close()
 
-    async def _load(self) -> PackageSet:
-        if self._choice.kind == "demo":
-            return await self._demo()
-        source = await self._nix.fetch(self._tree(), self._folder / f"{self._choice.kind}-source")
-        return await asyncio.to_thread(self._fetched, source)
+    async def _load(self, name: str, choice: Choice, reference: str) -> PackageSet:
+        """The set at this reference: from a record where it is pinned and known, else fetched and recorded."""
+        pinned = _REVISION.fullmatch(reference) is not None
+        if pinned and (known := await asyncio.to_thread(self._recall, name, reference)) is not None:
+            return known
+        if choice.kind == "demo":
+            found = await self._demo(choice, reference)
+        elif choice.kind == "flake":
+            found = await self._flake(name, choice, reference)
+        else:
+            tree, commit = await self._tree(name, choice, reference)
+            known = await asyncio.to_thread(self._recall, name, commit) if commit else None
+            found = known or await self._fetch(name, choice, reference, tree, commit)
+        if not pinned:
+            self._moving[name, reference] = found
+        _log.info("package set=%s reference=%s revision=%s", found.name, reference, found.revision)
+        return found
 
-    async def _demo(self) -> PackageSet:
+    async def _tree(self, name: str, choice: Choice, reference: str) -> tuple[Mapping[str, str | bool], str]:
+        """What `builtins.fetchTree` is to fetch, and the commit that it is where the kind has commits."""
+        match choice.kind:
+            case "git":
+                commit = await self._git_commit(name, choice, reference)
+                return {"type": "git", "url": choice.url, "rev": commit, "allRefs": True}, commit
+            case "path":
+                if reference != LATEST:
+                    raise _unknown(
+                        name, choice, reference, "a path has no revisions but those that were seen here"
+                    )
+                return {"type": "path", "path": choice.path}, ""
+            case "nixpkgs" if choice.pointer:
+                commit = (
+                    reference if git.is_commit(reference) else await self._pointed(name, choice, reference)
+                )
+                return {"type": "tarball", "url": choice.url.replace("{revision}", commit)}, commit
+            case _:
+                if reference not in (LATEST, choice.ref) and "{ref}" not in choice.url:
+                    raise _unknown(name, choice, reference, "its address has no place for one")
+                return {"type": "tarball", "url": choice.url.replace("{ref}", reference)}, ""
+
+    async def _git_commit(self, name: str, choice: Choice, reference: str) -> str:
+        if git.is_commit(reference):
+            return reference
+        branch = "HEAD" if reference == LATEST else reference
+        commit = await git.commit_of(choice.url, branch, self._deadline)
+        if commit is None and git.is_day(reference):
+            mirror = self._folder / f"{name or 'default'}.git"
+            commit = await git.commit_on(choice.url, choice.ref, reference, mirror, self._deadline)
+        if commit is None:
+            raise _unknown(name, choice, reference, "the repository has no such branch or tag")
+        return commit
+
+    async def _pointed(self, name: str, choice: Choice, reference: str) -> str:
+        """The commit that a channel is at now."""
+        url = choice.pointer.replace("{ref}", reference)
+        try:
+            async with self._session.get(
+                url, headers={"Accept-Encoding": "identity"}, timeout=aiohttp.ClientTimeout(total=60)
+            ) as answer:
+                if answer.status in (403, 404):
+                    raise _unknown(name, choice, reference, f"there is no such channel at {url}")
+                answer.raise_for_status()
+                text = (await answer.content.read(200)).decode("ascii", "replace").strip()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise PackageSetUnavailable(f"cannot ask {url} for the channel's commit: {error}") from error
+        if not git.is_commit(text):
+            raise PackageSetUnavailable(f"{url} holds no commit but {text[:60]!r}")
+        return text
+
+    async def _demo(self, choice: Choice, reference: str) -> PackageSet:
         """The set that is shipped in the tree, made of Debian packages; no binary cache knows it."""
         shipped = self._expressions / "debian"
         resolved = await debian.resolve(
             self._folder / "demo",
             packages=shipped / "packages.json",
-            archive=self._choice.archive or None,
+            archive=choice.archive or None,
             deadline=self._deadline,
         )
+        if reference not in (LATEST, resolved.revision):
+            raise TagUnknown(
+                f"tag {reference!r} names no revision of package set demo; "
+                f"there are {LATEST!r} and {resolved.revision!r}"
+            )
         return PackageSet(
             name="demo",
             expression=str(shipped),
             revision=resolved.revision,
             source="Debian packages",
-            created=self._choice.date or resolved.created,
+            created=choice.date or resolved.created,
             arguments={"lock": str(resolved.lock), "builder": str(resolved.builder)},
             substitutes=False,
         )
 
-    def _tree(self) -> Mapping[str, str | bool]:
-        """The attributes for `builtins.fetchTree`."""
-        choice = self._choice
-        if choice.kind == "git":
-            asked = {"type": "git", "url": choice.url, "ref": choice.ref, "rev": choice.revision}
-            return {name: value for name, value in asked.items() if value}
-        if choice.kind == "path":
-            return {"type": "path", "path": str(Path(choice.path).absolute())}
-        url = choice.url.replace("{ref}", choice.ref).replace("{revision}", choice.revision)
-        return {"type": "tarball", "url": url}
+    async def _flake(self, name: str, choice: Choice, reference: str) -> PackageSet:
+        """A flake at a branch, a tag or a commit."""
+        asked = "" if reference == LATEST else f"{'rev' if git.is_commit(reference) else 'ref'}={reference}"
+        address = choice.url + (("&" if "?" in choice.url else "?") + asked if asked else "")
+        root = self._folder / f"{name or 'default'}-{sha256_hex(address.encode())[:32]}"
+        try:
+            source = await self._nix.fetch_flake(address, root)
+        except SourceMissing as error:
+            if reference in (LATEST, choice.ref):
+                raise
+            raise _unknown(name, choice, reference, str(error)) from error
+        return await asyncio.to_thread(self._record, name, choice, source, source.revision)
 
-    def _fetched(self, source: Source) -> PackageSet:
-        choice = self._choice
+    async def _fetch(
+        self, name: str, choice: Choice, reference: str, tree: Mapping[str, str | bool], commit: str
+    ) -> PackageSet:
+        """Fetch what is not known yet, and record it."""
+        root = self._folder / f"{name or 'default'}-{sha256_hex(canonical_json(tree))[:32]}"
+        try:
+            source = await self._nix.fetch(tree, root)
+        except SourceMissing as error:
+            if reference in (LATEST, choice.ref):
+                raise
+            raise _unknown(name, choice, reference, str(error)) from error
+        return await asyncio.to_thread(self._record, name, choice, source, commit)
+
+    def _record(self, name: str, choice: Choice, source: Source, commit: str) -> PackageSet:
+        """The set that this source is; remembered under its revision."""
         real = Path(self._nix.prefix + source.path)
         stated = real / ".git-revision"  # what a nixpkgs channel says of itself
-        revision = source.revision or (stated.read_text(encoding="ascii").strip() if stated.is_file() else "")
+        if not commit and stated.is_file():
+            commit = stated.read_text(encoding="ascii").strip()
         seconds = 0
         if choice.kind != "path":  # what a folder's files happen to say is no fact about the packages
             seconds = _newest(self._nix.prefix + source.archive) if source.archive else source.last_modified
-        return PackageSet(
-            name=choice.kind,
-            expression=str(real),
-            revision=revision or _hexadecimal(source.nar_hash),
-            source=choice.path if choice.kind == "path" else choice.url,
+        flake = {"flake": str(real), "attribute": choice.attribute}
+        found = PackageSet(
+            name=name or choice.kind,
+            expression=str(self._expressions / "flake.nix") if choice.kind == "flake" else str(real),
+            arguments=flake if choice.kind == "flake" else {},
+            revision=commit or _hexadecimal(source.nar_hash),
+            source=_address(choice),
             created=choice.date or (_rfc3339(seconds) if seconds else _NO_DATE),
         )
+        file = self._record_file(name, found.revision)
+        temporary = file.with_suffix(".new")
+        temporary.write_bytes(canonical_json(asdict(found)))
+        temporary.replace(file)
+        return found
+
+    def _recall(self, name: str, revision: str) -> PackageSet | None:
+        """The recorded set of this revision, if the operator's choice is still the same and the store has it."""
+        choice = self._choices[name]
+        try:
+            known = PackageSet(**json.loads(self._record_file(name, revision).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+        same = known.source == _address(choice) and choice.date in ("", known.created)
+        same &= known.arguments.get("attribute", choice.attribute) == choice.attribute
+        paths = (known.expression, *known.arguments.values())
+        there = all(Path(path).exists() for path in paths if path.startswith("/"))
+        return known if same and there else None
+
+    def _record_file(self, name: str, revision: str) -> Path:
+        return self._folder / f"{name or 'default'}-{revision}.json"
+
+
+def _unknown(name: str, choice: Choice, reference: str, reason: str) -> TagUnknown:
+    return TagUnknown(f"tag {reference!r} names no revision of package set {name or choice.kind}: {reason}")
+
+
+def _address(choice: Choice) -> str:
+    return choice.path if choice.kind == "path" else choice.url
 
 
 def _newest(archive: str) -> int:
@@ -121,7 +273,7 @@ def _newest(archive: str) -> int:
     try:
         with tarfile.open(archive) as tar:
             return int(max((member.mtime for member in tar), default=0))
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise PackageSetUnavailable(f"the fetched archive is no tarball that can be read: {error}") from error
 
 

@@ -16,17 +16,28 @@ import logging
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cachetools import TTLCache
 
 from proxy import layering, manifest, rootfs
-from proxy.errors import NixfrontError, TagUnknown
+from proxy.attribute_names import AttributeNames
+from proxy.errors import ImageTooLarge, NixfrontError
 from proxy.events import BuildEnded, BuildStarted, Collided, LogLine, Sink
 from proxy.flight import Shared, SingleFlight
 from proxy.manifest import Compression, Facts, Format
-from proxy.model import Image, ImageRequest, LayerPlan, Package, PackageSet, canonical_json, sha256_hex
+from proxy.model import (
+    Closure,
+    Image,
+    ImageRequest,
+    LayerPlan,
+    Package,
+    PackageSet,
+    Policy,
+    canonical_json,
+    sha256_hex,
+)
 from proxy.nix import Nix
 from proxy.package_sets import PackageSets
 from proxy.packing import CODECS
@@ -35,7 +46,6 @@ from proxy.registry import Registry
 
 _log = logging.getLogger(__name__)
 _REMEMBERED_FAILURES = 1024
-_LATEST = "latest"
 #: Part of every content key: another number when the same packages shall become another image.
 BUILDER_VERSION = 1
 
@@ -45,6 +55,7 @@ class Options:
     """How images are made. `always`: attributes of every image where the set has them."""
 
     system: str
+    policy: Policy
     always: tuple[str, ...]
     most_layers: int
     form: Format
@@ -58,6 +69,12 @@ class _Content:
     packages: Mapping[str, Package]
     plans: tuple[LayerPlan, ...]
 
+    def tags(self, package_set: PackageSet, asked: str) -> tuple[str, ...]:
+        """The tags of the image: its packages' output hash and the set's revision, which never change, and `asked`."""
+        outputs = sorted(path for package in self.packages.values() for _, path in package.outputs)
+        never_changing = (output_tag(outputs), package_set.revision)
+        return (*(tag for tag in dict.fromkeys(never_changing) if tag != asked), asked)
+
 
 class Pipeline:
     """Makes images of one package set appear in one registry."""
@@ -66,6 +83,7 @@ class Pipeline:
         self,
         *,
         sets: PackageSets,
+        names: AttributeNames,
         nix: Nix,
         registry: Registry,
         publisher: Publisher,
@@ -77,6 +95,7 @@ class Pipeline:
     ) -> None:
         """`roots` holds garbage-collector roots while builds need them; errors are kept for `failure_seconds`."""
         self._sets = sets
+        self._names = names
         self._nix = nix
         self._registry = registry
         self._publisher = publisher
@@ -115,22 +134,20 @@ class Pipeline:
 
     async def _build(self, request: ImageRequest) -> str:
         """The digest of the manifest that was made and put."""
-        package_set = await self._sets.current()
-        if request.tag not in (_LATEST, package_set.revision):
-            raise TagUnknown(
-                f"tag {request.tag!r} names no revision of package set {package_set.name}; "
-                f"there are {_LATEST!r} and {package_set.revision!r}"
-            )
-        key = content_key(request.attributes, package_set, self._options)
+        package_set = await self._sets.resolve(request.package_set, request.tag)
+        key = content_key(request, package_set, self._options)
         async with self._contents.hold(key, lambda: self._content(request, package_set)) as content:
             image = await self._image(request, package_set, content)
             await self._registry.put_blob(request.repository, image.config)
-            made = image.manifest_descriptor
-            if not await self._taken(request):  # a person may have pushed while we were building
-                await self._registry.put_manifest(
-                    request.repository, request.tag, made.media_type, image.manifest
-                )
-        return made.digest
+            await self._put(request.repository, image, content.tags(package_set, request.tag))
+        return image.manifest_descriptor.digest
+
+    async def _put(self, repository: str, image: Image, tags: Sequence[str]) -> None:
+        """Put the manifest under these tags, the one that was asked for last; none that is there is touched."""
+        for tag in tags:  # a person may have pushed while we were building
+            if await self._registry.manifest_digest(repository, tag) is None:
+                media_type = image.manifest_descriptor.media_type
+                await self._registry.put_manifest(repository, tag, media_type, image.manifest)
 
     async def _taken(self, request: ImageRequest) -> bool:
         """Whether the tag is there under any media type: then it stands, whoever pushed it."""
@@ -142,7 +159,15 @@ class Pipeline:
         options = self._options
         attributes = sorted(request.attributes)
         optional = [name for name in options.always if name not in attributes]
-        packages = await self._nix.evaluate(package_set, options.system, attributes, optional)
+        system = request.preset.system or options.system
+        packages = await self._nix.evaluate(
+            package_set,
+            system,
+            options.policy,
+            attributes,
+            optional,
+            lambda: self._names.soon(package_set),
+        )
         sink = self._sink
         roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=self._roots)
         try:
@@ -153,6 +178,7 @@ class Pipeline:
                 Path(roots.name),
                 lambda line: sink(LogLine(request.attributes, line)),
             )
+            _within(options.policy.most_bytes, closure, request.attributes)
             yield _Content(packages, layering.plan(closure, options.most_layers - 1))
         finally:
             await asyncio.to_thread(roots.cleanup)
@@ -168,10 +194,12 @@ class Pipeline:
         names = " ".join(sorted(package.name for package in packages))
         return manifest.assemble(
             Facts(
-                system=options.system,
+                system=request.preset.system or options.system,
                 created=package_set.created,
-                command=(command,) if command else (),
-                environment=_ENVIRONMENT,
+                command=command,
+                user=request.preset.user,
+                directory=rootfs.HOME if request.preset.user else "",
+                environment=_environment(request),
                 labels={
                     "nixfront.package-set": package_set.name,
                     "nixfront.packages": names,
@@ -185,36 +213,59 @@ class Pipeline:
             compression=options.compression,
         )
 
-    def _root(self, request: ImageRequest, packages: Sequence[Package]) -> tuple[rootfs.Root, str | None]:
-        """The root tree and what `docker run` starts: the shell where it was asked for, else the first package's."""
-        root = rootfs.merge(packages, self._listing)
-        command = "/bin/bash" if request.shell else rootfs.main_program(packages[0], self._listing)
-        return root, command
+    def _root(
+        self, request: ImageRequest, packages: Sequence[Package]
+    ) -> tuple[rootfs.Root, tuple[str, ...]]:
+        """The root tree and what `docker run` starts: what a meta-package says, else the first package's program."""
+        root = rootfs.merge(packages, self._listing, user=request.preset.user)
+        program = rootfs.main_program(packages[0], self._listing)
+        return root, request.preset.command or ((program,) if program else ())
 
 
-_ENVIRONMENT = (
-    f"PATH={rootfs.PATH}",
-    f"SSL_CERT_FILE={rootfs.CA_BUNDLE}",
-    f"NIX_SSL_CERT_FILE={rootfs.CA_BUNDLE}",
-    "LANG=C.UTF-8",
-)
+def _environment(request: ImageRequest) -> tuple[str, ...]:
+    variables = {
+        "PATH": rootfs.PATH,
+        "SSL_CERT_FILE": rootfs.CA_BUNDLE,
+        "NIX_SSL_CERT_FILE": rootfs.CA_BUNDLE,
+        "LANG": "C.UTF-8",
+    }
+    if request.preset.user:
+        variables |= {"HOME": rootfs.HOME, "USER": rootfs.USER}
+    variables |= dict(request.preset.environment)
+    return tuple(f"{name}={value}" for name, value in variables.items())
 
 
-def content_key(attributes: Sequence[str], package_set: PackageSet, options: Options) -> str:
+def output_tag(outputs: Sequence[str]) -> str:
+    """The tag that says which outputs an image holds, whatever they are called: 32 digits of a hash of the paths."""
+    return sha256_hex(canonical_json(list(outputs)))[:32]
+
+
+def _within(most: int, closure: Closure, attributes: Sequence[str]) -> None:
+    """Raises `ImageTooLarge` for a closure of more than `most` bytes (0: no limit), before anything is packed."""
+    size = sum(info.nar_size for info in closure.paths)
+    if most and size > most:
+        raise ImageTooLarge(
+            f"{' '.join(attributes)} and what it needs are {size / 1e6:.0f} MB in {len(closure.paths)} store paths; "
+            f"policy.most_bytes of this host allows {most / 1e6:.0f} MB"
+        )
+
+
+def content_key(request: ImageRequest, package_set: PackageSet, options: Options) -> str:
     """The key of a content: a hash of all that its packages and layers depend on, and of no order of names."""
     return sha256_hex(
         canonical_json(
             {
                 "always": list(options.always),
                 "arguments": dict(package_set.arguments),
-                "attributes": sorted(attributes),
+                "attributes": sorted(request.attributes),
                 "builder": BUILDER_VERSION,
                 "codec": CODECS[options.compression],
                 "format": options.form,
                 "layers": options.most_layers,
+                "policy": asdict(options.policy),
                 "revision": package_set.revision,
                 "set": package_set.name,
-                "system": options.system,
+                "system": request.preset.system or options.system,
             }
         )
     )

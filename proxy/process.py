@@ -90,7 +90,7 @@ async def _read_all(pipe: asyncio.StreamReader, limit: int) -> bytes | None:
 
 
 async def _read_lines(pipe: asyncio.StreamReader, keep: Callable[[str], None]) -> None:
-    """Hand over each line without its end; a line of over 16 KiB is cut into pieces."""
+    """Hand over each line without its end; one that grows past 16 KiB is handed over in pieces."""
     rest = b""
     while chunk := await pipe.read(_CHUNK):
         *whole, rest = (rest + chunk).split(b"\n")

@@ -3,43 +3,44 @@
 Pure. The shape of a result is in the head comment of `nix/default.nix`.
 """
 
-import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from proxy.errors import PackageUnknown
+from proxy.errors import PackageRefused, PackageUnknown
 from proxy.model import Package
+from proxy.suggest import close, elsewhere
 
 _SUGGESTIONS = 3
-_CUTOFF = 0.6  # of difflib's similarity, 0 to 1
 
 
-def read(results: Sequence[Mapping[str, Any]], package_set: str) -> dict[str, Package]:
+def read(
+    results: Sequence[Mapping[str, Any]], package_set: str, known: Sequence[str] = ()
+) -> dict[str, Package]:
     """The package of each name as it was typed, in the order of the request.
 
-    Raises `PackageUnknown`, which names every missing and every ambiguous one and what is close to it.
+    `known` are attribute names of the whole set, as far as they are at hand: they make suggestions better.
+
+    Raises `PackageUnknown`, which names every missing and every ambiguous one and what is close to it;
+    `PackageRefused`, which names every refused one and the setting that would allow it.
     """
-    problems = [_problem(result) for result in results if result["kind"] != "package"]
+    problems = [_problem(result, known) for result in results if result["kind"] not in ("package", "refused")]
     if problems:
         raise PackageUnknown("; ".join(problems) + f" (package set {package_set})")
+    refusals = [_refusal(result) for result in results if result["kind"] == "refused"]
+    if refusals:
+        raise PackageRefused("; ".join(refusals) + f" (package set {package_set})")
     return {result["typed"]: _package(result) for result in results}
 
 
-def suggestions(part: str, names: Sequence[str]) -> list[str]:
-    """The few names that are closest to `part`, best first; case does not count."""
-    by_folded: dict[str, str] = {}
-    for name in names:
-        by_folded.setdefault(name.lower(), name)
-    close = difflib.get_close_matches(part.lower(), by_folded, n=_SUGGESTIONS, cutoff=_CUTOFF)
-    return [by_folded[folded] for folded in close]
-
-
-def _problem(result: Mapping[str, Any]) -> str:
+def _problem(result: Mapping[str, Any], known: Sequence[str]) -> str:
     typed = result["typed"]
     match result["kind"]:
         case "missing":
-            close = [_join(result["at"], name) for name in suggestions(result["part"], result["names"])]
-            hint = f", did you mean {_either(close)}?" if close else ""
+            close_by = [_join(result["at"], name) for name in close(result["part"], result["names"])]
+            if not result["at"]:
+                close_by = [*elsewhere(result["part"], known), *close_by]
+            hint = f", did you mean {_either(close_by[:_SUGGESTIONS])}?" if close_by else ""
             where = f" ({result['at']} has no {result['part']})" if result["at"] else ""
             return f"no package {typed}{where}{hint}"
         case "ambiguous":
@@ -47,6 +48,44 @@ def _problem(result: Mapping[str, Any]) -> str:
             return f"{typed} could be {fitting}, which differ only in case"
         case _:
             return f"{result['attribute']} is no package but a {result['type']}"
+
+
+_OWN_REFUSALS = (
+    (re.compile(r"unfree license"), "policy.allow_unfree"),
+    (re.compile(r"insecure|known vulnerabilit"), "policy.allow_insecure"),
+    (re.compile(r"marked as broken"), "policy.allow_broken"),
+    (re.compile(r"not (?:supported|available) on"), ""),
+)
+_PLACE = re.compile(r" in \S*/\S*")  # a path of this host is no news to a puller
+
+
+def own_refusal(error: str) -> str | None:
+    """The message for an evaluation that the package set itself refused, None if it failed for another reason.
+
+    Old releases of nixpkgs refuse by `throw`, so the first line of the error is all there is.
+    """
+    line = _PLACE.sub("", error.partition("\n")[0])
+    for pattern, setting in _OWN_REFUSALS:
+        if pattern.search(line):
+            return line + (f"; {setting} in the settings of this host would allow it" if setting else "")
+    return None
+
+
+def _refusal(result: Mapping[str, Any]) -> str:
+    name, what = result["name"], ", ".join(result["what"])
+    match result["reason"]:
+        case "unfree":
+            return f"{name} has the unfree licence {what}; policy.allow_unfree would allow it"
+        case "insecure":
+            return f"{name} is insecure: {what}; policy.allow_insecure would allow it"
+        case "broken":
+            return f"{name} is marked as broken; policy.allow_broken would allow it"
+        case "unsupported":
+            return f"{name} is not made for this system, but for {what}"
+        case "denied-license":
+            return f"{name} has the licence {what}, which policy.deny_licenses of this host names"
+        case _:
+            return f"{name} is named by policy.deny_packages of this host"
 
 
 def _package(result: Mapping[str, Any]) -> Package:

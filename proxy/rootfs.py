@@ -34,14 +34,17 @@ _REAL = {
     "var": 0o755,
     "var/tmp": 0o1777,
 }
+_OURS = "the image's own directory"
 # Never taken from a package: the store is in layers of its own, the others are mounts of the engine.
 _NOT_FROM_PACKAGES = frozenset({"nix", "nix-support", "dev", "proc", "sys", "tmp"})
 
-_FILES = {
-    "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/var/empty:/bin/false\n",
-    "etc/group": b"root:x:0:\nnobody:x:65534:\n",
-    "etc/nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files dns\n",
-}
+_USERS = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/var/empty:/bin/false\n"
+_GROUPS = "root:x:0:\nnobody:x:65534:\n"
+_NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
+
+#: Name and home of the user that a meta-package asks for.
+USER = "user"
+HOME = f"/home/{USER}"
 # Where programs expect a thing, and which member of the tree gives it when it is there.
 _ALIASES = {
     "etc/ssl/certs/ca-certificates.crt": "etc/ssl/certs/ca-bundle.crt",
@@ -79,25 +82,21 @@ class Root:
     collisions: tuple[Collision, ...]
 
 
-def merge(packages: Sequence[Package], listing: Listing) -> Root:
-    """The root tree of the packages, first-named first.
+def merge(packages: Sequence[Package], listing: Listing, user: str = "") -> Root:
+    """The root tree of the packages, first-named first; `user` (`UID:GID`) gets a name and a home in it.
 
     Raises `PackageUnusable` for a package that is a single file and no program.
     """
     outputs = _with_propagated([path for package in packages for _, path in package.outputs], listing)
+    view = _View(listing, outputs)
     collisions: list[Collision] = []
     found: dict[str, Entry] = {}
-    _merge_directory(
-        "", [path for path in outputs if listing.kind(path) == "directory"], listing, found, collisions
-    )
-    for path in outputs:
-        if listing.kind(path) != "directory":
-            _place_single_file(path, listing, found, collisions)
+    _merge_directory("", outputs, view, found, collisions)
 
     for name, mode in _REAL.items():
         found[name] = directory(name, mode)
-    for name, content in _FILES.items():
-        found.setdefault(name, file(name, content))
+    for entry in _own_files(user):
+        found.setdefault(entry.path, entry)
     for name, source in _ALIASES.items():
         if source in found and name not in found:
             found[name] = symlink(name, found[source].target)
@@ -105,16 +104,34 @@ def merge(packages: Sequence[Package], listing: Listing) -> Root:
     return Root(tuple(entries), tuple(collisions))
 
 
+def _own_files(user: str) -> list[Entry]:
+    """What no package need bring: who is who, and the home of `user`."""
+    passwd, group, home = _USERS, _GROUPS, []
+    if user:
+        uid, gid = user.split(":")
+        passwd += f"{USER}:x:{uid}:{gid}:{USER}:{HOME}:/bin/sh\n"
+        group += f"{USER}:x:{gid}:\n"
+        home = [directory("home"), directory(HOME.lstrip("/"), owner=(int(uid), int(gid)))]
+    return [
+        file("etc/passwd", passwd.encode()),
+        file("etc/group", group.encode()),
+        file("etc/nsswitch.conf", _NSSWITCH.encode()),
+        *home,
+    ]
+
+
 def main_program(package: Package, listing: Listing) -> str | None:
     """The program that `docker run` starts for this package, absolute in the image, or None.
 
     What the package says (`meta.mainProgram`), else one with the package's own name, else the only one it has.
     """
+    outputs = [output for _, output in package.outputs]
+    view = _View(listing, outputs)
     programs = [
         name
-        for _, output in package.outputs
-        if listing.kind(f"{output}/bin") == "directory"
-        for name, kind in listing.children(f"{output}/bin").items()
+        for output in outputs
+        if view.children(output).get("bin") == "directory"
+        for name, kind in view.children(f"{output}/bin").items()
         if kind == "executable"
     ]
     own_name = package.attribute.rpartition(".")[2]
@@ -123,6 +140,35 @@ def main_program(package: Package, listing: Listing) -> str | None:
             return f"/bin/{name}"
     visible = [name for name in programs if not name.startswith(".")]
     return f"/bin/{visible[0]}" if len(visible) == 1 else None
+
+
+class _View:
+    """The outputs as directories: one that is a single program looks as if it held it in `bin`, under its name."""
+
+    def __init__(self, listing: Listing, outputs: Sequence[str]) -> None:
+        """Raises `PackageUnusable` for an output that is a single file and no program."""
+        self._listing = listing
+        self._made_up: dict[str, Mapping[str, Kind]] = {}
+        self._targets: dict[str, str] = {}
+        for output in outputs:
+            if listing.kind(output) == "directory":
+                continue
+            name = output.rpartition("/")[2].partition("-")[2]
+            if listing.kind(output) != "executable":
+                raise PackageUnusable(
+                    f"{name} is a single file ({output}) and no program, so it has no place in an image's root; "
+                    "ask for a package that has a directory, or for one that uses this file"
+                )
+            self._made_up |= {output: {"bin": "directory"}, f"{output}/bin": {name: "executable"}}
+            self._targets[f"{output}/bin/{name}"] = output
+
+    def children(self, path: str) -> Mapping[str, Kind]:
+        """What this directory holds."""
+        return self._made_up.get(path) or self._listing.children(path)
+
+    def target(self, path: str) -> str:
+        """Where a link to this path has to point."""
+        return self._targets.get(path, path)
 
 
 def _name_of(package: Package) -> str:
@@ -150,45 +196,31 @@ def _with_propagated(outputs: Sequence[str], listing: Listing) -> list[str]:
 def _merge_directory(
     at: str,
     sources: Sequence[str],
-    listing: Listing,
+    view: _View,
     found: dict[str, Entry],
     collisions: list[Collision],
 ) -> None:
     """Put into `found` what directory `at` of the root holds, merged from `sources`, first come first served."""
     having: dict[str, list[tuple[str, Kind]]] = {}
     for source in sources:
-        for name, kind in listing.children(source).items():
+        for name, kind in view.children(source).items():
             having.setdefault(name, []).append((f"{source}/{name}", kind))
     for name in sorted(having):
         if not at and name in _NOT_FROM_PACKAGES:
             continue
         path = f"{at}/{name}" if at else name
         (winner, kind), *others = having[name]
-        if kind == "directory" or path in _REAL:
+        if path in _REAL:
+            winner, kind, others = _OURS, "directory", having[name]
+        if kind == "directory":
             directories = [source for source, kind in having[name] if kind == "directory"]
-            collisions += [Collision(path, winner, source) for source, kind in others if kind != "directory"]
+            lost = [source for source, kind in others if kind != "directory"]
             if at and len(directories) == 1 and path not in _REAL:
                 found[path] = symlink(path, winner)
             else:
                 found[path] = directory(path)
-                _merge_directory(path, directories, listing, found, collisions)
+                _merge_directory(path, directories, view, found, collisions)
         else:
-            found[path] = symlink(path, winner)
-            collisions += [Collision(path, winner, source) for source, _ in others]
-
-
-def _place_single_file(
-    output: str, listing: Listing, found: dict[str, Entry], collisions: list[Collision]
-) -> None:
-    """A package that is one file: a program goes to `/bin` under its name, anything else has no place."""
-    name = output.rpartition("/")[2].partition("-")[2]
-    if listing.kind(output) != "executable":
-        raise PackageUnusable(
-            f"{name} is a single file ({output}) and no program, so it has no place in an image's root; "
-            "ask for a package that has a directory, or for one that uses this file"
-        )
-    path = f"bin/{name}"
-    if path in found:
-        collisions.append(Collision(path, found[path].target, output))
-    else:
-        found[path] = symlink(path, output)
+            found[path] = symlink(path, view.target(winner))
+            lost = [source for source, _ in others]
+        collisions += [Collision(path, view.target(winner), view.target(source)) for source in lost]

@@ -6,6 +6,7 @@ key's path, in the file and in the environment alike.
 
 import os
 import platform
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -13,12 +14,22 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from proxy.errors import SettingsInvalid
 
 _PREFIX = "NIXFRONT_"
-_NIXPKGS = "https://channels.nixos.org/{ref}/nixexprs.tar.xz"
+_NIXPKGS = "https://github.com/NixOS/nixpkgs/archive/{revision}.tar.gz"
+_CHANNEL_COMMIT = "https://channels.nixos.org/{ref}/git-revision"
+_CHANNEL = "nixpkgs-unstable"
 
 
 def _address(value: str) -> str:
@@ -29,17 +40,31 @@ def _address(value: str) -> str:
 
 
 def _origin(value: str) -> str:
-    parts = urlsplit(value)
-    if value and not (parts.scheme in ("http", "https") and parts.netloc and parts.path in ("", "/")):
+    parts = urlsplit(value)  # and .port below: both raise ValueError
+    bare = parts.path in ("", "/") and not parts.query and not parts.fragment and parts.port != 0
+    if value and not (parts.scheme in ("http", "https") and parts.netloc and bare):
         raise ValueError(
             "a registry is named by scheme, host and port alone, for example http://127.0.0.1:5000"
         )
     return value.rstrip("/")
 
 
+def _as_text(value: object) -> object:
+    """YAML makes a value of a date that is not quoted."""
+    return (
+        value.strftime("%Y-%m-%dT%H:%M:%S%z").replace("+0000", "Z") if isinstance(value, datetime) else value
+    )
+
+
 def _date(value: str) -> str:
     if value:
         datetime.strptime(value, "%Y-%m-%dT%H:%M:%S%z")
+    return value
+
+
+def _user(value: str) -> str:
+    if value and not re.fullmatch(r"\d+:\d+", value):
+        raise ValueError("a user is UID:GID, for example 1000:1000")
     return value
 
 
@@ -65,26 +90,78 @@ class RegistrySection(_Section):
     url: Annotated[str, AfterValidator(_origin)] = ""
 
 
-class Packages(_Section):
-    """Where packages come from."""
+class PackageSource(_Section):
+    """Where the packages of one set come from."""
 
-    kind: Literal["nixpkgs", "tarball", "git", "path", "demo"] = "nixpkgs"
+    kind: Literal["nixpkgs", "tarball", "git", "path", "flake", "demo"] = "nixpkgs"
     url: str = ""
-    ref: str = "nixpkgs-unstable"
+    pointer: str = ""
+    ref: str = ""
     revision: str = ""
     path: str = ""
-    date: Annotated[str, AfterValidator(_date)] = ""
+    date: Annotated[str, BeforeValidator(_as_text), AfterValidator(_date)] = ""
     archive: str = ""
-    system: str = ""
-    always: tuple[str, ...] = ("cacert", "iana-etc")
+    attribute: str = "packages"
 
     @model_validator(mode="after")
-    def _complete(self) -> "Packages":
-        if self.kind in ("tarball", "git") and not self.url:
+    def _complete(self) -> "PackageSource":
+        if self.kind in ("tarball", "git", "flake") and not self.url:
             raise ValueError(f"kind {self.kind} needs a url")
-        if self.kind == "path" and not self.path:
-            raise ValueError("kind path needs a path")
+        if self.kind == "path" and not Path(self.path).is_absolute():
+            raise ValueError("kind path needs an absolute path")
         return self
+
+
+class Packages(PackageSource):
+    """The default package set, and what holds for every set; `time_to_live` is in seconds."""
+
+    system: str = ""
+    always: tuple[str, ...] = ("cacert", "iana-etc")
+    time_to_live: float = Field(default=3600, ge=0)
+
+
+class PresetSection(_Section):
+    """A meta-package."""
+
+    packages: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    user: Annotated[str, AfterValidator(_user)] = ""
+    environment: dict[str, str] = {}
+    system: str = ""
+
+
+_SHELL = ("bashInteractive", "coreutils", "moreutils", "nano")
+_PRESETS = {
+    "shell": PresetSection(packages=_SHELL, command=("/bin/bash",)),
+    "ci": PresetSection(
+        packages=("bash", "coreutils", "gnugrep", "findutils", "git", "cacert"), command=("/bin/sh",)
+    ),
+    "user": PresetSection(user="1000:1000"),
+    "tz": PresetSection(packages=("tzdata",), environment={"TZDIR": "/share/zoneinfo"}),
+    "locale": PresetSection(
+        packages=("glibcLocales",), environment={"LOCALE_ARCHIVE": "/lib/locale/locale-archive"}
+    ),
+    "amd64": PresetSection(system="x86_64-linux"),
+    "arm64": PresetSection(system="aarch64-linux"),
+}
+
+
+class NamesSection(_Section):
+    """What names mean beside attributes: `presets` are laid over the ones that are there by default."""
+
+    presets: dict[str, PresetSection] = {}
+    aliases: dict[str, str] = {}
+
+
+class PolicySection(_Section):
+    """Which packages may be served."""
+
+    allow_unfree: tuple[str, ...] = ()
+    allow_insecure: tuple[str, ...] = ()
+    allow_broken: tuple[str, ...] = ()
+    deny_packages: tuple[str, ...] = ()
+    deny_licenses: tuple[str, ...] = ()
+    most_bytes: int = Field(default=0, ge=0)
 
 
 class NixSection(_Section):
@@ -128,6 +205,9 @@ class Settings(_Section):
     data: Data = Data()
     registry: RegistrySection = RegistrySection()
     packages: Packages = Packages()
+    sets: dict[str, PackageSource] = {}
+    names: NamesSection = NamesSection()
+    policy: PolicySection = PolicySection()
     nix: NixSection = NixSection()
     layers: Layers = Layers()
     image: ImageSection = ImageSection()
@@ -142,7 +222,7 @@ class Settings(_Section):
         if os.geteuid() == 0:
             return Path("/var/lib/nixfront")
         state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return Path(state).expanduser() / "nixfront"
+        return Path(state).expanduser().absolute() / "nixfront"
 
     @property
     def nix_store(self) -> str:
@@ -155,9 +235,22 @@ class Settings(_Section):
         return self.packages.system or f"{platform.machine()}-linux"
 
     @property
-    def source_url(self) -> str:
-        """Where the package set comes from, with `{ref}` and `{revision}` still in it."""
-        return self.packages.url or (_NIXPKGS if self.packages.kind == "nixpkgs" else "")
+    def package_sources(self) -> dict[str, PackageSource]:
+        """Every package set by its name, the default one under the empty name; nixpkgs with its addresses."""
+        return {name: _with_addresses(chosen) for name, chosen in {"": self.packages, **self.sets}.items()}
+
+    @property
+    def presets(self) -> dict[str, PresetSection]:
+        """The meta-packages by name: ours, and the operator's over them."""
+        return {**_PRESETS, **self.names.presets}
+
+
+def _with_addresses(chosen: PackageSource) -> PackageSource:
+    """The official addresses of nixpkgs, where the operator gave none."""
+    if chosen.kind != "nixpkgs":
+        return chosen
+    official = {} if chosen.url else {"url": _NIXPKGS, "pointer": _CHANNEL_COMMIT}
+    return chosen.model_copy(update={"ref": chosen.ref or _CHANNEL, **official})
 
 
 def load(file: Path | None, environment: Mapping[str, str], **overrides: Any) -> Settings:
@@ -170,7 +263,7 @@ def load(file: Path | None, environment: Mapping[str, str], **overrides: Any) ->
         if name.startswith(_PREFIX):
             _set(tree, name, value)
     for section, values in overrides.items():
-        tree[section] = {**(tree.get(section) or {}), **values}
+        _lay_over(tree, section, values)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -183,7 +276,7 @@ def load(file: Path | None, environment: Mapping[str, str], **overrides: Any) ->
 def _read(file: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # YAML makes dates, and 2026-99-31 is none
         raise SettingsInvalid(f"cannot read {file}: {error}") from error
     if tree is None:
         return {}
@@ -201,19 +294,23 @@ def _set(tree: dict[str, Any], variable: str, value: str) -> None:
     if known is None:
         raise SettingsInvalid(f"{variable} names no setting ({section}.{key or '?'})")
     textual = isinstance(known.default, str)
-    values = tree.get(section)
-    tree[section] = {
-        **(values if isinstance(values, dict) else {}),
-        key: value if textual else _tuple(yaml.safe_load(value)),
-    }
+    try:
+        _lay_over(tree, section, {key: value if textual else _tuples(yaml.safe_load(value))})
+    except (ValueError, yaml.YAMLError) as error:
+        raise SettingsInvalid(f"{section}.{key}: cannot read the value of {variable}: {error}") from error
+
+
+def _lay_over(tree: dict[str, Any], section: str, values: Mapping[str, Any]) -> None:
+    """Set keys of a section; one that is no section at all is left for the check to complain about."""
+    present = tree.get(section) or {}
+    if isinstance(present, dict):
+        tree[section] = {**present, **values}
 
 
 def _tuples(values: Any) -> Any:
-    """Lists as tuples, and an empty section as one without keys: what the strict models take."""
+    """Lists as tuples at every level, an empty section as one without keys: what the strict models take."""
     if values is None:
         return {}
-    return {key: _tuple(value) for key, value in values.items()} if isinstance(values, dict) else values
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(values, dict):
+        return {key: value if value is None else _tuples(value) for key, value in values.items()}
+    return tuple(values) if isinstance(values, list) else values

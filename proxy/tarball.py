@@ -1,6 +1,6 @@
 """Entries -> the bytes of a tar archive, every header field set by hand so that nothing comes from this host.
 
-Owner 0:0 without names, mtime 1 (as Nix itself stores files), entries in the order given. Only names that need it
+Owner by number without names, mtime 1 (as Nix itself stores files), entries in the order given. Only names that need it
 get a PAX header, written by the standard library's tarfile, which adds neither clock nor process id.
 """
 
@@ -33,11 +33,12 @@ class Entry:
     content: bytes = b""
     source: str = ""
     size: int = 0
+    owner: tuple[int, int] = (0, 0)  # UID, GID
 
 
-def directory(path: str, mode: int = 0o755) -> Entry:
+def directory(path: str, mode: int = 0o755, owner: tuple[int, int] = (0, 0)) -> Entry:
     """A directory."""
-    return Entry(path, DIRECTORY, mode)
+    return Entry(path, DIRECTORY, mode, owner=owner)
 
 
 def symlink(path: str, target: str) -> Entry:
@@ -58,6 +59,7 @@ def header(entry: Entry) -> bytes:
     info.size = entry.size if entry.kind == FILE else 0
     info.mtime = MTIME
     info.linkname = entry.target
+    info.uid, info.gid = entry.owner
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 

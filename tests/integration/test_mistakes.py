@@ -68,7 +68,7 @@ async def test_a_tag_that_names_no_revision(start: Start, registry: Server) -> N
         status, message = await refused(front, "hello", "v1.2")
 
     assert status == 404
-    assert "tag 'v1.2' names no revision of package set path" in message
+    assert "tag 'v1.2' names no revision of package set path: a path has no revisions" in message
 
 
 async def test_the_revision_is_a_tag_too(start: Start, registry: Server) -> None:

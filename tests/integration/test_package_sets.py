@@ -1,14 +1,17 @@
 """Where packages come from: real repositories, real tarballs, and what an image says of its source."""
 
+import io
+import json
 import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.support.front import PACKAGES, Front
 from tests.support.servers import Server
@@ -19,18 +22,40 @@ COMMITTED = 1_234_567_890  # 2009-02-13T23:31:30Z
 DATED = 1_000_000_000  # 2001-09-09T01:46:40Z
 
 
-def git(folder: Path, *words: str) -> str:
+def git(folder: Path, *words: str, date: int = COMMITTED) -> str:
     """What git prints; nothing of this host's configuration takes part."""
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_AUTHOR_DATE": f"{COMMITTED} +0000",
-        "GIT_COMMITTER_DATE": f"{COMMITTED} +0000",
+        "GIT_AUTHOR_DATE": f"{date} +0000",
+        "GIT_COMMITTER_DATE": f"{date} +0000",
     }
     who = ("-c", "user.name=t", "-c", "user.email=t@localhost")
     done = subprocess.run(("git", *who, *words), cwd=folder, env=environment, capture_output=True, check=True)
     return done.stdout.decode().strip()
+
+
+def commit(folder: Path, text: str, date: int = COMMITTED) -> str:
+    """A new commit, which changes no package."""
+    with (folder / "default.nix").open("a", encoding="utf-8") as opened:
+        opened.write(f"# {text}\n")
+    git(folder, "commit", "-a", "-m", text, date=date)
+    return git(folder, "rev-parse", "HEAD")
+
+
+@asynccontextmanager
+async def files_over_http(folder: Path) -> AsyncIterator[str]:
+    """The origin of a server of these files on loopback."""
+    application = web.Application()
+    application.router.add_static("/", folder)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 @pytest.fixture
@@ -93,3 +118,207 @@ async def test_nixpkgs_that_cannot_be_had_is_said(start: Start, registry: Server
 
     assert status == 503
     assert b"cannot fetch http://127.0.0.1:1/nixpkgs-unstable.tar.xz" in body
+
+
+async def revision_of(front: Front, repository: str, tag: str) -> str:
+    """The label that says from which revision an image was made."""
+    return labels(await front.pull(repository, tag))["nixfront.revision"]
+
+
+async def test_a_moving_branch_moves_once_its_time_is_over(
+    start: Start, registry: Server, repository: tuple[Path, str]
+) -> None:
+    folder, first = repository
+    source = {"kind": "git", "url": f"file://{folder}", "ref": "main", "path": ""}
+    async with start(registry.url, packages={**source, "time_to_live": 3600.0}) as front:
+        assert await revision_of(front, "hello", "main") == first
+        second = commit(folder, "alpha")
+        assert await revision_of(front, "alpha", "main") == first, "its time is not over"
+    async with start(registry.url, packages={**source, "time_to_live": 0.0}) as front:
+        assert await revision_of(front, "beta", "main") == second
+        assert await revision_of(front, "hello", first) == first, "pinned is pinned"
+        assert await revision_of(front, "hello", second) == second
+
+
+async def test_tags_days_and_commits_of_a_repository(
+    start: Start, registry: Server, repository: tuple[Path, str]
+) -> None:
+    folder, first = repository
+    git(folder, "tag", "light", first)
+    git(folder, "tag", "-m", "annotated", "v1.0", first)
+    git(folder, "branch", "stable", first)
+    git(folder, "checkout", "-b", "side")
+    aside = commit(folder, "aside")
+    git(folder, "checkout", "main")
+    later = commit(folder, "later", date=COMMITTED + 86_400 * 10)
+    source = {"kind": "git", "url": f"file://{folder}", "ref": "main", "path": ""}
+    async with start(registry.url, packages=source) as front:
+        found = {
+            tag: await revision_of(front, "hello", tag)
+            for tag in (
+                "latest",
+                "light",
+                "v1.0",
+                "stable",
+                "2009-02-13",
+                "2009-02-20",
+                "2030-01-01",
+                "side",
+                aside,
+            )
+        }
+        refused = [
+            (await front.get(f"/v2/hello/manifests/{tag}"))[::2]
+            for tag in ("nosuch", "2001-01-01", "f" * 40, "v1")
+        ]
+
+    assert found == {
+        "latest": later,
+        "light": first,
+        "v1.0": first,
+        "stable": first,
+        "2009-02-13": first,
+        "2009-02-20": first,
+        "2030-01-01": later,
+        "side": aside,
+        aside: aside,
+    }
+    for status, body in refused:
+        assert status == 404
+        assert b"names no revision of package set git" in body
+
+
+async def test_a_pinned_request_never_touches_the_network_again(
+    start: Start, registry: Server, repository: tuple[Path, str]
+) -> None:
+    folder, first = repository
+    source = {"kind": "git", "url": f"file://{folder}", "ref": "main", "path": ""}
+    async with start(registry.url, packages=source) as front:
+        image = await front.pull("hello", first)
+    shutil.rmtree(folder)
+    async with start(registry.url, packages=source) as front:
+        again = await front.pull("alpha", first)
+        status, _, body = await front.get("/v2/alpha/manifests/main")
+
+    assert labels(again)["nixfront.revision"] == labels(image)["nixfront.revision"] == first
+    assert status == 503, "a moving one needs the repository"
+    assert b"git ls-remote failed" in body
+
+
+async def test_every_image_has_tags_that_never_move(
+    start: Start, registry: Server, repository: tuple[Path, str]
+) -> None:
+    folder, first = repository
+    source = {"kind": "git", "url": f"file://{folder}", "ref": "main", "path": ""}
+    async with start(registry.url, packages=source) as front:
+        image = await front.pull("hello")
+        _, _, listing = await front.get("/v2/hello/tags/list")
+        tags = json.loads(listing)["tags"]
+        starts = front.nix_starts()
+        digests = {(await front.pull("hello", tag)).digest for tag in tags}
+
+        assert front.nix_starts() == starts
+    assert first in tags
+    assert "latest" in tags
+    assert len(tags) == 3, "and one of the output hash"
+    assert digests == {image.digest}
+
+
+async def test_a_channel_is_a_commit(
+    start: Start, registry: Server, tmp_path: Path, repository: tuple[Path, str]
+) -> None:
+    commits = ["1" * 40, "2" * 40]
+    served = tmp_path / "served"
+    (served / "unstable").mkdir(parents=True)
+    for number, name in enumerate(commits):
+        with tarfile.open(served / f"{name}.tar.gz", "w:gz") as tar:
+            member = tarfile.TarInfo("set/default.nix")
+            data = (PACKAGES / "default.nix").read_bytes() + b"# %d\n" % number
+            member.size, member.mtime = len(data), DATED + number
+            tar.addfile(member, io.BytesIO(data))
+    async with files_over_http(served) as url:
+        source = {
+            "kind": "nixpkgs",
+            "url": f"{url}/{{revision}}.tar.gz",
+            "pointer": f"{url}/{{ref}}/git-revision",
+            "ref": "unstable",
+            "path": "",
+            "time_to_live": 0.0,
+        }
+        async with start(registry.url, packages=source) as front:
+            (served / "unstable" / "git-revision").write_text(commits[0] + "\n", encoding="ascii")
+            one = await front.pull("hello")
+            (served / "unstable" / "git-revision").write_text(commits[1], encoding="ascii")
+            two = await front.pull("alpha")
+            pinned = await front.pull("alpha", commits[0])
+            missing = await front.get("/v2/hello/manifests/nosuchchannel")
+            gone = await front.get(f"/v2/hello/manifests/{'3' * 40}")
+
+    assert labels(one)["nixfront.revision"] == commits[0]
+    assert labels(two)["nixfront.revision"] == commits[1]
+    assert labels(pinned)["nixfront.revision"] == commits[0]
+    assert one.config["created"] == "2001-09-09T01:46:40Z"
+    assert missing[0] == gone[0] == 404
+    assert b"there is no such channel" in missing[2]
+    assert b"names no revision" in gone[2]
+
+
+async def test_a_set_is_chosen_by_the_operators_prefix(
+    start: Start, registry: Server, repository: tuple[Path, str]
+) -> None:
+    folder, first = repository
+    sets = {"mine": {"kind": "git", "url": f"file://{folder}", "ref": "main"}}
+    async with start(registry.url, sets=sets) as front:
+        mine, default = await front.pull("mine/hello"), await front.pull("hello")
+
+    assert labels(mine)["nixfront.package-set"] == "mine"
+    assert labels(mine)["nixfront.revision"] == first
+    assert labels(default)["nixfront.package-set"] == "path"
+    assert mine.layers == default.layers, "the same packages are the same layers"
+
+
+async def test_a_flake(start: Start, registry: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "flake"
+    folder.mkdir()
+    shutil.copy(PACKAGES / "default.nix", folder)
+    (folder / "flake.nix").write_text(
+        '{ outputs = _: { packages.x86_64-linux = import ./default.nix { system = "x86_64-linux"; }; }; }',
+        encoding="ascii",
+    )
+    git(folder, "init", "--initial-branch=main", ".")
+    git(folder, "add", ".")
+    git(folder, "commit", "-m", "flake")
+    first = git(folder, "rev-parse", "HEAD")
+    source = {"kind": "flake", "url": f"git+file://{folder}", "ref": "main", "path": ""}
+    async with start(registry.url, packages=source) as front:
+        image = await front.pull("hello")
+        shutil.rmtree(folder)
+        pinned = await front.pull("alpha", first)
+    missing = {**source, "attribute": "legacyPackages", "revision": first}
+    async with start(registry.url, packages=missing) as front:
+        status, _, body = await front.get("/v2/beta/manifests/latest")
+
+    assert labels(image)["nixfront.revision"] == labels(pinned)["nixfront.revision"] == first
+    assert image.config["created"] == "2009-02-13T23:31:30Z"
+    assert status == 404
+    assert b"the flake has no output legacyPackages" in body
+
+
+async def test_a_flake_that_is_not_locked_is_refused(
+    start: Start, registry: Server, tmp_path: Path, repository: tuple[Path, str]
+) -> None:
+    folder = tmp_path / "flake"
+    folder.mkdir()
+    (folder / "flake.nix").write_text(
+        f'{{ inputs.other = {{ url = "git+file://{repository[0]}"; flake = false; }}; outputs = _: {{ }}; }}',
+        encoding="ascii",
+    )
+    git(folder, "init", "--initial-branch=main", ".")
+    git(folder, "add", ".")
+    git(folder, "commit", "-m", "not locked")
+    source = {"kind": "flake", "url": f"git+file://{folder}", "ref": "main", "path": ""}
+    async with start(registry.url, packages=source) as front:
+        status, _, body = await front.get("/v2/hello/manifests/latest")
+
+    assert status == 503
+    assert b"lock file" in body

@@ -43,6 +43,10 @@ class Ctr:
 
     socket: Path
 
+    async def __call__(self, *args: str) -> Outcome:
+        """The outcome of `ctr ARGS`."""
+        return await run(("ctr", "--address", str(self.socket), *args), deadline=_PULL_SECONDS)
+
     async def succeed(self, *args: str) -> str:
         """Standard output of `ctr ARGS`. Raises `AssertionError` if it fails."""
         return await succeed(("ctr", "--address", str(self.socket), *args), deadline=_PULL_SECONDS)
@@ -54,6 +58,10 @@ class Podman:
 
     storage: Path
     state: Path
+
+    async def __call__(self, *args: str) -> Outcome:
+        """The outcome of `podman ARGS`."""
+        return await run((*self._argv(), *args), deadline=_PULL_SECONDS)
 
     async def succeed(self, *args: str) -> str:
         """Standard output of `podman ARGS`. Raises `AssertionError` if it fails."""

@@ -90,3 +90,7 @@ def test_only_a_location_of_the_registry_is_turned_to_us(location: str, expected
 
 def test_the_case_of_the_host_does_not_count() -> None:
     assert headers.local_location("http://REG:5000/v2/", "http://reg:5000", HERE) == "https://nix.example/v2/"
+
+
+def test_a_location_that_is_no_url_stays_as_it_is() -> None:
+    assert headers.local_location("http://[", "http://r:5000", "http://here") == "http://["

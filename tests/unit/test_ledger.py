@@ -119,6 +119,18 @@ async def test_a_ledger_of_another_schema_is_put_aside(tmp_path: Path) -> None:
         assert await ledger.recall(KEY) == (LAYER, ("new",))
 
 
+async def test_a_file_that_is_no_database_is_put_aside(tmp_path: Path) -> None:
+    file = tmp_path / "ledger"
+    await asyncio.to_thread(file.write_bytes, b"this is no database, however long it is" * 100)
+
+    async with open_ledger(file) as ledger:
+        await ledger.record(KEY, PLAN, LAYER, "git")
+
+    assert "ledger.old" in files_of(tmp_path)
+    async with open_ledger(file) as ledger:
+        assert await ledger.recall(KEY) == (LAYER, ("git",))
+
+
 async def test_the_store_paths_can_be_read_by_people(tmp_path: Path) -> None:
     async with open_ledger(tmp_path / "ledger") as ledger:
         await ledger.record(KEY, PLAN, LAYER, "git")

@@ -6,10 +6,13 @@ from hypothesis import strategies as st
 
 from proxy import names
 from proxy.errors import NameInvalid
-from proxy.model import ImageRequest
+from proxy.model import ImageRequest, Preset
+from proxy.names import Vocabulary
 
 HEX = "0123456789abcdef" * 4
-COMPONENTS = st.from_regex(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*", fullmatch=True)
+COMPONENTS = st.from_regex(r"[a-z0-9]+((\.|_|__|-)[a-z0-9]+)*", fullmatch=True).filter(
+    lambda component: component.count(".") < 8
+)
 
 
 @pytest.mark.parametrize(
@@ -37,27 +40,153 @@ def test_manifest_paths_are_told_from_all_others(path: str, expected: tuple[str,
     assert names.manifest_route(path) == expected
 
 
+SHELL = Preset(packages=("bash", "nano"), command=("/bin/bash",))
+WORDS = Vocabulary(
+    presets={
+        "shell": SHELL,
+        "user": Preset(user="1000:1000", environment=(("A", "1"), ("B", "1"))),
+        "tools": Preset(packages=("nano", "jq"), command=("/bin/jq",), environment=(("A", "2"),)),
+        "arm64": Preset(system="aarch64-linux"),
+    },
+    aliases={"gtk-plus": "gtk+", "curly": "python3Packages.curl"},
+    package_sets=frozenset({"mine", "shell-set"}),
+)
+
+
+def parse(repository: str, reference: str = "latest") -> ImageRequest | None:
+    return names.parse(repository, reference, WORDS)
+
+
 @pytest.mark.parametrize(
-    ("repository", "attributes", "shell"),
+    ("repository", "attributes"),
     [
-        pytest.param("git", ("git",), False, id="one package"),
-        pytest.param("git/htop", ("git", "htop"), False, id="two, first-named first"),
-        pytest.param("htop/git", ("htop", "git"), False, id="the other order"),
-        pytest.param("git/htop/git", ("git", "htop"), False, id="nothing twice"),
-        pytest.param("python3packages.numpy", ("python3packages.numpy",), False, id="an attribute path"),
-        pytest.param("g__plus/a-b/a--b", ("g__plus", "a-b", "a--b"), False, id="every separator"),
-        pytest.param("shell", names.SHELL, True, id="the shell alone"),
-        pytest.param("shell/git", (*names.SHELL, "git"), True, id="the shell comes first"),
-        pytest.param("shell/nano/git", (*names.SHELL, "git"), True, id="a part of the shell named again"),
-        pytest.param("git/shell", ("git", "shell"), False, id="shell in another place is a package"),
-        pytest.param("shell/shell", (*names.SHELL, "shell"), True, id="so is a second one"),
-        pytest.param("shellcheck", ("shellcheck",), False, id="a longer word is no shell"),
+        pytest.param("git", ("git",), id="one package"),
+        pytest.param("git/htop", ("git", "htop"), id="two, first-named first"),
+        pytest.param("htop/git", ("htop", "git"), id="the other order"),
+        pytest.param("git/htop/git", ("git", "htop"), id="nothing twice"),
+        pytest.param("python3packages.numpy", ("python3packages.numpy",), id="an attribute path"),
+        pytest.param("g__plus/a-b/a--b", ("g__plus", "a-b", "a--b"), id="every separator"),
+        pytest.param("shell", ("bash", "nano"), id="the shell alone"),
+        pytest.param("shell/git", ("bash", "nano", "git"), id="the shell comes first"),
+        pytest.param("shell/nano/git", ("bash", "nano", "git"), id="a part of the shell named again"),
+        pytest.param("git/shell", ("git", "shell"), id="shell in another place is a package"),
+        pytest.param("shell/tools/git", ("bash", "nano", "jq", "git"), id="two meta-packages"),
+        pytest.param("shell/git/tools", ("bash", "nano", "git", "tools"), id="only those in front"),
+        pytest.param("shellcheck", ("shellcheck",), id="a longer word is no shell"),
+        pytest.param("gtk-plus/curly", ("gtk+", "python3Packages.curl"), id="other names"),
+        pytest.param("git/mine", ("git", "mine"), id="a set in another place is a package"),
     ],
 )
-def test_a_path_names_its_packages_in_order(
-    repository: str, attributes: tuple[str, ...], shell: bool
+def test_a_path_names_its_packages_in_order(repository: str, attributes: tuple[str, ...]) -> None:
+    request = parse(repository)
+
+    assert request is not None
+    assert request.attributes == attributes
+
+
+@pytest.mark.parametrize(
+    ("repository", "package_set", "presets", "command", "user", "system"),
+    [
+        pytest.param("git", "", (), (), "", "", id="nothing"),
+        pytest.param("shell/git", "", ("shell",), ("/bin/bash",), "", "", id="shell"),
+        pytest.param("shell/tools/git", "", ("shell", "tools"), ("/bin/jq",), "", "", id="the last command"),
+        pytest.param("tools/shell/git", "", ("tools", "shell"), ("/bin/bash",), "", "", id="the other order"),
+        pytest.param("shell/user/git", "", ("shell", "user"), ("/bin/bash",), "1000:1000", "", id="a user"),
+        pytest.param("arm64/git", "", ("arm64",), (), "", "aarch64-linux", id="a system"),
+        pytest.param("mine/git", "mine", (), (), "", "", id="a set"),
+        pytest.param("mine/shell/git", "mine", ("shell",), ("/bin/bash",), "", "", id="a set and a shell"),
+        pytest.param("shell-set/git", "shell-set", (), (), "", "", id="a set with a dash"),
+    ],
+)
+def test_what_stands_in_front_says_how(
+    repository: str,
+    package_set: str,
+    presets: tuple[str, ...],
+    command: tuple[str, ...],
+    user: str,
+    system: str,
 ) -> None:
-    assert names.parse(repository, "latest") == ImageRequest(repository, "latest", attributes, shell)
+    request = parse(repository)
+
+    assert request is not None
+    assert (request.package_set, request.presets) == (package_set, presets)
+    assert (request.preset.command, request.preset.user, request.preset.system) == (command, user, system)
+
+
+def test_environments_are_laid_over_each_other() -> None:
+    request = parse("user/tools/git")
+
+    assert request is not None
+    assert request.preset.environment == (("A", "2"), ("B", "1"))
+
+
+@pytest.mark.parametrize("repository", ["user", "arm64", "mine", "mine/user", "user/arm64"])
+def test_a_name_without_a_package_is_refused(repository: str) -> None:
+    with pytest.raises(NameInvalid, match=f"'{repository}' names no package; put one after it"):
+        parse(repository)
+
+
+@pytest.mark.parametrize(
+    ("typed", "path"),
+    [
+        ("git", ("git",)),
+        ("python3packages.numpy", ("python3packages", "numpy")),
+        ("gtk--2b", ("gtk+",)),
+        ("libstdc--2b--2b", ("libstdc++",)),
+        ("a--5f--5f--5fb", ("a___b",)),
+        ("lua5--2e4", ("lua5.4",)),
+        ("lua5--2e4.x", ("lua5.4", "x")),
+        ("a--b", ("a--b",)),
+        ("a--zz", ("a--zz",)),
+        ("a---2b", ("a-+",)),
+        ("--2d--2d61", ("--61",)),
+        ("perl5.36", ("perl5", "36")),
+    ],
+)
+def test_an_attribute_path_has_its_parts(typed: str, path: tuple[str, ...]) -> None:
+    assert names.attribute_path(typed) == path
+
+
+@pytest.mark.parametrize("escape", ["--00", "--0a", "--20", "--7f", "--80", "--ff"])
+def test_an_escape_is_a_visible_character(escape: str) -> None:
+    with pytest.raises(NameInvalid, match="stands for no visible character of ASCII"):
+        parse(f"git{escape}")
+
+
+def test_a_path_without_end_is_refused() -> None:
+    assert parse(".".join(["pkgs"] * 8)) is not None
+    with pytest.raises(NameInvalid, match="more than 8 parts"):
+        parse(".".join(["pkgs"] * 9))
+
+
+@given(
+    st.lists(st.text("abyzAZ019_+-. '@!~", min_size=1).filter(lambda t: t[0] not in "_.-+ '@!~"), min_size=1)
+)
+def test_what_is_spelled_is_read_back(parts: list[str]) -> None:
+    """Every attribute that starts with a letter or digit can be asked for, but for its case and spaces."""
+    attribute = ".".join(part.replace(".", "").replace(" ", "") for part in parts[:8])
+
+    spelled = names.spelled(attribute)
+
+    request = parse(f"x/{spelled}")
+    assert request is not None, spelled
+    assert ".".join(names.attribute_path(request.attributes[-1])) == attribute.lower()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "spelled"),
+    [
+        ("git", "git"),
+        ("python3Packages.numpy", "python3packages.numpy"),
+        ("_7zz", "7zz"),
+        ("gtk+", "gtk--2b"),
+        ("a___b", "a--5f--5f--5fb"),
+        ("a_b", "a_b"),
+        ("bash-completion", "bash-completion"),
+    ],
+)
+def test_an_attribute_is_spelled_as_a_person_would(attribute: str, spelled: str) -> None:
+    assert names.spelled(attribute) == spelled
 
 
 @pytest.mark.parametrize(
@@ -72,7 +201,7 @@ def test_a_path_names_its_packages_in_order(
     ],
 )
 def test_a_tag_is_kept_as_it_is(reference: str) -> None:
-    request = names.parse("git", reference)
+    request = parse("git", reference)
 
     assert request is not None
     assert request.tag == reference
@@ -106,13 +235,13 @@ def test_a_tag_is_kept_as_it_is(reference: str) -> None:
     ],
 )
 def test_what_can_never_be_ours_is_left_to_the_registry(repository: str, reference: str) -> None:
-    assert names.parse(repository, reference) is None
+    assert parse(repository, reference) is None
 
 
 def test_sixty_four_packages_are_allowed() -> None:
     repository = "/".join(f"p{number}" for number in range(64))
 
-    request = names.parse(repository, "latest")
+    request = parse(repository)
 
     assert request is not None
     assert len(request.attributes) == 64
@@ -122,16 +251,16 @@ def test_sixty_four_packages_are_allowed() -> None:
     ("repository", "count"),
     [
         pytest.param("/".join(f"p{number}" for number in range(65)), 65, id="packages"),
-        pytest.param("shell/" + "/".join(f"p{number}" for number in range(61)), 65, id="the shell counts"),
+        pytest.param("shell/" + "/".join(f"p{number}" for number in range(63)), 65, id="the shell counts"),
     ],
 )
 def test_one_package_too_many_is_refused_with_the_count(repository: str, count: int) -> None:
     with pytest.raises(NameInvalid, match=f"names {count} packages; one image may name at most 64"):
-        names.parse(repository, "latest")
+        parse(repository)
 
 
 def test_repeating_a_name_is_not_asking_for_more() -> None:
-    request = names.parse("/".join(["git"] * 100), "latest")
+    request = parse("/".join(["git"] * 100))
 
     assert request is not None
     assert request.attributes == ("git",)
@@ -139,7 +268,7 @@ def test_repeating_a_name_is_not_asking_for_more() -> None:
 
 @given(st.text(), st.text())
 def test_no_text_raises_anything_but_name_invalid(repository: str, reference: str) -> None:
-    request = names.parse(repository, reference)
+    request = parse(repository, reference)
 
     assert request is None or request.repository == repository
 
@@ -155,7 +284,7 @@ def test_no_path_raises(path: str) -> None:
 def test_every_well_formed_path_is_read(components: list[str]) -> None:
     components = ["x", *components]  # not the shell
 
-    request = names.parse("/".join(components), "latest")
+    request = parse("/".join(components))
 
     assert request is not None
     assert request.attributes == tuple(dict.fromkeys(components))
@@ -166,4 +295,4 @@ def test_every_well_formed_path_is_read(components: list[str]) -> None:
 def test_a_hostile_name_is_read_in_no_time(piece: str) -> None:
     repository = piece * 20_000 + "!"  # it never matches, so every way to match is tried
 
-    assert names.parse(repository, "latest") is None
+    assert parse(repository) is None

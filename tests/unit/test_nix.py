@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from proxy import nix
 from proxy.errors import BuildFailed, NixUnavailable
-from proxy.model import Package, PackageSet, PathInfo
+from proxy.model import Package, PackageSet, PathInfo, Policy
 
 ENTRY = Path("/expressions/default.nix")
 GIT = Package(
@@ -22,13 +22,29 @@ GIT = Package(
 JQ = Package("jq", "jq-1", "/nix/store/j.drv", (("bin", "/nix/store/j-bin"),), "jq")
 
 
-def test_names_are_resolved_by_one_evaluation() -> None:
-    assert nix.evaluate_argv(ENTRY, {"system": "x86_64-linux", "attributes": ["git", "jq"]}) == (
+def test_names_are_resolved_by_one_restricted_evaluation() -> None:
+    argv = nix.evaluate_argv(
+        ENTRY, {"system": "x86_64-linux", "attributes": ["git", "jq"]}, ["/set", "/lock"]
+    )
+
+    assert argv[argv.index("nix-instantiate") :] == (
         "nix-instantiate",
         "--eval",
         "--strict",
         "--json",
         "--read-write-mode",
+        "--option",
+        "restrict-eval",
+        "true",
+        "--option",
+        "allowed-uris",
+        "",
+        "-I",
+        "/expressions",
+        "-I",
+        "/set",
+        "-I",
+        "/lock",
         "/expressions/default.nix",
         "--argstr",
         "request",
@@ -36,12 +52,30 @@ def test_names_are_resolved_by_one_evaluation() -> None:
     )
 
 
+def test_an_evaluation_is_bounded_in_memory() -> None:
+    argv = nix.evaluate_argv(ENTRY, {}, [])
+
+    bound = argv[: argv.index("nix-instantiate")]
+    assert bound == () or (Path(bound[0]).name == "prlimit" and bound[1].startswith("--as="))
+
+
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
 def test_what_a_person_typed_is_one_argument_of_json(typed: list[str]) -> None:
-    argv = nix.evaluate_argv(ENTRY, {"attributes": typed})
+    argv = nix.evaluate_argv(ENTRY, {"attributes": typed}, [])
 
-    assert len(argv) == 9
+    assert len(argv) == len(nix.evaluate_argv(ENTRY, {}, []))
     assert json.loads(argv[-1]) == {"attributes": typed}
+
+
+def test_a_flake_is_fetched_as_it_is_locked() -> None:
+    assert nix.flake_argv("archive", "github:a/b?ref=main") == (
+        "nix",
+        "flake",
+        "archive",
+        "--json",
+        "--no-update-lock-file",
+        "github:a/b?ref=main",
+    )
 
 
 def test_a_source_is_fetched_by_one_evaluation() -> None:
@@ -192,6 +226,10 @@ def test_root_without_build_users_builds_as_root() -> None:
     assert ("build-users-group =" in lines) == (os.geteuid() == 0 and not has_group)
 
 
+async def nothing() -> list[str]:
+    return []
+
+
 async def test_a_host_without_nix_is_told_from_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,7 +238,7 @@ async def test_a_host_without_nix_is_told_from_a_failure(
     package_set = PackageSet("demo", "/x", "r", "s", "1980-01-01T00:00:00Z")
 
     with pytest.raises(NixUnavailable, match=r"nix-instantiate could not be started .* is Nix installed"):
-        await tool.evaluate(package_set, "x86_64-linux", ["git"], [])
+        await tool.evaluate(package_set, "x86_64-linux", Policy(), ["git"], [], nothing)
     with pytest.raises(NixUnavailable):
         await tool.fetch({"type": "path", "path": "/x"}, tmp_path / "root")
     with pytest.raises(NixUnavailable, match="nix-store"):

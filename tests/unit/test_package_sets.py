@@ -1,26 +1,35 @@
 """The facts of a package set that follow from a fetched source, and what is asked of Nix to fetch it."""
 
+import asyncio
 import io
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import aiohttp
 import pytest
 
 from proxy import package_sets
-from proxy.errors import PackageSetUnavailable
+from proxy.errors import PackageSetUnavailable, TagUnknown
 from proxy.model import PackageSet
 from proxy.nix import Nix, Source
 from proxy.package_sets import Choice, PackageSets
 
 TREE = "/nix/store/source"
 ARCHIVE = "/nix/store/archive"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HASH = "sha256-AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 
 def sets(choice: Choice, store: Path) -> PackageSets:
+    """Package sets of one choice; no test here comes as far as the network."""
     nix = Nix(store, store=str(store), evaluation_deadline=1, build_deadline=1)
-    return PackageSets(choice, nix, store, store, deadline=1)
+    nowhere = cast(aiohttp.ClientSession, None)
+    return PackageSets({"": choice}, nix, nowhere, store, store, time_to_live=60, deadline=1)
+
+
+def fetched(choice: Choice, store: Path, found: Source, commit: str = "") -> PackageSet:
+    return sets(choice, store)._record("", choice, found, commit)
 
 
 def source(**changes: Any) -> Source:
@@ -45,52 +54,111 @@ def write_archive(store: Path, *times: float, mode: str = "w:gz") -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "tree"),
+    ("choice", "reference", "tree", "commit"),
     [
         pytest.param(
             Choice("nixpkgs", url="https://x/{ref}/nixexprs.tar.xz", ref="nixos-24.05"),
+            "nixos-24.05",
             {"type": "tarball", "url": "https://x/nixos-24.05/nixexprs.tar.xz"},
-            id="nixpkgs",
+            "",
+            id="nixpkgs of a mirror",
         ),
         pytest.param(
-            Choice("nixpkgs", url="https://x/{revision}.tar.gz", ref="r", revision="0123"),
-            {"type": "tarball", "url": "https://x/0123.tar.gz"},
-            id="nixpkgs at a revision",
+            Choice("nixpkgs", url="https://x/{revision}.tar.gz", pointer="https://x/{ref}"),
+            COMMIT,
+            {"type": "tarball", "url": f"https://x/{COMMIT}.tar.gz"},
+            COMMIT,
+            id="nixpkgs at a commit",
         ),
         pytest.param(
-            Choice("tarball", url="file:///x.tar", ref="r"),
+            Choice("tarball", url="file:///x.tar"),
+            "latest",
             {"type": "tarball", "url": "file:///x.tar"},
+            "",
             id="tarball",
         ),
         pytest.param(
+            Choice("tarball", url="file:///{ref}.tar"),
+            "v1",
+            {"type": "tarball", "url": "file:///v1.tar"},
+            "",
+            id="tarball of a tag",
+        ),
+        pytest.param(
             Choice("git", url="https://x/r.git", ref="main"),
-            {"type": "git", "url": "https://x/r.git", "ref": "main"},
-            id="git",
+            COMMIT,
+            {"type": "git", "url": "https://x/r.git", "rev": COMMIT, "allRefs": True},
+            COMMIT,
+            id="git at a commit",
         ),
         pytest.param(
-            Choice("git", url="https://x/r.git", revision="0123"),
-            {"type": "git", "url": "https://x/r.git", "rev": "0123"},
-            id="git at a revision",
-        ),
-        pytest.param(
-            Choice("path", path="/srv/set", url="u"), {"type": "path", "path": "/srv/set"}, id="path"
+            Choice("path", path="/srv/set", url="u"),
+            "latest",
+            {"type": "path", "path": "/srv/set"},
+            "",
+            id="path",
         ),
     ],
 )
-def test_each_kind_is_fetched_in_its_way(tmp_path: Path, choice: Choice, tree: dict[str, str]) -> None:
-    assert sets(choice, tmp_path)._tree() == tree
+async def test_each_kind_is_fetched_in_its_way(
+    tmp_path: Path, choice: Choice, reference: str, tree: dict[str, object], commit: str
+) -> None:
+    assert await sets(choice, tmp_path)._tree("", choice, reference) == (tree, commit)
 
 
-def test_a_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        pytest.param(Choice("path", path="/srv/set"), "a path has no revisions", id="path"),
+        pytest.param(
+            Choice("tarball", url="file:///x.tar"), "its address has no place for one", id="tarball"
+        ),
+    ],
+)
+async def test_a_tag_that_a_kind_has_no_use_for_is_refused(
+    tmp_path: Path, choice: Choice, reason: str
+) -> None:
+    with pytest.raises(
+        TagUnknown, match=f"tag 'v1' names no revision of package set {choice.kind}: {reason}"
+    ):
+        await sets(choice, tmp_path).resolve("", "v1")
 
-    assert sets(Choice("path", path="set"), tmp_path)._tree()["path"] == str(tmp_path / "set")
+
+def test_what_was_seen_is_known_by_its_revision(tmp_path: Path) -> None:
+    choice = Choice("git", url="https://x/r.git", ref="main")
+    Path(f"{tmp_path}{TREE}").mkdir(parents=True)
+    made = fetched(choice, tmp_path, source(last_modified=5), COMMIT)
+
+    assert asyncio.run(sets(choice, tmp_path).resolve("", COMMIT)) == made
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(Choice("git", url="https://y/r.git", ref="main"), id="another address"),
+        pytest.param(Choice("git", url="https://x/r.git", date="2001-02-03T04:05:06Z"), id="another date"),
+    ],
+)
+def test_what_was_seen_of_another_choice_is_not_believed(tmp_path: Path, other: Choice) -> None:
+    choice = Choice("git", url="https://x/r.git", ref="main")
+    Path(f"{tmp_path}{TREE}").mkdir(parents=True)
+    made = fetched(choice, tmp_path, source(last_modified=5), COMMIT)
+
+    assert sets(choice, tmp_path)._recall("", COMMIT) == made
+    assert sets(other, tmp_path)._recall("", COMMIT) is None
+
+
+def test_what_the_store_has_lost_is_not_believed(tmp_path: Path) -> None:
+    choice = Choice("git", url="https://x/r.git", ref="main")
+    fetched(choice, tmp_path, source(last_modified=5), COMMIT)
+
+    assert sets(choice, tmp_path)._recall("", COMMIT) is None
 
 
 def test_a_git_source_says_its_commit_and_its_date(tmp_path: Path) -> None:
     choice = Choice("git", url="https://x/r.git", ref="main")
 
-    made = sets(choice, tmp_path)._fetched(source(revision="0123abcd", last_modified=1_700_000_000))
+    made = fetched(choice, tmp_path, source(last_modified=1_700_000_000), "0123abcd")
 
     assert made == PackageSet(
         name="git",
@@ -102,7 +170,7 @@ def test_a_git_source_says_its_commit_and_its_date(tmp_path: Path) -> None:
 
 
 def test_a_source_without_a_revision_is_named_by_its_hash_in_hexadecimal(tmp_path: Path) -> None:
-    made = sets(Choice("path", path="/srv/set"), tmp_path)._fetched(source())
+    made = fetched(Choice("path", path="/srv/set"), tmp_path, source())
 
     assert made.revision == bytes(range(32)).hex()
 
@@ -113,7 +181,7 @@ def test_a_channel_says_its_revision_in_a_file(tmp_path: Path) -> None:
     (tree / ".git-revision").write_text("4567\n")
     write_archive(tmp_path, 1_600_000_000)
 
-    made = sets(Choice("nixpkgs", url="https://x"), tmp_path)._fetched(source(archive=ARCHIVE))
+    made = fetched(Choice("nixpkgs", url="https://x"), tmp_path, source(archive=ARCHIVE))
 
     assert (made.revision, made.created) == ("4567", "2020-09-13T12:26:40Z")
 
@@ -122,15 +190,13 @@ def test_a_channel_says_its_revision_in_a_file(tmp_path: Path) -> None:
 def test_a_tarball_is_as_new_as_its_newest_file(tmp_path: Path, mode: str) -> None:
     write_archive(tmp_path, 1, 1_600_000_000.9, 5, mode=mode)
 
-    made = sets(Choice("tarball", url="https://x"), tmp_path)._fetched(
-        source(archive=ARCHIVE, last_modified=7)
-    )
+    made = fetched(Choice("tarball", url="https://x"), tmp_path, source(archive=ARCHIVE, last_modified=7))
 
     assert made.created == "2020-09-13T12:26:40Z"
 
 
 def test_a_folder_has_no_date(tmp_path: Path) -> None:
-    made = sets(Choice("path", path="/srv/set"), tmp_path)._fetched(source(last_modified=1_700_000_000))
+    made = fetched(Choice("path", path="/srv/set"), tmp_path, source(last_modified=1_700_000_000))
 
     assert (made.created, made.source) == ("1980-01-01T00:00:00Z", "/srv/set")
 
@@ -138,7 +204,7 @@ def test_a_folder_has_no_date(tmp_path: Path) -> None:
 def test_an_empty_tarball_has_no_date(tmp_path: Path) -> None:
     write_archive(tmp_path)
 
-    made = sets(Choice("tarball", url="https://x"), tmp_path)._fetched(source(archive=ARCHIVE))
+    made = fetched(Choice("tarball", url="https://x"), tmp_path, source(archive=ARCHIVE))
 
     assert made.created == "1980-01-01T00:00:00Z"
 
@@ -147,7 +213,7 @@ def test_an_empty_tarball_has_no_date(tmp_path: Path) -> None:
 def test_the_date_of_the_operator_goes_before_all(tmp_path: Path, kind: package_sets.Kind) -> None:
     choice = Choice(kind, url="https://x", path="/x", date="2001-02-03T04:05:06Z")
 
-    made = sets(choice, tmp_path)._fetched(source(last_modified=1_700_000_000))
+    made = fetched(choice, tmp_path, source(last_modified=1_700_000_000))
 
     assert made.created == "2001-02-03T04:05:06Z"
 
@@ -157,8 +223,18 @@ def test_what_is_no_tarball_is_no_package_set(tmp_path: Path) -> None:
     Path(f"{tmp_path}{ARCHIVE}").write_bytes(b"<html>not found</html>" * 50)
 
     with pytest.raises(PackageSetUnavailable, match="no tarball that can be read"):
-        sets(Choice("tarball", url="https://x"), tmp_path)._fetched(source(archive=ARCHIVE))
+        fetched(Choice("tarball", url="https://x"), tmp_path, source(archive=ARCHIVE))
 
 
 async def test_closing_what_was_never_used_is_nothing(tmp_path: Path) -> None:
     await sets(Choice("demo"), tmp_path).close()
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2"])
+def test_a_tarball_that_was_cut_is_said(tmp_path: Path, mode: str) -> None:
+    write_archive(tmp_path, *range(200), mode=mode)
+    archive = Path(f"{tmp_path}{ARCHIVE}")
+    archive.write_bytes(archive.read_bytes()[:-40])
+
+    with pytest.raises(PackageSetUnavailable, match="no tarball that can be read"):
+        fetched(Choice("tarball", url="https://x"), tmp_path, source(archive=ARCHIVE))

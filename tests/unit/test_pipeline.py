@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import pipeline
-from proxy.model import Package, PackageSet
+from proxy import names, pipeline
+from proxy.errors import ImageTooLarge
+from proxy.model import Closure, ImageRequest, Package, PackageSet, PathInfo, Policy, Preset
 from proxy.pipeline import Options, content_key
 
 SET = PackageSet(
@@ -20,9 +21,18 @@ SET = PackageSet(
     arguments={"lock": "/lock"},
 )
 OPTIONS = Options(
-    system="x86_64-linux", always=("cacert", "iana-etc"), most_layers=100, form="docker", compression="gzip"
+    system="x86_64-linux",
+    policy=Policy(),
+    always=("cacert", "iana-etc"),
+    most_layers=100,
+    form="docker",
+    compression="gzip",
 )
 NAMES = ("git", "htop")
+
+
+def asked(*attributes: str, system: str = "") -> ImageRequest:
+    return ImageRequest("any", "latest", attributes, preset=Preset(system=system))
 
 
 @pytest.mark.parametrize(
@@ -37,6 +47,7 @@ NAMES = ("git", "htop")
         pytest.param(NAMES, replace(SET, arguments={"lock": "/other"}), OPTIONS, id="other arguments"),
         pytest.param(NAMES, SET, replace(OPTIONS, system="aarch64-linux"), id="the system"),
         pytest.param(NAMES, SET, replace(OPTIONS, always=("cacert",)), id="what every image has"),
+        pytest.param(NAMES, SET, replace(OPTIONS, policy=Policy(("x",))), id="the policy"),
         pytest.param(NAMES, SET, replace(OPTIONS, most_layers=99), id="the number of layers"),
         pytest.param(NAMES, SET, replace(OPTIONS, form="oci"), id="the format"),
         pytest.param(NAMES, SET, replace(OPTIONS, compression="none"), id="the compression"),
@@ -45,7 +56,14 @@ NAMES = ("git", "htop")
 def test_whatever_a_content_depends_on_changes_its_key(
     names: tuple[str, ...], package_set: PackageSet, options: Options
 ) -> None:
-    assert content_key(names, package_set, options) != content_key(NAMES, SET, OPTIONS)
+    assert content_key(asked(*names), package_set, options) != content_key(asked(*NAMES), SET, OPTIONS)
+
+
+def test_the_system_of_a_meta_package_changes_the_key() -> None:
+    other = content_key(asked(*NAMES, system="aarch64-linux"), SET, OPTIONS)
+
+    assert other != content_key(asked(*NAMES), SET, OPTIONS)
+    assert other == content_key(asked(*NAMES), SET, replace(OPTIONS, system="aarch64-linux"))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +76,7 @@ def test_whatever_a_content_depends_on_changes_its_key(
     ],
 )
 def test_what_makes_no_other_layers_leaves_the_key(package_set: PackageSet) -> None:
-    assert content_key(NAMES, package_set, OPTIONS) == content_key(NAMES, SET, OPTIONS)
+    assert content_key(asked(*NAMES), package_set, OPTIONS) == content_key(asked(*NAMES), SET, OPTIONS)
 
 
 @given(st.lists(st.text("abc.-", min_size=1), unique=True, max_size=8), st.randoms(use_true_random=False))
@@ -66,11 +84,11 @@ def test_the_order_of_names_leaves_the_key(names: list[str], random: Random) -> 
     shuffled = list(names)
     random.shuffle(shuffled)
 
-    assert content_key(shuffled, SET, OPTIONS) == content_key(names, SET, OPTIONS)
+    assert content_key(asked(*shuffled), SET, OPTIONS) == content_key(asked(*names), SET, OPTIONS)
 
 
 def test_a_key_can_be_a_file_name() -> None:
-    assert len(content_key(NAMES, SET, OPTIONS)) == 64
+    assert len(content_key(asked(*NAMES), SET, OPTIONS)) == 64
 
 
 def package(attribute: str) -> Package:
@@ -89,3 +107,21 @@ def test_a_package_under_two_names_is_taken_once() -> None:
     git = package("git")
 
     assert pipeline._in_order(("git", "Git"), {"git": git, "Git": git}) == [git]
+
+
+@pytest.mark.parametrize(("most", "fine"), [(0, True), (30, True), (29, False)])
+def test_a_closure_is_within_its_limit(most: int, fine: bool) -> None:
+    closure = Closure((), (PathInfo("/a", 10, ()), PathInfo("/b", 20, ())))
+
+    if fine:
+        pipeline._within(most, closure, NAMES)
+    else:
+        with pytest.raises(ImageTooLarge, match=r"git htop .* in 2 store paths"):
+            pipeline._within(most, closure, NAMES)
+
+
+def test_the_tag_of_outputs_is_a_tag() -> None:
+    one, other = pipeline.output_tag(["/nix/store/a"]), pipeline.output_tag(["/nix/store/a", "/nix/store/b"])
+
+    assert one != other
+    assert names.parse("git", one, names.Vocabulary()) is not None

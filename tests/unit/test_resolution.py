@@ -3,11 +3,9 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from proxy import resolution
-from proxy.errors import PackageUnknown
+from proxy.errors import PackageRefused, PackageUnknown
 from proxy.model import Package
 
 
@@ -131,14 +129,58 @@ def test_every_failed_name_is_told_at_once() -> None:
     )
 
 
-@given(st.text(max_size=20), st.lists(st.text(max_size=20), max_size=30))
-def test_suggestions_are_few_and_of_the_set(part: str, names: list[str]) -> None:
-    close = resolution.suggestions(part, names)
-
-    assert len(close) <= 3
-    assert len(set(close)) == len(close)
-    assert set(close) <= set(names)
+REFUSED = {"kind": "refused", "typed": "x", "attribute": "x", "name": "x-1"}
 
 
-def test_the_closest_is_suggested_first() -> None:
-    assert resolution.suggestions("GIT", ["gist", "git", "gitui"])[0] == "git"
+@pytest.mark.parametrize(
+    ("reason", "what", "message"),
+    [
+        ("unfree", ["A", "B"], "x-1 has the unfree licence A, B; policy.allow_unfree would allow it"),
+        ("insecure", ["CVE-1"], "x-1 is insecure: CVE-1; policy.allow_insecure would allow it"),
+        ("broken", ["x-1"], "x-1 is marked as broken; policy.allow_broken would allow it"),
+        ("unsupported", ["riscv64-linux"], "x-1 is not made for this system, but for riscv64-linux"),
+        ("denied-license", ["GPL"], "x-1 has the licence GPL, which policy.deny_licenses of this host names"),
+        ("denied", ["x"], "x-1 is named by policy.deny_packages of this host"),
+    ],
+)
+def test_a_refusal_says_why_and_what_would_allow_it(reason: str, what: list[str], message: str) -> None:
+    with pytest.raises(PackageRefused) as caught:
+        resolution.read([{**REFUSED, "reason": reason, "what": what}], "demo")
+
+    assert str(caught.value) == f"{message} (package set demo)"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        pytest.param(
+            "Package ‘a-1’ in ‘/set/a.nix:2’ has an unfree license (‘x’), refusing to evaluate.\nmore",
+            "Package ‘a-1’ has an unfree license (‘x’), refusing to evaluate.; "
+            "policy.allow_unfree in the settings of this host would allow it",
+            id="unfree",
+        ),
+        pytest.param(
+            "Package 'a-1' in /set/a.nix:2 is marked as insecure, refusing to evaluate.",
+            "Package 'a-1' is marked as insecure, refusing to evaluate.; "
+            "policy.allow_insecure in the settings of this host would allow it",
+            id="insecure",
+        ),
+        pytest.param(
+            "Package a is not available on the requested hostPlatform",
+            "Package a is not available on the requested hostPlatform",
+            id="another system",
+        ),
+        pytest.param("attribute 'x' missing", None, id="something else"),
+    ],
+)
+def test_what_a_set_refuses_itself_is_told_in_our_words(error: str, message: str | None) -> None:
+    assert resolution.own_refusal(error) == message
+
+
+def test_a_name_that_is_elsewhere_in_the_set_is_suggested_first() -> None:
+    missing = {"kind": "missing", "typed": "numpy", "at": "", "part": "numpy", "names": ["numpyz"]}
+
+    with pytest.raises(PackageUnknown) as caught:
+        resolution.read([missing], "demo", ["git", "python3Packages.numpy", "x.numpyx"])
+
+    assert "did you mean python3Packages.numpy or numpyz?" in str(caught.value)

@@ -221,6 +221,38 @@ def test_two_single_programs_of_one_name_collide() -> None:
     assert lost(tree, "h1-run", "h2-run") == (Collision("bin/run", f"{STORE}/h1-run", f"{STORE}/h2-run"),)
 
 
+def test_a_single_program_wins_against_a_later_package() -> None:
+    tree = {"h1-hello": "executable", "h2-pkg/bin/hello": "executable"}
+
+    assert root(tree, "h1-hello", "h2-pkg")["bin/hello"].target == f"{STORE}/h1-hello"
+    assert lost(tree, "h1-hello", "h2-pkg") == (
+        Collision("bin/hello", f"{STORE}/h1-hello", f"{STORE}/h2-pkg/bin/hello"),
+    )
+
+
+def test_a_single_program_is_its_packages_command() -> None:
+    hello = package("hello", "h1-hello")
+
+    assert rootfs.main_program(hello, Tree({"h1-hello": "executable"})) == "/bin/hello"
+
+
+@pytest.mark.parametrize("outputs", [("a",), ("a", "b"), ("b", "a")])
+def test_a_file_where_the_image_has_a_directory_is_lost_and_told(outputs: tuple[str, ...]) -> None:
+    tree = {"a/var": "file", "b/var/lib": "file"}
+
+    assert root(tree, *outputs)["var"].kind == "directory"
+    assert [item.loser for item in lost(tree, *outputs)] == [f"{STORE}/a/var"]
+
+
+def test_a_user_has_a_name_and_a_home() -> None:
+    entries = {entry.path: entry for entry in rootfs.merge([], Tree({}), user="1000:100").entries}
+
+    assert entries["etc/passwd"].content.endswith(b"user:x:1000:100:user:/home/user:/bin/sh\n")
+    assert entries["etc/group"].content.endswith(b"user:x:100:\n")
+    assert entries["home/user"] == directory("home/user", owner=(1000, 100))
+    assert entries["home"].owner == (0, 0)
+
+
 def test_a_single_program_loses_against_an_earlier_package() -> None:
     tree = {"h1-a/bin/run": "executable", "h2-run": "executable"}
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from proxy import resources
 from proxy.errors import SettingsInvalid
-from proxy.settings import Settings, load
+from proxy.settings import PresetSection, Settings, load
 
 SAMPLE = resources.SAMPLES / "nixfront.yml"
 KEYS = tuple(
@@ -40,11 +40,12 @@ def test_the_sample_is_the_defaults() -> None:
 def test_the_sample_mentions_every_key() -> None:
     sample = yaml.safe_load(SAMPLE.read_text())
 
+    assert sample.pop("sets") == {}
     assert {(section, key) for section, values in sample.items() for key in values} == set(KEYS)
 
 
 def test_every_section_has_keys() -> None:
-    assert {section for section, _ in KEYS} == Settings.model_fields.keys()
+    assert {section for section, _ in KEYS} | {"sets"} == Settings.model_fields.keys()
 
 
 # --- the file ---------------------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ def test_what_the_file_says_is_taken_and_the_rest_stays(file: Path) -> None:
 
     assert settings.packages.kind == "demo"
     assert settings.packages.always == ("jq",)
-    assert settings.packages.ref == "nixpkgs-unstable"
+    assert settings.packages.time_to_live == 3600
     assert settings.layers.most == 50
     assert settings.nix.build_deadline == 7
     assert settings.http == Settings().http
@@ -102,7 +103,7 @@ def test_what_the_file_says_is_taken_and_the_rest_stays(file: Path) -> None:
         pytest.param(
             "packages: {always: [1]}", "packages.always.0: Input should be", id="a number in a list"
         ),
-        pytest.param("packages: {kind: flake}", "packages.kind: Input should be 'nixpkgs'", id="a kind"),
+        pytest.param("packages: {kind: channel}", "packages.kind: Input should be 'nixpkgs'", id="a kind"),
         pytest.param(
             "image: {format: OCI}", "image.format: Input should be 'docker' or 'oci'", id="a format"
         ),
@@ -122,7 +123,22 @@ def test_what_the_file_says_is_taken_and_the_rest_stays(file: Path) -> None:
         pytest.param(
             "packages: {kind: tarball}", "packages: Value error, kind tarball needs a", id="tarball"
         ),
-        pytest.param("packages: {kind: path}", "packages: Value error, kind path needs a path", id="path"),
+        pytest.param("packages: {kind: path}", "packages: Value error, kind path needs an abs", id="path"),
+        pytest.param(
+            "packages: {kind: path, path: set}",
+            "packages: Value error, kind path needs an abs",
+            id="relative",
+        ),
+        pytest.param("packages: {kind: flake}", "packages: Value error, kind flake needs a url", id="flake"),
+        pytest.param("sets: {mine: {kind: git}}", "sets.mine: Value error, kind git needs a url", id="a set"),
+        pytest.param("sets: {mine: {always: [x]}}", "sets.mine.always: Extra inputs", id="a key of no set"),
+        pytest.param("names: {presets: {x: {usr: a}}}", "names.presets.x.usr: Extra", id="a preset's key"),
+        pytest.param(
+            "names: {presets: {x: {user: me}}}",
+            "names.presets.x.user: Value error, a user",
+            id="a user's name",
+        ),
+        pytest.param("policy: {most_bytes: -1}", "policy.most_bytes: Input should be greater", id="a size"),
         pytest.param("packages: {date: yesterday}", "packages.date: Value error, time data", id="a date"),
         pytest.param(
             "packages: {date: '2026-01-31'}", "packages.date: Value error", id="a date without a time"
@@ -145,7 +161,8 @@ def test_what_is_wrong_in_the_file_is_refused_with_its_path(file: Path, text: st
 
 @pytest.mark.parametrize(("section", "key"), KEYS)
 def test_every_key_refuses_a_value_of_the_wrong_type(file: Path, section: str, key: str) -> None:
-    file.write_text(f"{section}: {{{key}: {{a: 1}}}}\n")
+    wrong = "1" if isinstance(default(section, key), dict) else "{a: 1}"
+    file.write_text(f"{section}: {{{key}: {wrong}}}\n")
 
     with pytest.raises(SettingsInvalid) as caught:
         load(file, {})
@@ -153,7 +170,7 @@ def test_every_key_refuses_a_value_of_the_wrong_type(file: Path, section: str, k
     assert str(caught.value).startswith(f"{section}.{key}: ")
 
 
-@pytest.mark.parametrize("section", Settings.model_fields)
+@pytest.mark.parametrize("section", [name for name in Settings.model_fields if name != "sets"])
 def test_every_section_refuses_an_unknown_key(file: Path, section: str) -> None:
     file.write_text(f"{section}: {{unknown: 1}}\n")
 
@@ -254,7 +271,18 @@ def test_a_registry_is_an_origin(value: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["registry.example:5000", "ftp://x", "http://", "http://x/v2", "http://[", "/"]
+    "value",
+    [
+        "registry.example:5000",
+        "ftp://x",
+        "http://",
+        "http://x/v2",
+        "http://[",
+        "/",
+        "http://x:99999",
+        "http://x?y=1",
+        "http://x#y",
+    ],
 )
 def test_what_is_no_origin_is_refused(value: str) -> None:
     with pytest.raises(SettingsInvalid, match=r"^registry\.url: "):
@@ -279,6 +307,17 @@ def test_what_is_no_origin_is_refused(value: str) -> None:
         ("NIXFRONT_PACKAGES_ARCHIVE", "http://x/debian", "http://x/debian"),
         ("NIXFRONT_PACKAGES_SYSTEM", "aarch64-linux", "aarch64-linux"),
         ("NIXFRONT_PACKAGES_ALWAYS", "[a, b]", ("a", "b")),
+        ("NIXFRONT_PACKAGES_POINTER", "http://x/{ref}", "http://x/{ref}"),
+        ("NIXFRONT_PACKAGES_ATTRIBUTE", "legacyPackages", "legacyPackages"),
+        ("NIXFRONT_PACKAGES_TIME_TO_LIVE", "60", 60),
+        ("NIXFRONT_NAMES_ALIASES", "{gtk-plus: gtk+}", {"gtk-plus": "gtk+"}),
+        ("NIXFRONT_NAMES_PRESETS", "{x: {packages: [a]}}", {"x": PresetSection(packages=("a",))}),
+        ("NIXFRONT_POLICY_ALLOW_UNFREE", "[x]", ("x",)),
+        ("NIXFRONT_POLICY_ALLOW_INSECURE", "[x-1]", ("x-1",)),
+        ("NIXFRONT_POLICY_ALLOW_BROKEN", "['*']", ("*",)),
+        ("NIXFRONT_POLICY_DENY_PACKAGES", "[x]", ("x",)),
+        ("NIXFRONT_POLICY_DENY_LICENSES", "[x]", ("x",)),
+        ("NIXFRONT_POLICY_MOST_BYTES", "1000", 1000),
         ("NIXFRONT_NIX_STORE", "/x", "/x"),
         ("NIXFRONT_NIX_EVALUATION_DEADLINE", "1.5", 1.5),
         ("NIXFRONT_NIX_BUILD_DEADLINE", "60", 60),
@@ -331,9 +370,9 @@ def test_an_unknown_variable_is_refused_with_its_name(variable: str, shown: str)
         ("NIXFRONT_LAYERS_MOST", "many", "layers.most: Input should be a valid integer"),
         ("NIXFRONT_LAYERS_MOST", "", "layers.most: Input should be a valid integer"),
         ("NIXFRONT_PACKAGES_ALWAYS", "git", "packages.always: Input should be a valid tuple"),
-        ("NIXFRONT_PACKAGES_KIND", "flake", "packages.kind: Input should be"),
+        ("NIXFRONT_PACKAGES_KIND", "channel", "packages.kind: Input should be"),
         ("NIXFRONT_NIX_BUILD_DEADLINE", "1h", "nix.build_deadline: Input should be a valid number"),
-        ("NIXFRONT_PACKAGES_KIND", "path", "packages: Value error, kind path needs a path"),
+        ("NIXFRONT_PACKAGES_KIND", "path", "packages: Value error, kind path needs an absolute path"),
     ],
 )
 def test_what_is_wrong_in_the_environment_is_refused_with_its_path(
@@ -361,6 +400,35 @@ def test_an_override_fills_an_empty_section(file: Path) -> None:
     file.write_text("packages:\n")
 
     assert load(file, {}, packages={"kind": "demo"}).packages.kind == "demo"
+
+
+@pytest.mark.parametrize("text", ["packages: demo\n", "packages: [a]\n", "packages: 5\n"])
+def test_what_is_no_section_is_refused_whatever_lies_over_it(file: Path, text: str) -> None:
+    file.write_text(text)
+
+    for environment, overrides in (
+        ({}, {"packages": {"kind": "demo"}}),
+        ({"NIXFRONT_PACKAGES_KIND": "demo"}, {}),
+    ):
+        with pytest.raises(SettingsInvalid, match=r"^packages: Input should be a valid dictionary"):
+            load(file, environment, **overrides)
+
+
+@pytest.mark.parametrize("value", ["[", "{", "2026-99-31", "&x *y"])
+def test_a_variable_that_cannot_be_read_is_named(value: str) -> None:
+    with pytest.raises(
+        SettingsInvalid, match=r"^layers\.most: cannot read the value of NIXFRONT_LAYERS_MOST"
+    ):
+        load(None, {"NIXFRONT_LAYERS_MOST": value})
+
+
+def test_a_date_needs_no_quotes_and_has_to_be_one(file: Path) -> None:
+    file.write_text("packages: {date: 2026-01-31T00:00:00Z}\n")
+    assert load(file, {}).packages.date == "2026-01-31T00:00:00Z"
+
+    file.write_text("packages: {date: 2026-99-31}\n")
+    with pytest.raises(SettingsInvalid, match=r"^cannot read"):
+        load(file, {})
 
 
 # --- what follows from them -------------------------------------------------------------------------------
@@ -399,19 +467,43 @@ def test_the_system_is_this_hosts_unless_said() -> None:
     assert load(None, {"NIXFRONT_PACKAGES_SYSTEM": "riscv64-linux"}).system == "riscv64-linux"
 
 
+def test_nixpkgs_is_its_channel_at_its_commit() -> None:
+    chosen = Settings().package_sources[""]
+
+    assert chosen.pointer.replace("{ref}", chosen.ref).endswith("/nixpkgs-unstable/git-revision")
+    assert chosen.url.endswith("/{revision}.tar.gz")
+
+
 @pytest.mark.parametrize(
-    ("kind", "url", "expected"),
+    ("text", "url", "pointer", "ref"),
     [
-        ("nixpkgs", "", "https://channels.nixos.org/{ref}/nixexprs.tar.xz"),
-        ("nixpkgs", "http://mirror/{ref}", "http://mirror/{ref}"),
-        ("tarball", "http://x/t.tar", "http://x/t.tar"),
-        ("demo", "", ""),
+        pytest.param(
+            "kind: nixpkgs, url: 'http://x/{ref}'", "http://x/{ref}", "", "nixpkgs-unstable", id="mirror"
+        ),
+        pytest.param("kind: tarball, url: 'http://x/t.tar'", "http://x/t.tar", "", "", id="tarball"),
+        pytest.param("kind: demo", "", "", "", id="demo"),
     ],
 )
-def test_only_nixpkgs_has_a_source_of_its_own(kind: str, url: str, expected: str) -> None:
-    environment = {"NIXFRONT_PACKAGES_KIND": kind, "NIXFRONT_PACKAGES_URL": url}
+def test_only_nixpkgs_has_addresses_of_its_own(
+    file: Path, text: str, url: str, pointer: str, ref: str
+) -> None:
+    file.write_text(f"sets: {{mine: {{{text}}}}}\n")
 
-    assert load(None, environment).source_url == expected
+    chosen = load(file, {}).package_sources["mine"]
+
+    assert (chosen.url, chosen.pointer, chosen.ref) == (url, pointer, ref)
+
+
+def test_presets_of_the_operator_are_laid_over_ours(file: Path) -> None:
+    file.write_text(
+        "names: {presets: {shell: {packages: [zsh], command: [/bin/zsh]}, mine: {user: '5:6'}}}\n"
+    )
+
+    presets = load(file, {}).presets
+
+    assert presets["shell"] == PresetSection(packages=("zsh",), command=("/bin/zsh",))
+    assert presets["mine"].user == "5:6"
+    assert presets.keys() - {"mine"} == Settings().presets.keys()
 
 
 def test_settings_cannot_be_changed() -> None:

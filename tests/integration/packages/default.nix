@@ -41,6 +41,36 @@ rec {
   samenamE = twice;
   notAPackage = { description = "only a set"; };
 
+  "gtk+" = program "gtk" [ ];
+  "libstdc++" = library "libstdc";
+  a___b = program "ab" [ ];
+  "lua5.4" = program "lua" [ ];
+  haskellPackages.ShellCheck = program "shellcheck" [ ];
+  python3Packages = { numpy = library "numpy"; Numeric_Py = library "numericpy"; recurseForDerivations = true; };
+  deep.er.and.Deeper = program "deeper" [ ];
+  circle = { inherit circle hello; };
+  aFunction = { lib }: hello;
+  aList = [ hello ];
+  aNumber = 1;
+  aNull = null;
+  someFile = ./default.nix;
+
+  # what a policy looks at
+  unfree = program "unfree" [ ] // { meta.license = { free = false; shortName = "unfreeRedistributable"; }; };
+  halfFree = program "half-free" [ ] // { meta.license = [ { spdxId = "MIT"; } { free = false; fullName = "Secret Licence"; } ]; };
+  copyleft = program "copyleft" [ ] // { meta.license = [ { spdxId = "GPL-3.0-or-later"; } { spdxId = "MIT"; } ]; };
+  insecure = program "insecure" [ ] // { meta.knownVulnerabilities = [ "CVE-2026-0001: opens the door" ]; };
+  markedBroken = program "marked-broken" [ ] // { meta.broken = true; };
+  otherSystem = program "other-system" [ ] // { meta.platforms = [ "riscv64-linux" "x86_64-darwin" ]; };
+  thrownUnfree = throw "Package ‘thrown-1.0’ in /some/where/default.nix:1 has an unfree license (‘unfree’), refusing to evaluate.";
+  asserting = assert 1 == 2; hello;
+  aborting = abort "this is how it aborts";
+  loop = let x = x; in x;
+  importing = import (make { name = "imported"; script = "echo '{ }' > $out"; });
+  reading = builtins.readFile /etc/hostname;
+  fetching = builtins.fetchurl "http://127.0.0.1:1/nothing";
+  noSystem = derivation { name = "nosystem"; builder = "/bin/sh"; };
+
   # what the meta-packages and every image ask for
   bashInteractive = make {
     name = "bash-interactive-5.0";
@@ -50,6 +80,12 @@ rec {
     name = "coreutils-9.0";
     script = "mkdir -p $out/bin; for n in env ls; do echo $n > $out/bin/$n; chmod +x $out/bin/$n; done";
   };
+  bash = bashInteractive;
+  gnugrep = program "grep" [ ];
+  findutils = program "find" [ ];
+  git = program "git" [ ];
+  tzdata = make { name = "tzdata-2026"; script = "mkdir -p $out/share/zoneinfo/Europe; echo x > $out/share/zoneinfo/Europe/Berlin"; };
+  glibcLocales = make { name = "locales-2"; script = "mkdir -p $out/lib/locale; echo x > $out/lib/locale/locale-archive"; };
   moreutils = program "sponge" [ ];
   nano = program "nano" [ ];
   cacert = make {

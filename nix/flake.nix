@@ -1,0 +1,8 @@
+# The packages of a flake as a package set: `flake` is the store path of its source (fetched and locked before, together
+# with its inputs), `attribute` the output that holds packages by system.
+{ flake, attribute, system }:
+let
+  outputs = builtins.getFlake "path:${flake}";
+  bySystem = outputs.${attribute} or (throw "the flake has no output ${attribute}");
+in
+bySystem.${system} or (throw "the flake has no ${attribute} for ${system}")

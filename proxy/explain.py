@@ -1,0 +1,93 @@
+"""What an image of ours is made of: its layers, and the store paths in each, read from the registry alone.
+
+The history of our images names the store paths of every layer, so no Nix and no record of ours is needed.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from proxy.errors import RegistryUnavailable, TagUnknown
+from proxy.registry import EVERY_MANIFEST_TYPE
+
+_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)  # the image may be built first
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedLayer:
+    """A layer: its blob, its DiffID, and the store paths in it (none in the root layer)."""
+
+    digest: str
+    size: int
+    diff_id: str
+    store_paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """An image: the digest of its manifest, its labels, its layers, lowest first."""
+
+    name: str
+    digest: str
+    media_type: str
+    created: str
+    labels: dict[str, str]
+    layers: tuple[ExplainedLayer, ...]
+
+
+async def explain(url: str, repository: str, reference: str) -> Explanation:
+    """The image at this reference of the registry, or nixfront, at `url`. Asking nixfront builds what is not there.
+
+    Raises `TagUnknown` with the reason, `RegistryUnavailable`.
+    """
+    name = f"{repository}:{reference}"
+    path = f"{url}/v2/{repository}"
+    try:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            headers = {"Accept": EVERY_MANIFEST_TYPE}
+            async with session.get(f"{path}/manifests/{reference}", headers=headers) as answer:
+                if answer.status == 404:
+                    raise TagUnknown(_reason(await answer.text()))
+                answer.raise_for_status()
+                digest = answer.headers.get("Docker-Content-Digest", "")
+                manifest = json.loads(await answer.read())
+            if "layers" not in manifest:
+                raise TagUnknown(
+                    f"{name} is no single image, but {manifest.get('mediaType', 'something else')}"
+                )
+            async with session.get(f"{path}/blobs/{manifest['config']['digest']}") as answer:
+                answer.raise_for_status()
+                config = json.loads(await answer.read())
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise RegistryUnavailable(f"cannot read {name} from {url}: {error}") from error
+    return _explanation(name, digest, manifest, config)
+
+
+def _explanation(name: str, digest: str, manifest: dict[str, Any], config: dict[str, Any]) -> Explanation:
+    comments = [
+        entry.get("comment", "") for entry in config.get("history", []) if not entry.get("empty_layer")
+    ]
+    comments += [""] * (len(manifest["layers"]) - len(comments))
+    layers = tuple(
+        ExplainedLayer(
+            digest=layer["digest"],
+            size=layer["size"],
+            diff_id=diff_id,
+            store_paths=tuple(word for word in comment.split() if word.startswith("/nix/store/")),
+        )
+        for layer, diff_id, comment in zip(
+            manifest["layers"], config["rootfs"]["diff_ids"], comments, strict=False
+        )
+    )
+    labels = (config.get("config") or {}).get("Labels") or {}
+    return Explanation(name, digest, manifest.get("mediaType", ""), config.get("created", ""), labels, layers)
+
+
+def _reason(body: str) -> str:
+    """The message in a registry's answer, or the answer itself."""
+    try:
+        return str(json.loads(body)["errors"][0]["message"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        return body[:500]
