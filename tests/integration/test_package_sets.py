@@ -14,7 +14,8 @@ import pytest
 from aiohttp import web
 
 from tests.support.front import PACKAGES, Front
-from tests.support.servers import Server
+from tests.support.front import front as running
+from tests.support.servers import Server, stock_registry
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
@@ -322,3 +323,21 @@ async def test_a_flake_that_is_not_locked_is_refused(
 
     assert status == 503
     assert b"lock file" in body
+
+
+async def test_a_pinned_image_is_the_same_on_two_empty_stores(
+    tmp_path: Path, nix_count: Path, repository: tuple[Path, str]
+) -> None:
+    folder, first = repository
+    commit(folder, "the branch has moved")
+    source = {"kind": "git", "url": f"file://{folder}", "ref": "main", "path": ""}
+    digests = []
+    for name in ("one", "other"):
+        (tmp_path / name / "registry").mkdir(parents=True)
+        async with (
+            stock_registry(tmp_path / name / "registry") as registry,
+            running(tmp_path / name, nix_count, registry.url, packages=source) as front,
+        ):
+            digests.append((await front.pull("shell/user/beta", first)).digest)
+
+    assert digests[0] == digests[1]
