@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from proxy.errors import PackageSetUnavailable, ProcessFailed
+from proxy.model import without_credentials
 from proxy.process import run
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -61,5 +62,5 @@ async def _git(*words: str, deadline: float) -> str:
         output = await run(("git", *words), env=environment, deadline=deadline)
     except ProcessFailed as error:
         reason = "; ".join(error.tail[-3:]) or str(error)
-        raise PackageSetUnavailable(f"git {words[0]} failed: {reason}") from error
+        raise PackageSetUnavailable(without_credentials(f"git {words[0]} failed: {reason}")) from error
     return output.decode().strip()

@@ -5,6 +5,7 @@ Quotes are from the OCI distribution and image specifications; remarks of ours s
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -33,6 +34,14 @@ def sha256_hex(data: bytes) -> str:
 def digest_of(data: bytes) -> str:
     """The digest of some bytes, as the registry writes it: `sha256:` and 64 hexadecimal digits."""
     return "sha256:" + sha256_hex(data)
+
+
+def without_credentials(text: str) -> str:
+    """The text with user names and passwords taken out of its URLs: what may be logged, labelled and answered."""
+    return _USERINFO.sub("", text)
+
+
+_USERINFO = re.compile(r"(?<=://)[^/@\s'\"]+@")
 
 
 @dataclass(frozen=True, slots=True)

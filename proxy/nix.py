@@ -27,7 +27,7 @@ from proxy.errors import (
     ProcessFailed,
     SourceMissing,
 )
-from proxy.model import Closure, Package, PackageSet, PathInfo, Policy, canonical_json
+from proxy.model import Closure, Package, PackageSet, PathInfo, Policy, canonical_json, without_credentials
 
 # util-linux's, on every Linux that is not cut down: an evaluation that eats memory dies, not the host.
 _PRLIMIT = shutil.which("prlimit")
@@ -338,7 +338,7 @@ def _last_lines(tail: Sequence[str]) -> str:
 def _not_fetched(address: str, error: ProcessFailed) -> PackageSetUnavailable:
     reason = _last_lines(error.tail)
     kind = SourceMissing if _NOTHING_THERE.search(reason) else PackageSetUnavailable
-    return kind(f"cannot fetch {address}: {reason}")
+    return kind(without_credentials(f"cannot fetch {address}: {reason}"))
 
 
 def _flake_paths(archive: Mapping[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ from cachetools import TTLCache
 from proxy import debian, git
 from proxy.errors import PackageSetUnavailable, SourceMissing, TagUnknown
 from proxy.flight import SingleFlight
-from proxy.model import PackageSet, canonical_json, sha256_hex
+from proxy.model import PackageSet, canonical_json, sha256_hex, without_credentials
 from proxy.nix import Nix, Source
 
 _log = logging.getLogger(__name__)
@@ -160,13 +160,16 @@ class PackageSets:
                 url, headers={"Accept-Encoding": "identity"}, timeout=aiohttp.ClientTimeout(total=60)
             ) as answer:
                 if answer.status in (403, 404):
-                    raise _unknown(name, choice, reference, f"there is no such channel at {url}")
+                    raise _unknown(
+                        name, choice, reference, f"there is no such channel at {without_credentials(url)}"
+                    )
                 answer.raise_for_status()
                 text = (await answer.content.read(200)).decode("ascii", "replace").strip()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise PackageSetUnavailable(f"cannot ask {url} for the channel's commit: {error}") from error
+            told = without_credentials(f"cannot ask {url} for the channel's commit: {error}")
+            raise PackageSetUnavailable(told) from error
         if not git.is_commit(text):
-            raise PackageSetUnavailable(f"{url} holds no commit but {text[:60]!r}")
+            raise PackageSetUnavailable(without_credentials(f"{url} holds no commit but {text[:60]!r}"))
         return text
 
     async def _demo(self, choice: Choice, reference: str) -> PackageSet:
@@ -265,7 +268,7 @@ def _unknown(name: str, choice: Choice, reference: str, reason: str) -> TagUnkno
 
 
 def _address(choice: Choice) -> str:
-    return choice.path if choice.kind == "path" else choice.url
+    return choice.path if choice.kind == "path" else without_credentials(choice.url)
 
 
 def _newest(archive: str) -> int:

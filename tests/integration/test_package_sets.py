@@ -341,3 +341,21 @@ async def test_a_pinned_image_is_the_same_on_two_empty_stores(
             digests.append((await front.pull("shell/user/beta", first)).digest)
 
     assert digests[0] == digests[1]
+
+
+async def test_a_password_in_an_address_is_told_to_nobody(
+    start: Start, registry: Server, repository: tuple[Path, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    for source in (
+        {"kind": "git", "url": "http://me:geheim@127.0.0.1:1/x.git", "ref": "main", "path": ""},
+        {"kind": "tarball", "url": "http://me:geheim@127.0.0.1:1/x.tar", "path": ""},
+        {"kind": "nixpkgs", "url": "http://x", "pointer": "http://me:geheim@127.0.0.1:1/{ref}", "path": ""},
+    ):
+        async with start(registry.url, packages=source) as front:
+            status, headers, body = await front.get("/v2/hello/manifests/latest")
+            told = str(front.events)
+
+        assert status == 503
+        for text in (str(headers), body.decode(), told, caplog.text):
+            assert "geheim" not in text

@@ -80,3 +80,17 @@ def test_values_are_compared_by_content_and_cannot_be_changed(value: object) -> 
     assert dataclasses.replace(value) == value
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, first, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("https://me:secret@host/x.git", "https://host/x.git"),
+        ("cannot fetch 'https://token@host/x': no", "cannot fetch 'https://host/x': no"),
+        ("ssh://git@host/x and https://a:b@c/d", "ssh://host/x and https://c/d"),
+        ("http://host/a@b", "http://host/a@b"),
+        ("git@host:x", "git@host:x"),
+    ],
+)
+def test_credentials_are_taken_out_of_addresses(text: str, told: str) -> None:
+    assert model.without_credentials(text) == told
