@@ -123,14 +123,20 @@ def _search(settings: Settings, arguments: argparse.Namespace) -> int:
         raise SettingsInvalid(f"sets has no {arguments.set!r}, but {', '.join(settings.sets) or 'nothing'}")
     known = asyncio.run(app.attribute_names(settings, arguments.set, arguments.tag))
     prefix = f"{arguments.set}/" if arguments.set else ""
-    found = [(name, prefix + names.spelled(name)) for name in suggest.search(arguments.text, known)]
+    found = [(name, _pull_name(prefix, name)) for name in suggest.search(arguments.text, known)]
     if arguments.json:
         _say(json.dumps([{"attribute": name, "pull": pull} for name, pull in found], indent=2))
     else:
         width = max((len(name) for name, _ in found), default=0)
         for name, pull in found:
-            _say(f"{name:<{width}}  {pull}")
+            _say(f"{name:<{width}}  {pull or '(has no spelling: give it one with names.aliases)'}")
     return 0 if found else 1
+
+
+def _pull_name(prefix: str, attribute: str) -> str | None:
+    """What to pull for this attribute, None where a repository path cannot spell it."""
+    spelled = names.spelled(attribute)
+    return None if spelled is None else prefix + spelled
 
 
 def _explain(settings: Settings, arguments: argparse.Namespace) -> None:

@@ -77,6 +77,18 @@ class BuildTimedOut(BuildFailed):
     """The build did not end within its deadline."""
 
 
+class DerivationLost(NixfrontError):
+    """What was evaluated a moment ago has been collected as garbage: to be evaluated once more."""
+
+
+class StoreUnreadable(NixfrontError):
+    """A store path could not be read while it was packed."""
+
+
+class Unforeseen(NixfrontError):
+    """An error of ours that nobody thought of; the log has it."""
+
+
 class PackageUnusable(NixfrontError):
     """A package exists but cannot be put into an image (for example one that is a plain data file)."""
 

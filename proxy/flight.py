@@ -7,7 +7,8 @@ its end, and its result or its error reaches all who still wait.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, MutableMapping
+import copy
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, MutableMapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -35,9 +36,15 @@ class SingleFlight(Generic[K, V]):
         Raises what `work` raised, or what it raised a short while ago where that is remembered.
         """
         if self._failures is not None and (error := self._failures.get(key)) is not None:
-            raise error.with_traceback(None)
+            raise copy.copy(error)
         task = self._tasks.get(key) or self._start(key, work)
         return await asyncio.shield(task)
+
+    async def settle(self, keys: Iterable[K]) -> None:
+        """Wait until nothing is under way for these keys, whatever becomes of it."""
+        await asyncio.gather(
+            *(self._tasks[key] for key in keys if key in self._tasks), return_exceptions=True
+        )
 
     @property
     def keys(self) -> tuple[K, ...]:
@@ -66,7 +73,8 @@ class SingleFlight(Generic[K, V]):
             return
         error = task.exception()  # read, so that nobody is told that it never was
         if isinstance(error, Exception) and self._failures is not None and self._remember(error):
-            self._failures[key] = error
+            # A copy has no traceback and no cause: those would keep alive whatever the frames held.
+            self._failures[key] = copy.copy(error)
 
 
 @dataclass(slots=True)

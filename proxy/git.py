@@ -7,6 +7,7 @@ tag of the distribution specification, so it has neither a leading dash nor a sp
 import asyncio
 import os
 import re
+from datetime import date
 from pathlib import Path
 
 from proxy.errors import PackageSetUnavailable, ProcessFailed
@@ -14,7 +15,9 @@ from proxy.model import without_credentials
 from proxy.process import run
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_DAY = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_VERBS = ("ls-remote", "init", "fetch", "rev-list")
+HEAD = "HEAD"  # what the repository itself takes for its main branch
 
 
 def is_commit(reference: str) -> bool:
@@ -24,14 +27,19 @@ def is_commit(reference: str) -> bool:
 
 def is_day(reference: str) -> bool:
     """Whether this is a day, as in `2026-01-31`."""
-    return _DAY.fullmatch(reference) is not None
+    try:
+        return _DAY.fullmatch(reference) is not None and bool(date.fromisoformat(reference))
+    except ValueError:  # the 31st of February
+        return False
 
 
 async def commit_of(url: str, name: str, deadline: float) -> str | None:
-    """The commit that a branch or, where there is none, a tag of this name is; None if there is neither.
+    """The commit that a branch or, where there is none, a tag of this name is, or `HEAD`; None if there is none.
 
     Raises `PackageSetUnavailable` when the repository does not answer.
     """
+    if name == HEAD:
+        return (await _git("ls-remote", "--", url, HEAD, deadline=deadline)).partition("\t")[0] or None
     wanted = [
         f"refs/heads/{name}",
         f"refs/tags/{name}^{{}}",
@@ -50,7 +58,7 @@ async def commit_on(url: str, branch: str, day: str, mirror: Path, deadline: flo
     if not await asyncio.to_thread(mirror.exists):
         await _git("init", "--quiet", "--bare", str(mirror), deadline=deadline)
     at = ("--git-dir", str(mirror))
-    refspec = f"+refs/heads/{branch}:refs/heads/{branch}"
+    refspec = f"+{branch if branch == HEAD else 'refs/heads/' + branch}:refs/heads/{branch}"
     await _git(*at, "fetch", "--quiet", "--no-tags", "--filter=tree:0", "--", url, refspec, deadline=deadline)
     until = f"--before={day}T23:59:59Z"
     return (await _git(*at, "rev-list", "-1", until, f"refs/heads/{branch}", deadline=deadline)) or None
@@ -61,6 +69,8 @@ async def _git(*words: str, deadline: float) -> str:
     try:
         output = await run(("git", *words), env=environment, deadline=deadline)
     except ProcessFailed as error:
-        reason = "; ".join(error.tail[-3:]) or str(error)
-        raise PackageSetUnavailable(without_credentials(f"git {words[0]} failed: {reason}")) from error
+        fatal = [line for line in error.tail if line.startswith("fatal:")]
+        reason = "; ".join(fatal or error.tail[-3:]) or str(error)
+        verb = next(word for word in words if word in _VERBS)
+        raise PackageSetUnavailable(without_credentials(f"git {verb} failed: {reason}")) from error
     return output.decode().strip()

@@ -1,7 +1,7 @@
 """Which headers of a message go on to the other side. Pure: pairs in, pairs out, order and case kept."""
 
 from collections.abc import Iterable
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -33,20 +33,24 @@ def backward(pairs: Pairs) -> list[tuple[str, str]]:
     return _without(pairs, _HOP_BY_HOP)
 
 
-def local_location(location: str, registry: str, here: str) -> str:
+def local_location(location: str, registry: str) -> str:
     """A `Location` of the registry as the client must see it, so that an upload comes back through us.
 
-    `registry` and `here` are origins (`http://host:port`). Relative ones, and those of other hosts, stay as they are.
+    One on the registry (an origin, `http://host:port`) becomes relative, which is right whatever name and scheme
+    the client has for us. Relative ones, and those of other hosts, stay as they are.
     """
-    base = urlsplit(registry)
     try:
         parts = urlsplit(location)
+        if not parts.netloc or _authority(parts) != _authority(urlsplit(registry)):
+            return location
     except ValueError:  # no URL: what the registry said is what the client gets
         return location
-    if not parts.netloc or parts.netloc.lower() != base.netloc.lower():
-        return location
-    mine = urlsplit(here)
-    return urlunsplit((mine.scheme, mine.netloc, parts.path, parts.query, parts.fragment))
+    return urlunsplit(("", "", parts.path or "/", parts.query, parts.fragment))
+
+
+def _authority(parts: SplitResult) -> tuple[str | None, int | None]:
+    """Host and port, the scheme's own where none is given. Raises `ValueError`."""
+    return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _without(pairs: Pairs, dropped: frozenset[str]) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ import aiohttp
 import yaml
 
 from proxy.errors import RegistryUnavailable
+from proxy.process import read_lines
 
 _log = logging.getLogger(__name__)
 _log_child = logging.getLogger("nixfront.registry")
@@ -31,6 +33,7 @@ _STOP_SECONDS = 10.0
 _FIRST_PAUSE = 0.2  # seconds before it is started again; doubled each time it dies young
 _LONGEST_PAUSE = 10.0
 _YOUNG = 30.0  # seconds
+_TAIL = 5  # lines of its log that a message holds
 
 
 def find_program() -> str:
@@ -53,9 +56,10 @@ async def run(folder: Path) -> AsyncIterator[str]:
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     argv = await asyncio.to_thread(_prepare, folder, port)
-    supervisor = asyncio.create_task(_supervise(argv))
+    tail: deque[str] = deque(maxlen=_TAIL)
+    supervisor = asyncio.create_task(_supervise(argv, tail))
     try:
-        await _wait_until_ready(url, supervisor)
+        await _wait_until_ready(url, tail)
         yield url
     finally:
         supervisor.cancel()
@@ -96,19 +100,24 @@ def _prepare(folder: Path, port: int) -> tuple[str, ...]:
     return (*ends_with_us, program, "serve", str(configuration))
 
 
-async def _supervise(argv: Sequence[str]) -> None:
+async def _supervise(argv: Sequence[str], tail: deque[str]) -> None:
     loop = asyncio.get_running_loop()
     pause = _FIRST_PAUSE
     while True:
         started = loop.time()
-        returncode = await _run_once(argv)
+        returncode = await _run_once(argv, tail)
         pause = _FIRST_PAUSE if loop.time() - started > _YOUNG else min(pause * 2, _LONGEST_PAUSE)
         _log.warning("the registry ended with %s, starting it again in %.1f s", returncode, pause)
         await asyncio.sleep(pause)
 
 
-async def _run_once(argv: Sequence[str]) -> int:
-    """Run the registry to its end; when cancelled, end it first."""
+async def _run_once(argv: Sequence[str], tail: deque[str]) -> int:
+    """Run the registry to its end, its last lines in `tail`; when cancelled, end it first."""
+
+    def keep(line: str) -> None:
+        tail.append(line)
+        _log_child.debug("%s", line)
+
     child = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.DEVNULL,
@@ -120,8 +129,7 @@ async def _run_once(argv: Sequence[str]) -> int:
     )
     assert child.stderr is not None  # noqa: S101 - asked for above
     try:
-        async for line in child.stderr:
-            _log_child.debug("%s", line.decode(errors="replace").rstrip())
+        await read_lines(child.stderr, keep)  # whatever their length: a client can make them long
         return await child.wait()
     finally:
         if child.returncode is None:
@@ -133,13 +141,16 @@ async def _run_once(argv: Sequence[str]) -> int:
                 await child.wait()
 
 
-async def _wait_until_ready(url: str, supervisor: asyncio.Task[None]) -> None:
-    async with aiohttp.ClientSession() as session, asyncio.timeout(_START_SECONDS) as limit:
-        while not supervisor.done():
-            with contextlib.suppress(aiohttp.ClientError):
+async def _wait_until_ready(url: str, tail: deque[str]) -> None:
+    deadline = asyncio.get_running_loop().time() + _START_SECONDS
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+        while asyncio.get_running_loop().time() < deadline:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with session.get(f"{url}/v2/") as response:
                     if response.status == 200:
                         return
             await asyncio.sleep(0.05)
-    if limit.expired() or supervisor.done():
-        raise RegistryUnavailable("the registry program does not start; its log says why")
+    said = "; ".join(tail) or "nothing"
+    raise RegistryUnavailable(
+        f"the registry program did not start in {_START_SECONDS:.0f} s; it said: {said}"
+    )

@@ -89,13 +89,14 @@ def attribute_path(typed: str) -> tuple[str, ...]:
     return parts
 
 
-def spelled(attribute: str) -> str:
+def spelled(attribute: str) -> str | None:
     """How an attribute path of the set is written in a repository path: `gtk+` is `gtk--2b`.
 
-    Lowercase, where the grammar wants it; a leading underscore before a digit may be left out.
+    Lowercase, where the grammar wants it; a leading underscore before a digit may be left out. None for one that
+    cannot be written, as a component cannot begin with a sign: it needs an alias.
     """
-    parts = attribute.lower().split(".")
-    return ".".join(_spelled_part(part) for part in parts)
+    written = ".".join(_spelled_part(part) for part in attribute.lower().split("."))
+    return written if re.fullmatch(_COMPONENT, written) else None
 
 
 def _spelled_part(part: str) -> str:
@@ -103,7 +104,7 @@ def _spelled_part(part: str) -> str:
         part = part[1:]
     if re.fullmatch(_COMPONENT, part) and not _ESCAPE.search(part):
         return part
-    return "".join(char if char.isalnum() else f"--{ord(char):02x}" for char in part)
+    return "".join(char if char.isascii() and char.isalnum() else f"--{ord(char):02x}" for char in part)
 
 
 def _together(presets: Sequence[Preset]) -> Preset:

@@ -6,6 +6,7 @@ output, `drv!out` the named ones; `path-info` needs the feature `nix-command` an
 `valid: false` and success; its JSON is a list there and an object by path in newer releases.
 """
 
+import asyncio
 import grp
 import json
 import os
@@ -20,6 +21,7 @@ from proxy import names, process, resolution
 from proxy.errors import (
     BuildFailed,
     BuildTimedOut,
+    DerivationLost,
     EvaluationFailed,
     NixUnavailable,
     PackageRefused,
@@ -39,6 +41,7 @@ _ERROR_LINES = 20  # of the log, in a message
 # Lines of Nix's own that say nothing about a failure: warnings, and the plan of what will be built or fetched.
 _NO_NEWS = re.compile(r"warning:|th(is|ese).* will be (built|fetched)|  /nix/store/\S+$")
 _LISTING_DEADLINE = 120.0  # seconds, for questions to the store
+_LOST = re.compile(r"missing derivation|\.drv' is not valid|opening file '/nix/store/\S+\.drv': No such file")
 _NOTHING_THERE = re.compile(
     r"HTTP error 40[34]|does not exist|[Nn]o such file|not our ref|bad object|Cannot find Git revision|couldn't find remote ref"
 )
@@ -128,6 +131,7 @@ class Nix:
         self._store = store
         self._evaluation_deadline = evaluation_deadline
         self._build_deadline = build_deadline
+        self._evaluating = asyncio.Semaphore(os.cpu_count() or 1)
 
     @property
     def prefix(self) -> str:
@@ -198,9 +202,10 @@ class Nix:
             if "allow-import-from-derivation" in reason:
                 reason = "it would have to build something first (import from derivation), which is not allowed here"
             raise EvaluationFailed(f"Nix cannot evaluate {told}: {reason}") from error
-        results = json.loads(output)
+        results = await asyncio.to_thread(json.loads, output)
         missing = any(result["kind"] == "missing" for result in results)
-        return resolution.read(results, package_set.name, await known() if missing else ())
+        names = await known() if missing else ()
+        return await asyncio.to_thread(resolution.read, results, package_set.name, names)
 
     async def names(self, package_set: PackageSet, system: str, policy: Policy) -> list[str]:
         """The names of the set's attributes (shape: `nix/names.nix`). Raises `EvaluationFailed`."""
@@ -245,6 +250,10 @@ class Nix:
                 raise BuildTimedOut(
                     f"building {names} took longer than {limit}; its log ends:\n{log}"
                 ) from error
+            if any(_LOST.search(line) for line in told):
+                raise DerivationLost(
+                    f"a garbage collection took {names} away while it was being built"
+                ) from error
             cause = next((line for line in reversed(told) if "error:" in line), "no error was told")
             raise BuildFailed(
                 f"building {names} failed: {cause.strip().removeprefix('error: ')}; its log ends:\n{log}"
@@ -254,7 +263,8 @@ class Nix:
     async def _evaluate(self, entry: Path, package_set: PackageSet, request: Mapping[str, Any]) -> bytes:
         paths = (package_set.expression, *package_set.arguments.values())
         argv = evaluate_argv(entry, request, [path for path in paths if path.startswith("/")])
-        return await self._run(argv, self._evaluation_deadline, substitutes=package_set.substitutes)
+        async with self._evaluating:
+            return await self._run(argv, self._evaluation_deadline, substitutes=package_set.substitutes)
 
     async def _run(
         self,
@@ -283,6 +293,7 @@ def child_environment(base: Mapping[str, str], *, store: str, substitutes: bool)
     the host. A daemon ignores it.
     """
     lines = [
+        "" if substitutes else "sandbox = true",  # what is only built here must not depend on here
         base.get("NIX_CONFIG", ""),
         "extra-experimental-features = nix-command flakes",
         "allow-import-from-derivation = false",

@@ -15,6 +15,7 @@ import logging
 import lzma
 import re
 import tarfile
+import threading
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -34,7 +35,8 @@ from proxy.nix import Nix, Source
 _log = logging.getLogger(__name__)
 _NO_DATE = "1980-01-01T00:00:00Z"
 _MOVING = 1024  # moving references that are remembered
-_REVISION = re.compile(r"[0-9a-f]{40,64}")
+_REVISION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_PART_OF_COMMIT = re.compile(r"[0-9a-f]{6,39}")
 
 LATEST = "latest"
 Kind = Literal["nixpkgs", "tarball", "git", "path", "flake", "demo"]
@@ -81,6 +83,7 @@ class PackageSets:
         self._expressions = expressions
         self._folder = folder
         self._deadline = deadline
+        self._mirrors = asyncio.Lock()  # git locks a repository while it fetches, and does not wait
         self._moving: TTLCache[tuple[str, str], PackageSet] = TTLCache(_MOVING, time_to_live)
         self._loading: SingleFlight[tuple[str, str], PackageSet] = SingleFlight()
 
@@ -143,13 +146,16 @@ class PackageSets:
     async def _git_commit(self, name: str, choice: Choice, reference: str) -> str:
         if git.is_commit(reference):
             return reference
-        branch = "HEAD" if reference == LATEST else reference
+        branch = git.HEAD if reference == LATEST else reference
         commit = await git.commit_of(choice.url, branch, self._deadline)
         if commit is None and git.is_day(reference):
             mirror = self._folder / f"{name or 'default'}.git"
-            commit = await git.commit_on(choice.url, choice.ref, reference, mirror, self._deadline)
+            async with self._mirrors:
+                branch = choice.ref or git.HEAD
+                commit = await git.commit_on(choice.url, branch, reference, mirror, self._deadline)
         if commit is None:
-            raise _unknown(name, choice, reference, "the repository has no such branch or tag")
+            whole = "; a commit has to be written in full" if _PART_OF_COMMIT.fullmatch(reference) else ""
+            raise _unknown(name, choice, reference, f"the repository has no such branch or tag{whole}")
         return commit
 
     async def _pointed(self, name: str, choice: Choice, reference: str) -> str:
@@ -174,6 +180,8 @@ class PackageSets:
 
     async def _demo(self, choice: Choice, reference: str) -> PackageSet:
         """The set that is shipped in the tree, made of Debian packages; no binary cache knows it."""
+        if reference != LATEST and not _REVISION.fullmatch(reference):
+            raise _unknown("demo", choice, reference, "it has no revisions but its own")
         shipped = self._expressions / "debian"
         resolved = await debian.resolve(
             self._folder / "demo",
@@ -241,8 +249,9 @@ class PackageSets:
             created=choice.date or (_rfc3339(seconds) if seconds else _NO_DATE),
         )
         file = self._record_file(name, found.revision)
-        temporary = file.with_suffix(".new")
-        temporary.write_bytes(canonical_json(asdict(found)))
+        # Two references may come to one revision at the same time.
+        temporary = file.with_suffix(f".{threading.get_ident()}.new")
+        temporary.write_bytes(canonical_json({"date": choice.date, "set": asdict(found)}))
         temporary.replace(file)
         return found
 
@@ -250,10 +259,11 @@ class PackageSets:
         """The recorded set of this revision, if the operator's choice is still the same and the store has it."""
         choice = self._choices[name]
         try:
-            known = PackageSet(**json.loads(self._record_file(name, revision).read_bytes()))
-        except (OSError, ValueError, TypeError):
+            record = json.loads(self._record_file(name, revision).read_bytes())
+            known = PackageSet(**record["set"])
+        except (OSError, ValueError, TypeError, KeyError):
             return None
-        same = known.source == _address(choice) and choice.date in ("", known.created)
+        same = known.source == _address(choice) and record["date"] == choice.date
         same &= known.arguments.get("attribute", choice.attribute) == choice.attribute
         paths = (known.expression, *known.arguments.values())
         there = all(Path(path).exists() for path in paths if path.startswith("/"))
@@ -268,7 +278,8 @@ def _unknown(name: str, choice: Choice, reference: str, reason: str) -> TagUnkno
 
 
 def _address(choice: Choice) -> str:
-    return choice.path if choice.kind == "path" else without_credentials(choice.url)
+    """Where a set comes from, for labels: nothing for a path, which is another one on every host."""
+    return "" if choice.kind == "path" else without_credentials(choice.url)
 
 
 def _newest(archive: str) -> int:

@@ -13,12 +13,12 @@ import os
 import stat
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import deflate
 
 from proxy import tarball
-from proxy.errors import DigestNotReady, PackageUnusable
+from proxy.errors import DigestNotReady, NixfrontError, PackageUnusable, StoreUnreadable
 from proxy.manifest import Compression
 from proxy.model import Layer
 from proxy.rootfs import Kind
@@ -27,6 +27,7 @@ from proxy.tarball import Entry
 BLOCK = 1 << 20  # bytes of tar in one gzip member
 _LEVEL = 4
 _SYMLINKS_FOLLOWED = 40  # as Linux does
+_STORE = "/nix/store/"
 
 #: Names the bytes that come out: it is part of the key of a layer record and of an image.
 CODECS: Mapping[Compression, str] = {
@@ -43,6 +44,8 @@ class LayerStream:
         self._blocks = self._read(entries, compression)
         self._executor = executor
         self._layer: Layer | None = None
+        #: Why it could not be read, where that is so: who sends it may see no more than a broken connection.
+        self.failure: NixfrontError | None = None
 
     @property
     def layer(self) -> Layer:
@@ -54,8 +57,18 @@ class LayerStream:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The layer's bytes in pieces of at most about 1 MiB; the next is made only when it is asked for."""
         loop = asyncio.get_running_loop()
-        while (block := await loop.run_in_executor(self._executor, next, self._blocks, None)) is not None:
+        while (block := await loop.run_in_executor(self._executor, self._next)) is not None:
             yield block
+
+    def _next(self) -> bytes | None:
+        try:
+            return next(self._blocks, None)
+        except NixfrontError as error:
+            self.failure = error
+            raise
+        except OSError as error:
+            self.failure = StoreUnreadable(f"cannot read the Nix store: {error}")
+            raise self.failure from error
 
     def _read(self, entries: Iterable[Entry], compression: Compression) -> Iterator[bytes]:
         diff_id, digest, size = hashlib.sha256(), hashlib.sha256(), 0
@@ -82,20 +95,30 @@ def store_entries(paths: Iterable[str], prefix: str = "") -> Iterator[Entry]:
 
 
 def _walk(path: str, prefix: str) -> Iterator[Entry]:
-    real = prefix + path
+    real = _raw(prefix + path)
     status = os.lstat(real)
     member = path.lstrip("/")
     if stat.S_ISLNK(status.st_mode):
-        yield tarball.symlink(member, os.readlink(real))  # noqa: PTH115 - the text of the link, byte for byte
+        yield tarball.symlink(member, _text(os.readlink(real)))  # noqa: PTH115 - the link, byte for byte
     elif stat.S_ISDIR(status.st_mode):
         yield tarball.directory(member, 0o555)
         for name in sorted(os.listdir(real)):  # noqa: PTH208 - names only; a Path for each costs more
-            yield from _walk(f"{path}/{name}", prefix)
+            yield from _walk(f"{path}/{_text(name)}", prefix)
     elif stat.S_ISREG(status.st_mode):
         mode = 0o555 if status.st_mode & stat.S_IXUSR else 0o444
-        yield Entry(member, tarball.FILE, mode, source=real, size=status.st_size)
+        yield Entry(member, tarball.FILE, mode, source=prefix + path, size=status.st_size)
     else:
         raise PackageUnusable(f"{path} is neither a file, a directory nor a symlink")
+
+
+def _raw(path: str) -> bytes:
+    """A path for the system. Names in the store are bytes; ours are UTF-8, whatever the locale of this host is."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _text(name: bytes) -> str:
+    """The other way."""
+    return name.decode("utf-8", "surrogateescape")
 
 
 def _tar(entries: Iterable[Entry]) -> Iterator[bytes]:
@@ -112,7 +135,7 @@ def _content(entry: Entry) -> Iterator[bytes]:
         yield entry.content
         return
     left = entry.size
-    with Path(entry.source).open("rb", buffering=0) as opened:
+    with open(_raw(entry.source), "rb", buffering=0) as opened:  # noqa: PTH123 - bytes: see `_raw`
         while left and (piece := opened.read(min(left, BLOCK))):
             left -= len(piece)
             yield piece
@@ -145,23 +168,31 @@ class StoreListing:
         real = self._resolve(path)
         if real is None:
             return None
-        mode = os.lstat(self._prefix + real).st_mode
+        mode = os.lstat(_raw(self._prefix + real)).st_mode
         if stat.S_ISDIR(mode):
             return "directory"
         return "executable" if mode & stat.S_IXUSR else "file"
 
     def children(self, path: str) -> Mapping[str, Kind]:
-        """What this directory holds, sorted by name; a dangling symlink counts as a file."""
-        real = self._resolve(path) or path
-        names = sorted(os.listdir(self._prefix + real))  # noqa: PTH208
+        """What this directory holds, sorted by name; a symlink that leads nowhere, or out of the store, is a file."""
+        real = self._resolve(path)
+        if real is None:
+            return {}
+        names = sorted(_text(name) for name in os.listdir(_raw(self._prefix + real)))  # noqa: PTH208
         return {name: self.kind(f"{real}/{name}") or "file" for name in names}
 
     def read(self, path: str) -> str:
         """The text of a small file."""
-        return Path(self._prefix + (self._resolve(path) or path)).read_text(encoding="utf-8")
+        real = self._prefix + (self._resolve(path) or path)
+        with open(_raw(real), encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123
+            return opened.read()
+
+    def real(self, path: str) -> str:
+        """The same place without symlinks on the way."""
+        return self._resolve(path) or path
 
     def _resolve(self, path: str) -> str | None:
-        """The same place without symlinks on the way, None when there is nothing or the links run in a circle."""
+        """The same place without symlinks on the way; None for nothing, a circle, and what is not in the store."""
         todo = list(reversed(PurePosixPath(path).parts[1:]))
         done: list[str] = []
         followed = 0
@@ -185,9 +216,11 @@ class StoreListing:
             if target.is_absolute():
                 done = []
             todo.extend(reversed([piece for piece in target.parts if piece != "/"]))
-        return "/" + "/".join(done)
+        found = "/" + "/".join(done)
+        return found if found.startswith(_STORE) else None
 
     def _link(self, path: str) -> str | None:
         """The target of the symlink at `path`, None when it is something else. Raises `OSError`."""
         real = self._prefix + path
-        return os.readlink(real) if stat.S_ISLNK(os.lstat(real).st_mode) else None  # noqa: PTH115
+        raw = _raw(real)
+        return _text(os.readlink(raw)) if stat.S_ISLNK(os.lstat(raw).st_mode) else None  # noqa: PTH115

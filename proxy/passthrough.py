@@ -20,7 +20,9 @@ _log = logging.getLogger(__name__)
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)
 # What aiohttp would add by itself to a request; a client that sent none of them shall send none through us.
 _NOT_ADDED = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT)
-_RELAYED: web.ResponseKey[bool] = web.ResponseKey("relayed", bool)
+#: The names of the headers that the registry sent, lowercase.
+_RELAYED: web.ResponseKey[frozenset[str]] = web.ResponseKey("relayed", frozenset)
+_ADDED = (hdrs.SERVER, hdrs.CONTENT_TYPE)  # by aiohttp, where they are missing
 
 
 class Passthrough:
@@ -41,7 +43,8 @@ class Passthrough:
         try:
             context = self._session.request(
                 request.method,
-                URL(self._registry + request.raw_path, encoded=True),
+                # The path alone: a request line may hold a whole URL (RFC 9112, section 3.2.2).
+                URL(self._registry + request.rel_url.raw_path_qs, encoded=True),
                 headers=kept,
                 data=request.content.iter_any() if request.body_exists else None,
                 allow_redirects=False,
@@ -50,7 +53,9 @@ class Passthrough:
             )
             response = await context.__aenter__()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise RegistryUnavailable(f"the registry behind nixfront does not answer: {error}") from error
+            _log.warning("the registry does not answer path=%s error=%r", request.path, error)
+            kind = type(error).__name__
+            raise RegistryUnavailable(f"the registry behind nixfront does not answer ({kind})") from error
         try:
             yield response
         finally:
@@ -61,11 +66,10 @@ class Passthrough:
         response = web.StreamResponse(status=answer.status, reason=answer.reason)
         response.headers.extend(headers.backward(answer.headers.items()))
         if hdrs.LOCATION in response.headers:
-            here = f"{request.scheme}://{request.host}"
             response.headers[hdrs.LOCATION] = headers.local_location(
-                response.headers[hdrs.LOCATION], self._registry, here
+                response.headers[hdrs.LOCATION], self._registry
             )
-        response[_RELAYED] = True
+        response[_RELAYED] = frozenset(name.lower() for name in answer.headers)
         await response.prepare(request)
         if request.method == hdrs.METH_HEAD or answer.status in (204, 304):
             return response
@@ -88,6 +92,9 @@ class Passthrough:
 
 async def drop_added_headers(_: web.Request, response: web.StreamResponse) -> None:
     """A signal handler for `on_response_prepare`: what aiohttp added to a relayed answer goes again."""
-    if not response.get(_RELAYED, False):
+    sent = response.get(_RELAYED)
+    if sent is None:
         return
-    response.headers.popall(hdrs.SERVER, None)
+    for name in _ADDED:
+        if name.lower() not in sent:
+            response.headers.popall(name, None)

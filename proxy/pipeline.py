@@ -23,7 +23,7 @@ from cachetools import TTLCache
 
 from proxy import layering, manifest, rootfs
 from proxy.attribute_names import AttributeNames
-from proxy.errors import ImageTooLarge, NixfrontError
+from proxy.errors import DerivationLost, ImageTooLarge, NixfrontError, PackageUnknown, Unforeseen
 from proxy.events import BuildEnded, BuildStarted, Collided, LogLine, Sink
 from proxy.flight import Shared, SingleFlight
 from proxy.manifest import Compression, Facts, Format
@@ -127,9 +127,16 @@ class Pipeline:
         self._sink(BuildStarted(request.repository, request.tag))
         try:
             digest = await self._build(request)
-        except Exception as error:
-            self._sink(BuildEnded(request.repository, request.tag, error=str(error) or type(error).__name__))
-            raise
+        except NixfrontError as error:
+            told = _with_presets(error, request)
+            self._sink(BuildEnded(request.repository, request.tag, error=str(told)))
+            raise told from error
+        except (
+            Exception
+        ) as error:  # a bug, or a full disk: the client gets an answer, the log the whole of it
+            _log.exception("build failed image=%s:%s", request.repository, request.tag)
+            self._sink(BuildEnded(request.repository, request.tag, error=repr(error)))
+            raise Unforeseen(f"nixfront failed ({type(error).__name__}); its log says more") from error
         self._sink(BuildEnded(request.repository, request.tag, digest=digest))
 
     async def _build(self, request: ImageRequest) -> str:
@@ -159,29 +166,48 @@ class Pipeline:
         options = self._options
         attributes = sorted(request.attributes)
         optional = [name for name in options.always if name not in attributes]
-        system = request.preset.system or options.system
-        packages = await self._nix.evaluate(
-            package_set,
-            system,
-            options.policy,
-            attributes,
-            optional,
-            lambda: self._names.soon(package_set),
-        )
-        sink = self._sink
         roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=self._roots)
         try:
-            closure = await self._nix.realise(
-                package_set,
-                list(packages.values()),
-                request.attributes,
-                Path(roots.name),
-                lambda line: sink(LogLine(request.attributes, line)),
-            )
+            try:
+                packages, closure = await self._realised(
+                    request, package_set, attributes, optional, roots.name
+                )
+            except (
+                DerivationLost
+            ):  # a garbage collection came between the two: no root can hold a derivation yet
+                packages, closure = await self._realised(
+                    request, package_set, attributes, optional, roots.name
+                )
             _within(options.policy.most_bytes, closure, request.attributes)
             yield _Content(packages, layering.plan(closure, options.most_layers - 1))
         finally:
             await asyncio.to_thread(roots.cleanup)
+
+    async def _realised(
+        self,
+        request: ImageRequest,
+        package_set: PackageSet,
+        attributes: Sequence[str],
+        optional: Sequence[str],
+        roots: str,
+    ) -> tuple[dict[str, Package], Closure]:
+        """The packages by name as typed, and their closure, held by roots. Raises `DerivationLost`, to try again."""
+        packages = await self._nix.evaluate(
+            package_set,
+            request.preset.system or self._options.system,
+            self._options.policy,
+            attributes,
+            optional,
+            lambda: self._names.soon(package_set),
+        )
+        closure = await self._nix.realise(
+            package_set,
+            list(packages.values()),
+            request.attributes,
+            Path(roots),
+            lambda line: self._sink(LogLine(request.attributes, line)),
+        )
+        return packages, closure
 
     async def _image(self, request: ImageRequest, package_set: PackageSet, content: _Content) -> Image:
         options = self._options
@@ -204,7 +230,7 @@ class Pipeline:
                     "nixfront.package-set": package_set.name,
                     "nixfront.packages": names,
                     "nixfront.revision": package_set.revision,
-                    "nixfront.source": package_set.source,
+                    **({"nixfront.source": package_set.source} if package_set.source else {}),
                 },
             ),
             (*layers, top),
@@ -220,6 +246,14 @@ class Pipeline:
         root = rootfs.merge(packages, self._listing, user=request.preset.user)
         program = rootfs.main_program(packages[0], self._listing)
         return root, request.preset.command or ((program,) if program else ())
+
+
+def _with_presets(error: NixfrontError, request: ImageRequest) -> NixfrontError:
+    """The error, which also says what a meta-package asked for where it names packages that nobody typed."""
+    if not (isinstance(error, PackageUnknown) and request.preset.packages):
+        return error
+    asked = f"{'/'.join(request.presets)} in front stands for {', '.join(request.preset.packages)}"
+    return PackageUnknown(f"{error}; {asked}")
 
 
 def _environment(request: ImageRequest) -> tuple[str, ...]:

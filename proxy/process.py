@@ -62,7 +62,7 @@ async def run(
     try:
         async with asyncio.timeout(deadline):
             output, _ = await asyncio.gather(
-                _read_all(child.stdout, stdout_limit), _read_lines(child.stderr, keep)
+                _read_all(child.stdout, stdout_limit), read_lines(child.stderr, keep)
             )
             returncode = await child.wait()
     except TimeoutError as error:
@@ -89,7 +89,7 @@ async def _read_all(pipe: asyncio.StreamReader, limit: int) -> bytes | None:
     return b"".join(kept) if size <= limit else None
 
 
-async def _read_lines(pipe: asyncio.StreamReader, keep: Callable[[str], None]) -> None:
+async def read_lines(pipe: asyncio.StreamReader, keep: Callable[[str], None]) -> None:
     """Hand over each line without its end; one that grows past 16 KiB is handed over in pieces."""
     rest = b""
     while chunk := await pipe.read(_CHUNK):

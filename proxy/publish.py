@@ -52,12 +52,18 @@ class Publisher:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(repository, plan)) for plan in plans]
         except ExceptionGroup as failed:  # the first error ended the others: it is the one to tell
+            # What is being packed reads the store: the caller's roots have to stay until it has ended.
+            keys = [layer_key(plan, CODECS[self._compression]) for plan in plans]
+            await self._packing.settle((key, joined) for key in keys for joined in ("", repository))
             raise failed.exceptions[0] from failed
         return tuple(task.result() for task in tasks)
 
     async def publish_entries(self, repository: str, entries: Sequence[Entry]) -> Layer:
-        """A layer of these very members, now in the repository."""
-        return await self._upload(repository, entries.__iter__)
+        """A layer of these very members, whose content is at hand, now in the repository."""
+        stream = LayerStream(entries, self._compression, self._executor)
+        data = b"".join([block async for block in stream])
+        await self._registry.put_blob(repository, data)
+        return stream.layer
 
     async def close(self) -> None:
         """Cancel what is being packed."""
@@ -82,12 +88,12 @@ class Publisher:
         async with self._slots:
             if await self._registry.has_blob(repository, layer.digest):
                 return layer
+            await self._ledger.forget(layer.digest, repository)
             for origin in origins:
                 if origin != repository and await self._registry.mount(repository, layer.digest, origin):
                     await self._ledger.seen(layer.digest, repository)
                     _log.debug("mounted layer=%s repository=%s from=%s", layer.digest, repository, origin)
                     return layer
-                await self._ledger.forget(layer.digest, origin)
         return None
 
     async def _pack(self, repository: str, key: str, plan: LayerPlan) -> Layer:
@@ -104,6 +110,8 @@ class Publisher:
                 async with self._slots:
                     await self._registry.upload(repository, stream, lambda stream=stream: stream.layer.digest)  # type: ignore[misc]
             except (RegistryUnavailable, RegistryRefused) as error:
+                if stream.failure is not None:
+                    raise stream.failure from error
                 final = isinstance(error, RegistryRefused) and not error.temporary
                 if final or attempt == _TRIES - 1:
                     raise

@@ -5,8 +5,9 @@ Every foreign exception is translated at this border. Calls without a body are t
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import aiohttp
 from yarl import URL
@@ -14,12 +15,15 @@ from yarl import URL
 from proxy.errors import DigestMismatch, RegistryRefused, RegistryUnavailable
 from proxy.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, digest_of
 
+_log = logging.getLogger(__name__)
+
 #: All that a manifest can be. A registry answers 404 for one that is stored but not among the accepted types.
 EVERY_MANIFEST_TYPE = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST))
 _OCTETS = "application/octet-stream"
 _BODY_KEPT = 64 << 10  # bytes of a refusal that are kept
 _TRIES = 3
 _PAUSE = 0.2  # seconds before the second try; doubled for each further one
+_STALLED = 120.0  # seconds without progress of an upload
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=60)
 
 
@@ -59,9 +63,7 @@ class Registry:
         _, headers = await self._retry("POST", start, (202,))
         location = self._location(start, headers)
         try:
-            _, headers = await self._once(
-                "PATCH", location, (202, 204), {"Content-Type": _OCTETS}, data=aiter(chunks)
-            )
+            _, headers = await self._patch(location, chunks)
             location = self._location(location, headers)
             expected = digest()
             # The query of the location is the registry's own state: it stays as it is, byte for byte.
@@ -76,8 +78,15 @@ class Registry:
     async def put_blob(self, repository: str, data: bytes) -> None:
         """Send a small blob, unless it is there."""
         digest = digest_of(data)
-        if not await self.has_blob(repository, digest):
-            await self.upload(repository, _one(data), lambda: digest)
+        for attempt in range(_TRIES):
+            if await self.has_blob(repository, digest):
+                return
+            try:
+                return await self.upload(repository, _one(data), lambda: digest)
+            except (RegistryUnavailable, RegistryRefused) as error:
+                if attempt == _TRIES - 1 or (isinstance(error, RegistryRefused) and not error.temporary):
+                    raise
+                await asyncio.sleep(_PAUSE * 2**attempt)
 
     async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
         """Make the reference name this manifest: the commit point of an image."""
@@ -97,6 +106,21 @@ class Registry:
                 "nixfront follows it on its own host only"
             )
         return found
+
+    async def _patch(self, location: URL, chunks: AsyncIterable[bytes]) -> tuple[int, Mapping[str, str]]:
+        """Send the bytes of an upload, however many; it ends when the registry takes none for a while."""
+        loop = asyncio.get_running_loop()
+
+        async def watched() -> AsyncIterator[bytes]:
+            async for chunk in chunks:
+                limit.reschedule(loop.time() + _STALLED)
+                yield chunk
+            limit.reschedule(loop.time() + _STALLED)
+
+        with _border("PATCH", location):
+            async with asyncio.timeout(_STALLED) as limit:
+                headers = {"Content-Type": _OCTETS}
+                return await self._once("PATCH", location, (202, 204), headers, data=watched())
 
     async def _cancel(self, location: URL) -> None:
         """End an upload that will not be finished, so that the registry need not keep it."""
@@ -132,25 +156,25 @@ class Registry:
         data: bytes | AsyncIterator[bytes] | None = None,
     ) -> tuple[int, Mapping[str, str]]:
         """Status and headers. Raises `RegistryUnavailable`, and `RegistryRefused` for a status not expected."""
-        async with (
-            _border(method, url),
-            self._session.request(
+        with _border(method, url):
+            async with self._session.request(
                 method, url, headers=headers, data=data, allow_redirects=False, timeout=_TIMEOUT
-            ) as response,
-        ):
-            if response.status not in expected:
-                body = await response.content.read(_BODY_KEPT)
-                raise RegistryRefused(method, url.path, response.status, body.decode(errors="replace"))
-            return response.status, response.headers
+            ) as response:
+                if response.status not in expected:
+                    body = await response.content.read(_BODY_KEPT)
+                    raise RegistryRefused(method, url.path, response.status, body.decode(errors="replace"))
+                return response.status, response.headers
 
 
-@asynccontextmanager
-async def _border(method: str, url: URL) -> AsyncIterator[None]:
+@contextmanager
+def _border(method: str, url: URL) -> Iterator[None]:
+    """Foreign exceptions become ours. What they say may hold addresses and signed queries: it goes to the log alone."""
     try:
         yield
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        reason = str(error) or type(error).__name__
-        raise RegistryUnavailable(f"no answer of the registry to {method} {url.path}: {reason}") from error
+        _log.warning("no answer of the registry method=%s path=%s error=%r", method, url.path, error)
+        kind = type(error).__name__
+        raise RegistryUnavailable(f"no answer of the registry to {method} {url.path} ({kind})") from error
 
 
 def _same_digest(expected: str, headers: Mapping[str, str]) -> None:

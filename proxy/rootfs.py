@@ -34,6 +34,7 @@ _REAL = {
     "var": 0o755,
     "var/tmp": 0o1777,
 }
+_STORE = "/nix/store/"
 _OURS = "the image's own directory"
 # Never taken from a package: the store is in layers of its own, the others are mounts of the engine.
 _NOT_FROM_PACKAGES = frozenset({"nix", "nix-support", "dev", "proc", "sys", "tmp"})
@@ -64,6 +65,9 @@ class Listing(Protocol):
     def read(self, path: str) -> str:
         """The text of a small file."""
 
+    def real(self, path: str) -> str:
+        """The same place without symlinks on the way."""
+
 
 @dataclass(frozen=True, slots=True)
 class Collision:
@@ -91,7 +95,7 @@ def merge(packages: Sequence[Package], listing: Listing, user: str = "") -> Root
     view = _View(listing, outputs)
     collisions: list[Collision] = []
     found: dict[str, Entry] = {}
-    _merge_directory("", outputs, view, found, collisions)
+    _merge_directory("", [(output, frozenset()) for output in outputs], view, found, collisions)
 
     for name, mode in _REAL.items():
         found[name] = directory(name, mode)
@@ -166,6 +170,10 @@ class _View:
         """What this directory holds."""
         return self._made_up.get(path) or self._listing.children(path)
 
+    def real(self, path: str) -> str:
+        """The same place without symlinks on the way."""
+        return path if path in self._made_up else self._listing.real(path)
+
     def target(self, path: str) -> str:
         """Where a link to this path has to point."""
         return self._targets.get(path, path)
@@ -188,6 +196,7 @@ def _with_propagated(outputs: Sequence[str], listing: Listing) -> list[str]:
         wanted = f"{pending.pop(0)}/nix-support/propagated-user-env-packages"
         if listing.kind(wanted) is not None:
             new = [path for path in listing.read(wanted).split() if path not in ordered]
+            new = [path for path in new if path.startswith(_STORE) and listing.kind(path) is not None]
             ordered.update(dict.fromkeys(new))
             pending += new
     return list(ordered)
@@ -195,16 +204,25 @@ def _with_propagated(outputs: Sequence[str], listing: Listing) -> list[str]:
 
 def _merge_directory(
     at: str,
-    sources: Sequence[str],
+    sources: Sequence[tuple[str, frozenset[str]]],
     view: _View,
     found: dict[str, Entry],
     collisions: list[Collision],
 ) -> None:
-    """Put into `found` what directory `at` of the root holds, merged from `sources`, first come first served."""
+    """Put into `found` what directory `at` of the root holds, merged from `sources`, first come first served.
+
+    A source is a path and the real paths of the directories above it: one that leads back into them
+    (`bin/X11 -> .`) is a link like one to a file.
+    """
     having: dict[str, list[tuple[str, Kind]]] = {}
-    for source in sources:
+    inside: dict[str, frozenset[str]] = {}
+    for source, above in sources:
+        real = above | {view.real(source)}
         for name, kind in view.children(source).items():
-            having.setdefault(name, []).append((f"{source}/{name}", kind))
+            path = f"{source}/{name}"
+            inside[path] = real
+            circular = kind == "directory" and view.real(path) in real
+            having.setdefault(name, []).append((path, "file" if circular else kind))
     for name in sorted(having):
         if not at and name in _NOT_FROM_PACKAGES:
             continue
@@ -219,7 +237,9 @@ def _merge_directory(
                 found[path] = symlink(path, winner)
             else:
                 found[path] = directory(path)
-                _merge_directory(path, directories, view, found, collisions)
+                _merge_directory(
+                    path, [(source, inside[source]) for source in directories], view, found, collisions
+                )
         else:
             found[path] = symlink(path, view.target(winner))
             lost = [source for source, _ in others]

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -42,6 +42,7 @@ def _address(value: str) -> str:
 def _origin(value: str) -> str:
     parts = urlsplit(value)  # and .port below: both raise ValueError
     bare = parts.path in ("", "/") and not parts.query and not parts.fragment and parts.port != 0
+    bare = bare and "@" not in parts.netloc and not value.endswith(("?", "#"))
     if value and not (parts.scheme in ("http", "https") and parts.netloc and bare):
         raise ValueError(
             "a registry is named by scheme, host and port alone, for example http://127.0.0.1:5000"
@@ -57,9 +58,10 @@ def _as_text(value: object) -> object:
 
 
 def _date(value: str) -> str:
-    if value:
-        datetime.strptime(value, "%Y-%m-%dT%H:%M:%S%z")
-    return value
+    if not value:
+        return value
+    moment = datetime.strptime(value, "%Y-%m-%dT%H:%M:%S%z")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _user(value: str) -> str:

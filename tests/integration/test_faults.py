@@ -2,17 +2,20 @@
 
 import asyncio
 import os
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
-from proxy import app, settings
-from proxy.errors import SettingsInvalid
+from proxy import app, local_registry, settings
+from proxy.errors import RegistryUnavailable, SettingsInvalid
 from proxy.process import run
+from proxy.registry import Registry
 from tests.support.front import PACKAGES, Front
 from tests.support.servers import Server
 from tests.support.shim import Cut, Delay, Rule, Status, WrongDigest, shim
@@ -162,15 +165,107 @@ async def test_a_garbage_collection_in_mid_build_takes_nothing_away(
         async with asyncio.timeout(30):
             while relay.counts["PATCH", "upload"] == 0:
                 await asyncio.sleep(0.02)
-        collected = await run(
-            ("nix-store", "--gc"), env={**os.environ, "NIX_REMOTE": str(tmp_path / "store")}, deadline=60
-        )
+        on_it = {**os.environ, "NIX_REMOTE": str(tmp_path / "store")}
+        (tmp_path / "unrooted").write_text("nobody needs this")
+        added = await run(("nix-store", "--add", str(tmp_path / "unrooted")), env=on_it, deadline=60)
+        unrooted = tmp_path / "store" / added.decode().strip().lstrip("/")
+        assert await asyncio.to_thread(unrooted.exists)
+        await run(("nix-store", "--gc"), env=on_it, deadline=60)
         image = await pull
         roots = await asyncio.to_thread(lambda: list((tmp_path / "data" / "gcroots").iterdir()))
 
-    assert b"deleted" in collected or collected == b""
+    assert not await asyncio.to_thread(unrooted.exists), "it did collect"
     assert "bin/beta" in image.files
     assert roots == [], "and it is gone afterwards"
+
+
+async def test_a_long_line_in_its_log_does_not_end_the_embedded_registry(tmp_path: Path) -> None:
+    chosen = settings.load(
+        None,
+        {},
+        http={"addr": "127.0.0.1:0"},
+        data={"dir": str(tmp_path / "data")},
+        packages={"kind": "path", "path": str(PACKAGES)},
+    )
+    long = dict.fromkeys(("User-Agent", "Referer", "X-Forwarded-For", "X-Real-Ip"), "\x80" * 4000)
+    async with app.serve(chosen, lambda _: None) as url:
+        front = Front(url, [], tmp_path / "nix-starts")
+        pid = await asyncio.to_thread(_registry_pid, tmp_path / "data")
+        for _ in range(3):
+            await front.get(f"/v2/a/manifests/sha256:{'0' * 64}", headers=long)
+        status, _, _ = await front.get("/v2/")
+
+        assert status == 200
+        assert await asyncio.to_thread(_registry_pid, tmp_path / "data") == pid
+
+
+async def test_a_registry_program_that_does_not_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "programs" / "docker-registry"
+    program.write_text("#!/bin/sh\necho no room on this host >&2; exit 1\n", encoding="ascii")
+    program.chmod(0o755)
+    monkeypatch.setattr(local_registry, "_START_SECONDS", 1.0)
+
+    with pytest.raises(RegistryUnavailable, match="it said: no room on this host"):
+        async with local_registry.run(tmp_path / "registry"):
+            pass
+
+
+async def test_an_upload_is_followed_on_the_registrys_own_host_only() -> None:
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.method)
+        return web.Response(status=202, headers={"Location": "http://127.0.0.1:1/v2/a/blobs/uploads/1"})
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+
+    async def data() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    try:
+        async with aiohttp.ClientSession() as session:
+            registry = Registry(session, f"http://127.0.0.1:{runner.addresses[0][1]}")
+            with pytest.raises(RegistryUnavailable, match="follows it on its own host only"):
+                await registry.upload("a", data(), lambda: "sha256:x")
+    finally:
+        await runner.cleanup()
+    assert asked == ["POST"]
+
+
+async def test_a_passing_500_on_the_last_blob_is_not_noticed(start: Start, registry: Server) -> None:
+    # cacert, common, hello and the root, then the config
+    async with (
+        shim(registry.url, Rule("PATCH", r"/blobs/", Status(503), nth=5)) as relay,
+        start(relay.url) as front,
+    ):
+        image = await front.pull("hello")
+        patches = relay.counts["PATCH", "upload"]
+
+    assert image.digest
+    assert patches == 6
+
+
+async def test_a_store_path_that_cannot_be_read_is_not_the_registrys_fault(
+    start: Start, registry: Server, tmp_path: Path
+) -> None:
+    slow = Rule("HEAD", r"/manifests/latest", Delay(1.5), nth=2)
+    async with shim(registry.url, slow) as relay, start(relay.url) as front:
+        await front.pull("hello")
+        (path,) = await asyncio.to_thread(lambda: [*(tmp_path / "store/nix/store").glob("*-common-1.0")])
+        async with aiohttp.ClientSession() as session:
+            for layer in (await front.pull("hello")).layers:
+                await session.delete(f"{registry.url}/v2/hello/blobs/{layer.digest}")
+        await asyncio.to_thread(shutil.rmtree, path / "lib")
+        await asyncio.to_thread((path / "lib").symlink_to, "nothing")
+        os.mkfifo(path / "pipe")
+        status, _, body = await front.get("/v2/alpha/manifests/latest")
+
+    assert status == 404
+    assert b"is neither a file, a directory nor a symlink" in body
 
 
 async def test_a_data_folder_serves_one_nixfront(start: Start, registry: Server) -> None:

@@ -102,8 +102,11 @@ async def test_a_range_of_a_blob(start: Start, registry: Server) -> None:
 async def test_nothing_is_decompressed_or_recompressed(start: Start, registry: Server) -> None:
     squeezed = gzip.compress(b"a" * 100_000)
     digest = f"sha256:{hashlib.sha256(squeezed).hexdigest()}"
-    async with start(registry.url) as front, aiohttp.ClientSession(auto_decompress=False) as session:
-        async with session.post(f"{front.url}/v2/some/blobs/uploads/") as begun:
+    async with (
+        start(registry.url) as front,
+        aiohttp.ClientSession(front.url, auto_decompress=False) as session,
+    ):
+        async with session.post("/v2/some/blobs/uploads/") as begun:
             location = begun.headers["Location"]
         joined = "&" if "?" in location else "?"
         async with session.put(
@@ -120,7 +123,9 @@ async def test_an_upload_comes_back_through_us(start: Start, registry: Server) -
         status, headers, _ = await front.get("/v2/some/blobs/uploads/", "POST")
 
     assert status == 202
-    assert headers["Location"].startswith(front.url + "/v2/some/blobs/uploads/")
+    assert headers["Location"].startswith("/v2/some/blobs/uploads/"), (
+        "relative: to whatever name we are reached by"
+    )
 
 
 async def test_answers_are_the_registrys_byte_for_byte(start: Start, registry: Server) -> None:
@@ -145,3 +150,50 @@ async def test_answers_are_the_registrys_byte_for_byte(start: Start, registry: S
             assert through[2] == straight[2], path
             assert {name: through[1].get(name) for name in same} == {n: straight[1][n] for n in same}, path
             assert set(through[1]) == set(straight[1]), path
+
+
+async def raw(url: str, request: str) -> bytes:
+    """What a server answers to these very bytes, up to the end of the connection."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request.encode())
+    answer = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    return answer
+
+
+async def test_a_request_line_may_hold_a_whole_url(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        answer = await raw(
+            front.url, "GET http://elsewhere.example/v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_headers_are_the_registrys_and_no_others(start: Start) -> None:
+    """A registry behind a web server names it; one that gives no Content-Type gets none."""
+    seen: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(
+            b"HTTP/1.1 200 Fine\r\nServer: other/1\r\nConnection: X-Hop, close\r\nX-Hop: 1\r\nContent-Length: 1\r\n\r\nx"
+        )
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, start(f"http://127.0.0.1:{port}") as front:
+        got = await raw(
+            front.url,
+            "GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTE: trailers\r\nX-Kept: 1\r\n\r\n",
+        )
+
+    assert got.startswith(b"HTTP/1.1 200 Fine\r\n")
+    assert b"Server: other/1" in got
+    assert b"X-Hop" not in got
+    assert b"Content-Type" not in got
+    assert b"X-Kept: 1" in seen[-1]
+    for added in (b"User-Agent", b"Accept", b"Accept-Encoding", b"TE:"):
+        assert added not in seen[-1]

@@ -80,6 +80,7 @@ MISTAKES = [
     ("hello/nosuch", "no package nosuch"),
     ("nosuch/hello", "no package nosuch"),
     ("shell/nosuch", "no package nosuch"),
+    ("shell/nosuch", "shell in front stands for bashInteractive, coreutils, moreutils, nano"),
     # at a level
     ("camelcase.innerpakage", "(camelCase has no innerpakage), did you mean camelCase.innerPackage?"),
     ("camelcas.innerpackage", "no package camelcas.innerpackage, did you mean camelCase?"),

@@ -139,7 +139,7 @@ async def test_a_failure_that_is_approved_of_is_remembered_until_it_is_dropped()
         with pytest.raises(ValueError, match="no"):
             await flight.run("key", work)
     assert work.runs == 1
-    assert failures == {"key": work.result}
+    assert [repr(error) for error in failures.values()] == [repr(work.result)]
 
     failures.clear()
     work.result = "mended"
@@ -391,3 +391,22 @@ async def test_a_holder_that_is_cancelled_while_it_holds_lets_go() -> None:
     await asyncio.gather(holder, return_exceptions=True)
 
     assert (resource.opened, resource.closed) == (1, 1)
+
+
+async def test_a_remembered_failure_keeps_nothing_alive() -> None:
+    """Its traceback would hold the frames, and they whatever they were working on."""
+    failures: dict[str, Exception] = {}
+    flights: SingleFlight[str, None] = SingleFlight(failures, lambda _: True)
+
+    async def fail() -> None:
+        try:
+            int("cause")
+        except ValueError as cause:
+            raise ValueError("failed") from cause
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="failed"):
+            await flights.run("key", fail)
+
+    kept = failures["key"]
+    assert (kept.__traceback__, kept.__cause__, kept.__context__) == (None, None, None)

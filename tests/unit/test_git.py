@@ -16,6 +16,8 @@ from proxy import git
         ("2026-1-31", False, False),
         ("2026-13-01", False, False),
         ("2026-01-32", False, False),
+        ("2026-02-31", False, False),
+        ("\N{ARABIC-INDIC DIGIT TWO}026-02-01", False, False),
         ("2026-01-31-x", False, False),
         ("main", False, False),
     ],

@@ -9,7 +9,6 @@ from proxy import headers
 Pairs = list[tuple[str, str]]
 
 REGISTRY = "http://127.0.0.1:5000"
-HERE = "https://nix.example"
 HOP_BY_HOP = [
     "Connection",
     "Keep-Alive",
@@ -73,10 +72,10 @@ def test_filtering_keeps_order_and_text_and_drops_nothing_more_the_second_time(p
     [
         pytest.param(
             "http://127.0.0.1:5000/v2/a/blobs/uploads/1?_state=x%3D",
-            "https://nix.example/v2/a/blobs/uploads/1?_state=x%3D",
+            "/v2/a/blobs/uploads/1?_state=x%3D",
             id="the registry's",
         ),
-        pytest.param("https://127.0.0.1:5000/v2/", "https://nix.example/v2/", id="by another scheme"),
+        pytest.param("https://127.0.0.1:5000/v2/", "/v2/", id="by another scheme"),
         pytest.param("/v2/a/blobs/uploads/1", "/v2/a/blobs/uploads/1", id="relative to the host"),
         pytest.param("uploads/1?x=y", "uploads/1?x=y", id="relative to the path"),
         pytest.param("http://cdn.example/blob?sig=1", "http://cdn.example/blob?sig=1", id="another host"),
@@ -85,12 +84,24 @@ def test_filtering_keeps_order_and_text_and_drops_nothing_more_the_second_time(p
     ],
 )
 def test_only_a_location_of_the_registry_is_turned_to_us(location: str, expected: str) -> None:
-    assert headers.local_location(location, REGISTRY, HERE) == expected
+    assert headers.local_location(location, REGISTRY) == expected
 
 
 def test_the_case_of_the_host_does_not_count() -> None:
-    assert headers.local_location("http://REG:5000/v2/", "http://reg:5000", HERE) == "https://nix.example/v2/"
+    assert headers.local_location("http://REG:5000/v2/", "http://reg:5000") == "/v2/"
+
+
+@pytest.mark.parametrize(
+    ("location", "registry"),
+    [
+        ("http://reg/v2/", "http://reg:80"),
+        ("https://reg:443/v2/", "https://reg"),
+        ("http://reg:80/v2/", "http://reg"),
+    ],
+)
+def test_the_port_of_a_scheme_need_not_be_said(location: str, registry: str) -> None:
+    assert headers.local_location(location, registry) == "/v2/"
 
 
 def test_a_location_that_is_no_url_stays_as_it_is() -> None:
-    assert headers.local_location("http://[", "http://r:5000", "http://here") == "http://["
+    assert headers.local_location("http://[", "http://r:5000") == "http://["

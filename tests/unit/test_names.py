@@ -168,6 +168,7 @@ def test_what_is_spelled_is_read_back(parts: list[str]) -> None:
 
     spelled = names.spelled(attribute)
 
+    assert spelled is not None
     request = parse(f"x/{spelled}")
     assert request is not None, spelled
     assert ".".join(names.attribute_path(request.attributes[-1])) == attribute.lower()
@@ -183,9 +184,11 @@ def test_what_is_spelled_is_read_back(parts: list[str]) -> None:
         ("a___b", "a--5f--5f--5fb"),
         ("a_b", "a_b"),
         ("bash-completion", "bash-completion"),
+        ("_type", None),
+        ("nodePackages.@angular/cli", None),
     ],
 )
-def test_an_attribute_is_spelled_as_a_person_would(attribute: str, spelled: str) -> None:
+def test_an_attribute_is_spelled_as_a_person_would(attribute: str, spelled: str | None) -> None:
     assert names.spelled(attribute) == spelled
 
 

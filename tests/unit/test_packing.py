@@ -358,11 +358,20 @@ def test_ways_up_never_leave_the_prefix(store: Path) -> None:
     assert StoreListing(str(store)).kind(f"{STORE}/a/out") == "file"
 
 
-def test_without_a_prefix_paths_are_those_of_the_system(tmp_path: Path) -> None:
-    (tmp_path / "dir").mkdir()
-    (tmp_path / "dir/text").write_text("\N{SNOWMAN}")
-    (tmp_path / "link").symlink_to(tmp_path / "dir")
-    listing = StoreListing()
+@pytest.mark.parametrize("prefix", ["", "/"])
+def test_what_is_not_in_the_store_is_not_seen(tmp_path: Path, prefix: str) -> None:
+    """A link of a package to /var/lib says something about this host, and nothing about the package."""
+    (tmp_path / "text").write_text("of this host")
+    listing = StoreListing(prefix.rstrip("/"))
 
-    assert listing.children(f"{tmp_path}/link") == {"text": "file"}
-    assert listing.read(f"{tmp_path}/link/text") == "\N{SNOWMAN}"
+    assert listing.kind(f"{tmp_path}/text") is None
+    assert listing.children(str(tmp_path)) == {}
+
+
+def test_a_link_out_of_the_store_is_a_file(tmp_path: Path) -> None:
+    package = tmp_path / "nix/store/a"
+    package.mkdir(parents=True)
+    (tmp_path / "var/lib").mkdir(parents=True)
+    (package / "state").symlink_to("/var/lib")
+
+    assert StoreListing(str(tmp_path)).children("/nix/store/a") == {"state": "file"}

@@ -38,6 +38,9 @@ class Tree:
     def read(self, path: str) -> str:
         return self._files[path]
 
+    def real(self, path: str) -> str:
+        return path
+
 
 def package(name: str, *outputs: str, version: str = "1.0", main_program: str = "") -> Package:
     return Package(
@@ -242,6 +245,44 @@ def test_a_file_where_the_image_has_a_directory_is_lost_and_told(outputs: tuple[
 
     assert root(tree, *outputs)["var"].kind == "directory"
     assert [item.loser for item in lost(tree, *outputs)] == [f"{STORE}/a/var"]
+
+
+class Looped:
+    """A store in which `up` of every package leads to the package itself, as `bin/X11 -> .` does."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    def kind(self, path: str) -> Kind | None:
+        return self._tree.kind(self.real(path))
+
+    def children(self, path: str) -> Mapping[str, Kind]:
+        found = self._tree.children(self.real(path))
+        return {**found, "up": "directory"} if self.real(path).count("/") == 3 else found
+
+    def read(self, path: str) -> str:
+        return self._tree.read(self.real(path))
+
+    def real(self, path: str) -> str:
+        return path.replace("/up", "")
+
+
+def test_a_directory_that_leads_back_to_itself_is_a_link() -> None:
+    tree = Looped(Tree({"a/share/x": "file", "b/share/y": "file"}))
+
+    merged = rootfs.merge([package("a", "a"), package("b", "b")], tree)
+
+    entries = {entry.path: entry for entry in merged.entries}
+    assert entries["up"] == symlink("up", f"{STORE}/a/up")
+    assert Collision("up", f"{STORE}/a/up", f"{STORE}/b/up") in merged.collisions
+    assert entries["share/y"].target == f"{STORE}/b/share/y"
+
+
+@pytest.mark.parametrize("named", ["/etc", "/nix/store/../../etc", "relative", "/nix/store/nothing"])
+def test_what_is_propagated_has_to_be_in_the_store(named: str) -> None:
+    tree = {"a/bin/a": "executable", "a/nix-support/propagated-user-env-packages": named}
+
+    assert root(tree, "a").keys() == root({"a/bin/a": "executable"}, "a").keys()
 
 
 def test_a_user_has_a_name_and_a_home() -> None:

@@ -282,6 +282,9 @@ def test_a_registry_is_an_origin(value: str, expected: str) -> None:
         "http://x:99999",
         "http://x?y=1",
         "http://x#y",
+        "http://me:secret@x",
+        "http://me@x:5000",
+        "http://x?",
     ],
 )
 def test_what_is_no_origin_is_refused(value: str) -> None:

@@ -118,6 +118,10 @@ rec {
       name=$(printf 'n%.0s' $(seq 200))
       mkdir -p $out/share/$name; echo long > $out/share/$name/$name
       printf x > "$out/share/sp ace"
+      printf x > "$out/share/$(printf '\303\251t\303\251')"
+      printf x > "$out/share/$(printf 'latin\351')"
+      ln -s . $out/share/loop
+      ln -s /var/lib $out/state
     '';
   };
   large = make { name = "large-1.0"; script = "mkdir $out; yes nixfront | head -c 5000000 > $out/data"; };
