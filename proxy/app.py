@@ -16,7 +16,7 @@ from typing import IO
 import aiohttp
 from aiohttp import web
 
-from proxy import handlers, local_registry, oci_errors, packing, passthrough, resources
+from proxy import handlers, local_registry, oci_errors, passthrough, resources, store
 from proxy.attribute_names import AttributeNames
 from proxy.errors import SettingsInvalid
 from proxy.events import BuildEnded, BuildStarted, Collided, Event, LogLine, Sink
@@ -81,7 +81,7 @@ async def _assemble(
         registry,
         ledger,
         executor,
-        partial(packing.store_entries, prefix=nix.prefix),
+        partial(store.store_entries, prefix=nix.prefix),
         compression=settings.layers.compression,
         concurrency=settings.layers.concurrency,
     )
@@ -91,7 +91,7 @@ async def _assemble(
         nix=nix,
         registry=registry,
         publisher=publisher,
-        listing=packing.StoreListing(nix.prefix),
+        listing=store.StoreListing(nix.prefix),
         options=Options(
             system=settings.system,
             policy=_policy(settings),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockingError
 
-from proxy.packing import store_entries
+from proxy.store import store_entries
 
 
 async def test_blocking_call_on_the_event_loop_fails(tmp_path: Path) -> None:
