@@ -8,8 +8,8 @@
 #   system       "x86_64-linux", ...
 #   attributes   [ { typed = "python3packages.numpy"; path = [ "python3packages" "numpy" ]; } ]: attribute paths as they
 #                were typed, and their parts
-#   policy       { allowUnfree; allowInsecure; allowBroken; denyPackages; denyLicenses; }: lists of names; "*" in an
-#                allowing one is everything
+#   policy       { allowUnfree; allowInsecure; allowBroken; denyPackages; denyLicenses; onlyPackages; onlyLicenses; }: lists
+#                of names; "*" in an allowing one is everything; an `only` one that is empty is no limit
 #   optional     the same, for packages that are simply left out where the set has none
 #
 # result: one list entry for each attribute, in the order of the request (optional ones last):
@@ -17,7 +17,8 @@
 #   { kind = "missing"; typed; at; part; names; }        `part` is not among `names`, the attributes of `at`
 #   { kind = "ambiguous"; typed; at; part; names; }      `names` all spell `part` when case is ignored
 #   { kind = "refused"; typed; attribute; name; reason; what; }    by the policy; `reason` is "denied", "denied-license",
-#                                                        "unfree", "insecure", "broken" or "unsupported"
+#                                                        "not-listed", "not-listed-license", "unfree", "insecure",
+#                                                        "broken" or "unsupported"
 #   { kind = "no-package"; typed; attribute; type; }     the attribute is there, but it is no derivation
 #
 # Evaluation writes the .drv files and builds nothing. Names reach this file as data, never as Nix source text.
@@ -25,11 +26,11 @@
 let
   asked = builtins.fromJSON request;
   resolve = import ./resolve.nix;
-  describe = import ./describe.nix (asked.policy // { inherit (asked) system; });
+  policy = asked.policy // { inherit (asked) system; };
 
   packages = import ./load.nix asked;
 
-  one = attribute: describe (resolve packages attribute);
+  describe = named: attribute: import ./describe.nix { inherit policy; asked = named; } (resolve packages attribute);
 in
-map one asked.attributes
-++ builtins.filter (result: result.kind == "package") (map one asked.optional)
+map (describe true) asked.attributes
+++ builtins.filter (result: result.kind == "package") (map (describe false) asked.optional)

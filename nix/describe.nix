@@ -1,6 +1,6 @@
 # What `resolve.nix` found -> the facts about a package that an image needs, or why the operator's policy refuses it
 # (shapes: see default.nix). What is refused is not evaluated any further.
-policy: found:
+{ asked, policy }: found:
 let
   inherit (found) value;
   meta = value.meta or { };
@@ -23,6 +23,13 @@ let
   nonfree = builtins.filter (l: !(l.free or true)) (builtins.filter builtins.isAttrs licenses);
   unfree = builtins.filter (name: !allowed policy.allowUnfree name) (map licenseName nonfree);
   vulnerabilities = meta.knownVulnerabilities or [ ];
+  # What is not asked for by name is the operator's own wish, and bound by no `only` list.
+  limited = only: asked && only != [ ];
+  unlisted = limited policy.onlyPackages
+    && builtins.all (name: !builtins.elem name policy.onlyPackages) [ found.attribute pname value.name ];
+  # Several licences hold together, so each has to be listed.
+  unlistedLicense = limited policy.onlyLicenses
+    && (licenseNames == [ ] || builtins.any (name: !builtins.elem name policy.onlyLicenses) licenseNames);
   denied = builtins.filter (name: builtins.elem name policy.denyPackages) [ found.attribute pname value.name ];
   deniedLicenses = builtins.filter (name: builtins.elem name policy.denyLicenses) licenseNames;
   platforms = meta.platforms or [ ];
@@ -30,6 +37,8 @@ let
   refusals =
     if denied != [ ] then { reason = "denied"; what = denied; }
     else if deniedLicenses != [ ] then { reason = "denied-license"; what = deniedLicenses; }
+    else if unlisted then { reason = "not-listed"; what = [ ]; }
+    else if unlistedLicense then { reason = "not-listed-license"; what = licenseNames; }
     else if unfree != [ ] then { reason = "unfree"; what = unfree; }
     else if vulnerabilities != [ ] && !allowed policy.allowInsecure value.name then {
       reason = "insecure";

@@ -163,7 +163,7 @@ def _session() -> aiohttp.ClientSession:
 
 
 def _policy(settings: Settings) -> Policy:
-    return Policy(**settings.policy.model_dump())
+    return Policy(**settings.policy.model_dump(exclude={"most_packages"}))
 
 
 def _vocabulary(settings: Settings) -> Vocabulary:
@@ -181,6 +181,7 @@ def _vocabulary(settings: Settings) -> Vocabulary:
         },
         aliases=settings.names.aliases,
         package_sets=frozenset(settings.sets),
+        most_packages=settings.policy.most_packages,
     )
 
 

@@ -81,7 +81,8 @@ class PackageSet:
 
     `expression`: absolute path of the file or folder to import; `arguments`: given to the function in it, where it
     takes them; `revision`: what makes it this one and no other; `created`: RFC 3339, never the clock;
-    `substitutes`: whether a binary cache may hold its packages.
+    `nar_hash`: of the source tree (SRI), empty where there is none; `substitutes`: whether a binary cache may hold
+    its packages; `import_from_derivation`: whether an evaluation may build.
     """
 
     name: str
@@ -90,7 +91,9 @@ class PackageSet:
     source: str
     created: str
     arguments: Mapping[str, str] = field(default_factory=dict)
+    nar_hash: str = ""
     substitutes: bool = True
+    import_from_derivation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,8 @@ class Policy:
     """What the operator allows beyond the usual, and what not; names as nixpkgs has them, `*` allows everything.
 
     `allow_unfree`, `deny_licenses`: licences (SPDX where there is one). `allow_insecure`: `name-version`.
-    `allow_broken`: names. `deny_packages`: attributes or names. `most_bytes`: of a closure, as NARs; 0 is no limit.
+    `allow_broken`: names. `deny_packages`, `only_packages`: attributes or names; the `only` ones are all that may be
+    asked for, where they are given. `most_bytes`: of a closure, as NARs; 0 is no limit.
     """
 
     allow_unfree: tuple[str, ...] = ()
@@ -106,6 +110,8 @@ class Policy:
     allow_broken: tuple[str, ...] = ()
     deny_packages: tuple[str, ...] = ()
     deny_licenses: tuple[str, ...] = ()
+    only_packages: tuple[str, ...] = ()
+    only_licenses: tuple[str, ...] = ()
     most_bytes: int = 0
 
 

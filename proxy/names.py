@@ -25,17 +25,20 @@ _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _REFERRERS_TAG = re.compile(r"[a-z0-9]+-[0-9a-f]{64,}(?:\.[a-z0-9.]+)?")
 _MANIFEST_PATH = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)")
 _ESCAPE = re.compile(r"--([0-9a-f]{2})")
-_MOST_ATTRIBUTES = 64
 _MOST_PARTS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The words of the operator: meta-packages, other names for attributes, and the names of package sets."""
+    """The words of the operator: meta-packages, other names for attributes, and the names of package sets.
+
+    `most_packages`: how many one image may name, those of meta-packages included.
+    """
 
     presets: Mapping[str, Preset] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     package_sets: frozenset[str] = frozenset()
+    most_packages: int = 64
 
 
 def manifest_route(path: str) -> tuple[str, str] | None:
@@ -64,9 +67,10 @@ def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | 
         attribute_path(attribute)
     if not attributes:
         raise NameInvalid(f"{repository!r} names no package; put one after it, as in {repository}/hello")
-    if len(attributes) > _MOST_ATTRIBUTES:
+    if len(attributes) > words.most_packages:
         raise NameInvalid(
-            f"{repository!r} names {len(attributes)} packages; one image may name at most {_MOST_ATTRIBUTES}"
+            f"{repository!r} names {len(attributes)} packages; policy.most_packages of this host allows "
+            f"{words.most_packages} in one image"
         )
     return ImageRequest(repository, reference, attributes, package_set, tuple(presets), preset)
 

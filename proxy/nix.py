@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,11 @@ _INSTANTIATE = ("nix-instantiate", "--eval", "--strict", "--json", "--read-write
 _ERROR_LINES = 20  # of the log, in a message
 # Lines of Nix's own that say nothing about a failure: warnings, and the plan of what will be built or fetched.
 _NO_NEWS = re.compile(r"warning:|th(is|ese).* will be (built|fetched)|  /nix/store/\S+$")
+_BUILDS = re.compile(r"th(?:is|ese) .*will be built")
+_FETCHES = re.compile(
+    r"th(?:is|ese) .*will be fetched \([0-9.]+ \w+ download, ([0-9.]+) ([KMGT]iB) unpacked\)"
+)
+_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _LISTING_DEADLINE = 120.0  # seconds, for questions to the store
 _LOST = re.compile(r"missing derivation|\.drv' is not valid|opening file '/nix/store/\S+\.drv': No such file")
 _NOTHING_THERE = re.compile(
@@ -61,12 +67,16 @@ class Source:
     archive: str
 
 
-def evaluate_argv(entry: Path, request: Mapping[str, Any], readable: Sequence[str]) -> tuple[str, ...]:
-    """Evaluate one of our expressions on a request: prints its result (shape: its head comment), builds nothing.
+def evaluate_argv(
+    entry: Path, request: Mapping[str, Any], readable: Sequence[str], *, may_build: bool = False
+) -> tuple[str, ...]:
+    """Evaluate one of our expressions on a request: prints its result (shape: its head comment).
 
-    Restricted: it reads nothing but our expressions and what is `readable`, and fetches nothing.
+    Restricted: it reads nothing but our expressions and what is `readable`, fetches nothing, and builds nothing
+    unless it `may_build` (import from derivation).
     """
-    restricted = ("--option", "restrict-eval", "true", "--option", "allowed-uris", "")
+    building = ("--option", "allow-import-from-derivation", str(may_build).lower())
+    restricted = ("--option", "restrict-eval", "true", "--option", "allowed-uris", "", *building)
     search = tuple(word for path in (str(entry.parent), *readable) for word in ("-I", path))
     asked = ("--argstr", "request", canonical_json(request).decode())
     return (*_BOUNDED, *_INSTANTIATE, *restricted, *search, str(entry), *asked)
@@ -89,6 +99,25 @@ def realise_argv(packages: Iterable[Package], root: Path) -> tuple[str, ...]:
         f"{package.drv_path}!{','.join(name for name, _ in package.outputs)}" for package in packages
     )
     return ("nix-store", "--realise", *wanted, "--add-root", str(root), "--indirect")
+
+
+def plan_argv(packages: Iterable[Package]) -> tuple[str, ...]:
+    """Say what realising the packages would build and fetch, and do neither."""
+    return (*realise_argv(packages, Path())[:-3], "--dry-run")
+
+
+def read_plan(lines: Iterable[str]) -> int:
+    """The bytes, unpacked, that a plan fetches for the closure alone; 0 where it says nothing certain.
+
+    What is built fetches things of its own that are in no image, so a plan with a build is not certain.
+    """
+    fetched = 0
+    for line in lines:
+        if _BUILDS.match(line):
+            return 0
+        if (found := _FETCHES.match(line)) is not None:
+            fetched = int(float(found[1]) * _UNITS[found[2]])
+    return fetched
 
 
 def path_info_argv(paths: Iterable[str]) -> tuple[str, ...]:
@@ -194,13 +223,16 @@ class Nix:
         except ProcessFailed as error:
             told = " ".join(attributes)
             if error.timed_out:
-                limit = f"{self._evaluation_deadline:.0f} s"
+                limit = f"{self._patience(package_set):.0f} s"
                 raise EvaluationFailed(f"evaluating {told} took longer than {limit}") from error
             reason = _last_lines(error.tail)
             if (refusal := resolution.own_refusal(reason)) is not None:
                 raise PackageRefused(refusal) from error
             if "allow-import-from-derivation" in reason:
-                reason = "it would have to build something first (import from derivation), which is not allowed here"
+                reason = (
+                    "it would have to build something first (import from derivation), which is not allowed here; "
+                    "import_from_derivation in the settings of this package set would allow it"
+                )
             raise EvaluationFailed(f"Nix cannot evaluate {told}: {reason}") from error
         results = await asyncio.to_thread(json.loads, output)
         missing = any(result["kind"] == "missing" for result in results)
@@ -260,11 +292,30 @@ class Nix:
             ) from error
         return Closure(tuple(packages), read_path_info(listing))
 
+    async def to_fetch(self, package_set: PackageSet, packages: Sequence[Package]) -> int:
+        """The bytes, unpacked, that the packages' closure still has to be fetched, as far as binary caches say; else 0."""
+        lines: list[str] = []
+        with suppress(ProcessFailed):  # whatever is wrong is told better when they are realised
+            await self._run(
+                plan_argv(packages),
+                _LISTING_DEADLINE,
+                substitutes=package_set.substitutes,
+                on_line=lines.append,
+            )
+        return read_plan(lines)
+
     async def _evaluate(self, entry: Path, package_set: PackageSet, request: Mapping[str, Any]) -> bytes:
         paths = (package_set.expression, *package_set.arguments.values())
-        argv = evaluate_argv(entry, request, [path for path in paths if path.startswith("/")])
+        may_build = package_set.import_from_derivation
+        argv = evaluate_argv(
+            entry, request, [path for path in paths if path.startswith("/")], may_build=may_build
+        )
         async with self._evaluating:
-            return await self._run(argv, self._evaluation_deadline, substitutes=package_set.substitutes)
+            return await self._run(argv, self._patience(package_set), substitutes=package_set.substitutes)
+
+    def _patience(self, package_set: PackageSet) -> float:
+        """How long an evaluation may take, in seconds: where it may build, as long as a build."""
+        return self._build_deadline if package_set.import_from_derivation else self._evaluation_deadline
 
     async def _run(
         self,
@@ -322,6 +373,8 @@ def _question(package_set: PackageSet, system: str, policy: Policy) -> dict[str,
             "allowBroken": policy.allow_broken,
             "denyPackages": policy.deny_packages,
             "denyLicenses": policy.deny_licenses,
+            "onlyPackages": policy.only_packages,
+            "onlyLicenses": policy.only_licenses,
         },
     }
 

@@ -18,7 +18,7 @@ import tarfile
 import threading
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -60,6 +60,7 @@ class Choice:
     date: str = ""
     archive: str = ""
     attribute: str = ""
+    import_from_derivation: bool = False
 
 
 class PackageSets:
@@ -95,9 +96,11 @@ class PackageSets:
         choice = self._choices[name]
         reference = (choice.revision or choice.ref or LATEST) if tag == LATEST else tag
         known = self._moving.get((name, reference))
-        return known or await self._loading.run(
+        found = known or await self._loading.run(
             (name, reference), lambda: self._load(name, choice, reference)
         )
+        # A word of today's operator, not a fact about the revision: it is in no record.
+        return replace(found, import_from_derivation=choice.import_from_derivation)
 
     async def close(self) -> None:
         """Stop fetching."""
@@ -247,6 +250,7 @@ class PackageSets:
             revision=commit or _hexadecimal(source.nar_hash),
             source=_address(choice),
             created=choice.date or (_rfc3339(seconds) if seconds else _NO_DATE),
+            nar_hash=source.nar_hash,
         )
         file = self._record_file(name, found.revision)
         # Two references may come to one revision at the same time.

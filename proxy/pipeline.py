@@ -178,7 +178,8 @@ class Pipeline:
                 packages, closure = await self._realised(
                     request, package_set, attributes, optional, roots.name
                 )
-            _within(options.policy.most_bytes, closure, request.attributes)
+            size = sum(info.nar_size for info in closure.paths)
+            _within(options.policy.most_bytes, size, len(closure.paths), request.attributes)
             yield _Content(packages, layering.plan(closure, options.most_layers - 1))
         finally:
             await asyncio.to_thread(roots.cleanup)
@@ -200,6 +201,10 @@ class Pipeline:
             optional,
             lambda: self._names.soon(package_set),
         )
+        most = self._options.policy.most_bytes
+        if most and package_set.substitutes:
+            fetched = await self._nix.to_fetch(package_set, list(packages.values()))
+            _within(most, fetched, 0, request.attributes)
         closure = await self._nix.realise(
             package_set,
             list(packages.values()),
@@ -226,12 +231,7 @@ class Pipeline:
                 user=request.preset.user,
                 directory=rootfs.HOME if request.preset.user else "",
                 environment=_environment(request),
-                labels={
-                    "nixfront.package-set": package_set.name,
-                    "nixfront.packages": names,
-                    "nixfront.revision": package_set.revision,
-                    **({"nixfront.source": package_set.source} if package_set.source else {}),
-                },
+                labels=_labels(package_set, names),
             ),
             (*layers, top),
             [*(" ".join(plan.paths) for plan in content.plans), f"root of {names}"],
@@ -246,6 +246,24 @@ class Pipeline:
         root = rootfs.merge(packages, self._listing, user=request.preset.user)
         program = rootfs.main_program(packages[0], self._listing)
         return root, request.preset.command or ((program,) if program else ())
+
+
+def _labels(package_set: PackageSet, packages: str) -> dict[str, str]:
+    """What an image says of its origin: in our words, and in those that registry pages and scanners read.
+
+    image-spec, "Pre-Defined Annotation Keys": `created`, `revision` and `source` of `org.opencontainers.image`.
+    """
+    labels = {
+        "nixfront.package-set": package_set.name,
+        "nixfront.packages": packages,
+        "nixfront.revision": package_set.revision,
+        "nixfront.nar-hash": package_set.nar_hash,
+        "nixfront.source": package_set.source,
+        "org.opencontainers.image.created": package_set.created,
+        "org.opencontainers.image.revision": package_set.revision,
+        "org.opencontainers.image.source": package_set.source,
+    }
+    return {name: value for name, value in labels.items() if value}
 
 
 def _with_presets(error: NixfrontError, request: ImageRequest) -> NixfrontError:
@@ -274,12 +292,12 @@ def output_tag(outputs: Sequence[str]) -> str:
     return sha256_hex(canonical_json(list(outputs)))[:32]
 
 
-def _within(most: int, closure: Closure, attributes: Sequence[str]) -> None:
-    """Raises `ImageTooLarge` for a closure of more than `most` bytes (0: no limit), before anything is packed."""
-    size = sum(info.nar_size for info in closure.paths)
+def _within(most: int, size: int, paths: int, attributes: Sequence[str]) -> None:
+    """Raises `ImageTooLarge` for a closure of more than `most` bytes (0: no limit); `paths` 0: not fetched yet."""
     if most and size > most:
+        where = f"in {paths} store paths" if paths else "that would have to be fetched"
         raise ImageTooLarge(
-            f"{' '.join(attributes)} and what it needs are {size / 1e6:.0f} MB in {len(closure.paths)} store paths; "
+            f"{' '.join(attributes)} and what it needs are {size / 1e6:.0f} MB {where}; "
             f"policy.most_bytes of this host allows {most / 1e6:.0f} MB"
         )
 

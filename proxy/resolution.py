@@ -84,6 +84,10 @@ def _refusal(result: Mapping[str, Any]) -> str:
             return f"{name} is not made for this system, but for {what}"
         case "denied-license":
             return f"{name} has the licence {what}, which policy.deny_licenses of this host names"
+        case "not-listed":
+            return f"{name} is not among policy.only_packages of this host"
+        case "not-listed-license":
+            return f"{name} has the licence {what or 'none'}, and policy.only_licenses of this host does not name it"
         case _:
             return f"{name} is named by policy.deny_packages of this host"
 

@@ -104,6 +104,7 @@ class PackageSource(_Section):
     date: Annotated[str, BeforeValidator(_as_text), AfterValidator(_date)] = ""
     archive: str = ""
     attribute: str = "packages"
+    import_from_derivation: bool = False
 
     @model_validator(mode="after")
     def _complete(self) -> "PackageSource":
@@ -163,7 +164,10 @@ class PolicySection(_Section):
     allow_broken: tuple[str, ...] = ()
     deny_packages: tuple[str, ...] = ()
     deny_licenses: tuple[str, ...] = ()
+    only_packages: tuple[str, ...] = ()
+    only_licenses: tuple[str, ...] = ()
     most_bytes: int = Field(default=0, ge=0)
+    most_packages: int = Field(default=64, ge=1)
 
 
 class NixSection(_Section):

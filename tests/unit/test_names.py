@@ -258,7 +258,9 @@ def test_sixty_four_packages_are_allowed() -> None:
     ],
 )
 def test_one_package_too_many_is_refused_with_the_count(repository: str, count: int) -> None:
-    with pytest.raises(NameInvalid, match=f"names {count} packages; one image may name at most 64"):
+    with pytest.raises(
+        NameInvalid, match=f"names {count} packages; policy.most_packages of this host allows 64"
+    ):
         parse(repository)
 
 

@@ -39,6 +39,9 @@ def test_names_are_resolved_by_one_restricted_evaluation() -> None:
         "--option",
         "allowed-uris",
         "",
+        "--option",
+        "allow-import-from-derivation",
+        "false",
         "-I",
         "/expressions",
         "-I",
@@ -50,6 +53,42 @@ def test_names_are_resolved_by_one_restricted_evaluation() -> None:
         "request",
         '{"attributes":["git","jq"],"system":"x86_64-linux"}',
     )
+
+
+def test_an_evaluation_builds_only_where_the_operator_says_so() -> None:
+    argv = nix.evaluate_argv(ENTRY, {}, [], may_build=True)
+
+    assert argv[argv.index("allow-import-from-derivation") + 1] == "true"
+    assert argv[argv.index("restrict-eval") + 1] == "true"
+
+
+def test_a_plan_is_asked_for_and_nothing_is_done() -> None:
+    assert nix.plan_argv([GIT]) == ("nix-store", "--realise", "/nix/store/g.drv!out,doc", "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("lines", "fetched"),
+    [
+        ([], 0),
+        (
+            ["these 2 paths will be fetched (0.05 MiB download, 1.50 MiB unpacked):", "  /nix/store/a"],
+            3 << 19,
+        ),
+        (["this path will be fetched (1.00 KiB download, 2.00 KiB unpacked):"], 2048),
+        (["warning: x", "these 3 paths will be fetched (1.0 GiB download, 2.5 GiB unpacked):"], 5 << 29),
+        (
+            [
+                "this derivation will be built:",
+                "  /nix/store/a.drv",
+                "these 3 paths will be fetched (1.00 MiB download, 2.00 MiB unpacked):",
+            ],
+            0,
+        ),
+    ],
+    ids=["nothing", "paths", "a path", "in GiB", "a build fetches for itself"],
+)
+def test_a_plan_says_what_the_closure_fetches(lines: list[str], fetched: int) -> None:
+    assert nix.read_plan(lines) == fetched
 
 
 def test_an_evaluation_is_bounded_in_memory() -> None:

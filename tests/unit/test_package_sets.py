@@ -166,6 +166,7 @@ def test_a_git_source_says_its_commit_and_its_date(tmp_path: Path) -> None:
         revision="0123abcd",
         source="https://x/r.git",
         created="2023-11-14T22:13:20Z",
+        nar_hash=HASH,
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy import names, pipeline
 from proxy.errors import ImageTooLarge
-from proxy.model import Closure, ImageRequest, Package, PackageSet, PathInfo, Policy, Preset
+from proxy.model import ImageRequest, Package, PackageSet, Policy, Preset
 from proxy.pipeline import Options, content_key
 
 SET = PackageSet(
@@ -111,13 +111,13 @@ def test_a_package_under_two_names_is_taken_once() -> None:
 
 @pytest.mark.parametrize(("most", "fine"), [(0, True), (30, True), (29, False)])
 def test_a_closure_is_within_its_limit(most: int, fine: bool) -> None:
-    closure = Closure((), (PathInfo("/a", 10, ()), PathInfo("/b", 20, ())))
-
     if fine:
-        pipeline._within(most, closure, NAMES)
+        pipeline._within(most, 30, 2, NAMES)
     else:
         with pytest.raises(ImageTooLarge, match=r"git htop .* in 2 store paths"):
-            pipeline._within(most, closure, NAMES)
+            pipeline._within(most, 30, 2, NAMES)
+        with pytest.raises(ImageTooLarge, match=r"git htop .* that would have to be fetched"):
+            pipeline._within(most, 30, 0, NAMES)
 
 
 def test_the_tag_of_outputs_is_a_tag() -> None:

@@ -140,6 +140,17 @@ REFUSED = {"kind": "refused", "typed": "x", "attribute": "x", "name": "x-1"}
         ("broken", ["x-1"], "x-1 is marked as broken; policy.allow_broken would allow it"),
         ("unsupported", ["riscv64-linux"], "x-1 is not made for this system, but for riscv64-linux"),
         ("denied-license", ["GPL"], "x-1 has the licence GPL, which policy.deny_licenses of this host names"),
+        ("not-listed", [], "x-1 is not among policy.only_packages of this host"),
+        (
+            "not-listed-license",
+            ["MIT"],
+            "x-1 has the licence MIT, and policy.only_licenses of this host does not name it",
+        ),
+        (
+            "not-listed-license",
+            [],
+            "x-1 has the licence none, and policy.only_licenses of this host does not name it",
+        ),
         ("denied", ["x"], "x-1 is named by policy.deny_packages of this host"),
     ],
 )

@@ -66,7 +66,7 @@ rec {
   asserting = assert 1 == 2; hello;
   aborting = abort "this is how it aborts";
   loop = let x = x; in x;
-  importing = import (make { name = "imported"; script = "echo '{ }' > $out"; });
+  importing = import (make { name = "imported"; script = "echo '{ hello }: hello' > $out"; }) { inherit hello; };
   reading = builtins.readFile /etc/hostname;
   fetching = builtins.fetchurl "http://127.0.0.1:1/nothing";
   noSystem = derivation { name = "nosystem"; builder = "/bin/sh"; };
