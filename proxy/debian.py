@@ -28,6 +28,15 @@ from proxy.model import canonical_json, sha256_hex
 from proxy.process import run
 
 SYSTEM = "x86_64-linux"
+# The parts of a recipe; a part that it leaves out is empty.
+_RECIPE: Mapping[str, type[dict[str, Any]] | type[list[str]]] = {
+    "attributes": dict,
+    "groups": dict,
+    "skip": list,
+    "drop": dict,
+    "add": dict,
+    "fixups": dict,
+}
 _log = logging.getLogger(__name__)
 
 
@@ -45,18 +54,21 @@ class DebianSet:
     created: str
 
 
-async def resolve(folder: Path, *, packages: Path, archive: str | None, deadline: float) -> DebianSet:
+async def resolve(
+    folder: Path, *, expression: Path, recipe: Path, archive: str | None, deadline: float
+) -> DebianSet:
     """The set that the lock in `folder` says; without a lock, the newest that Debian offers, and the lock of it.
 
-    `packages` is a recipe shaped like `nix/debian/packages.json`, beside the expression that builds it; `archive` is
-    the URL of a Debian archive, None for those of the host's own apt configuration; `deadline` is in seconds.
+    `expression` is the folder of the Nix expression that builds it, and `recipe` one shaped like the
+    `packages.json` in there; `archive` is the URL of a Debian archive, None for those of the host's own apt
+    configuration; `deadline` is in seconds.
 
     Raises `PackageSetUnavailable`.
     """
     try:
         async with asyncio.timeout(deadline):
             place = await asyncio.to_thread(folder.absolute)
-            return await _resolve(place, packages, archive, deadline)
+            return await _resolve(place, expression, recipe, archive, deadline)
     except TimeoutError as error:
         raise PackageSetUnavailable(
             f"the Debian package set was not resolved within {deadline:.0f} s"
@@ -65,8 +77,10 @@ async def resolve(folder: Path, *, packages: Path, archive: str | None, deadline
         raise PackageSetUnavailable(f"the Debian package set cannot be kept in {folder}: {error}") from error
 
 
-async def _resolve(folder: Path, packages: Path, archive: str | None, deadline: float) -> DebianSet:
-    recipe = await asyncio.to_thread(read_recipe, packages)
+async def _resolve(
+    folder: Path, expression: Path, file: Path, archive: str | None, deadline: float
+) -> DebianSet:
+    recipe = await asyncio.to_thread(read_recipe, file, expression)
     path, builder, apt = folder / "lock.json", folder / "builder", folder / "apt"
     lock = await asyncio.to_thread(_read_lock, path, sha256_hex(canonical_json(recipe)))
     fresh = lock is None
@@ -81,22 +95,32 @@ async def _resolve(folder: Path, packages: Path, archive: str | None, deadline: 
             )
         await asyncio.to_thread(_write_lock, path, lock)
         _log.info("Debian set resolved nodes=%d lock=%s", len(lock["nodes"]), path)
-    digest = await asyncio.to_thread(revision, lock, packages.parent)
+    digest = await asyncio.to_thread(revision, lock, expression)
     return DebianSet(path, builder, digest, lock["created"])
 
 
-def read_recipe(packages: Path) -> dict[str, Any]:
-    """A recipe; one with a `base` (a file name beside it) adds to that one."""
-    recipe: dict[str, Any] = json.loads(packages.read_bytes())
-    if base := recipe.pop("base", None):
-        below = read_recipe(packages.with_name(base))
-        recipe = {
-            key: [*value, *recipe.get(key, [])]
-            if isinstance(value, list)
-            else {**value, **recipe.get(key, {})}
-            for key, value in below.items()
-        }
-    return recipe
+def read_recipe(file: Path, shipped: Path) -> dict[str, Any]:
+    """A recipe; one with a `base` (the name of a file beside it, or in the folder `shipped`) adds to that one.
+
+    Raises `PackageSetUnavailable` for what is no recipe.
+    """
+    try:
+        recipe = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PackageSetUnavailable(f"the recipe {file} cannot be read: {error}") from error
+    if not isinstance(recipe, dict):
+        raise PackageSetUnavailable(f"the recipe {file} is no JSON object")
+    for key, value in recipe.items():
+        if not isinstance(value, str if key == "base" else _RECIPE.get(key, ())):
+            raise PackageSetUnavailable(f"the recipe {file} has no use for this value of {key!r}")
+    if (base := recipe.pop("base", None)) is None:
+        return {key: kind(recipe.get(key, ())) for key, kind in _RECIPE.items()}
+    beside = file.with_name(base)
+    below = read_recipe(beside if beside.is_file() else shipped / base, shipped)
+    return {
+        key: [*value, *recipe.get(key, [])] if isinstance(value, list) else {**value, **recipe.get(key, {})}
+        for key, value in below.items()
+    }
 
 
 def revision(lock: Mapping[str, Any], expression: Path) -> str:

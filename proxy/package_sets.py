@@ -39,6 +39,8 @@ _REVISION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _PART_OF_COMMIT = re.compile(r"[0-9a-f]{6,39}")
 
 LATEST = "latest"
+#: The recipe of the demo set that holds compilers, servers and media programs too, some 3 GB of them.
+BIG = "big"
 Kind = Literal["nixpkgs", "tarball", "git", "path", "flake", "demo"]
 
 
@@ -47,7 +49,7 @@ class Choice:
     """What the operator chose for one set.
 
     `url`: of a git repository, a flake reference, or a template of a tarball's with `{ref}` or `{revision}`;
-    `attribute`: the output of a flake that holds its packages by system; `pointer`: a template with
+    `recipe`: of the demo set: empty, `big`, or a file; `attribute`: the output of a flake that holds its packages by system; `pointer`: a template with
     `{ref}` of a text that holds a commit; `ref`: what `latest` means; `revision`: a commit, instead of `ref`.
     """
 
@@ -59,6 +61,7 @@ class Choice:
     path: str = ""
     date: str = ""
     archive: str = ""
+    recipe: str = ""
     attribute: str = ""
     import_from_derivation: bool = False
 
@@ -186,9 +189,15 @@ class PackageSets:
         if reference != LATEST and not _REVISION.fullmatch(reference):
             raise _unknown("demo", choice, reference, "it has no revisions but its own")
         shipped = self._expressions / "debian"
+        folder, recipe = "demo", shipped / "packages.json"
+        if choice.recipe == BIG:
+            folder, recipe = "demo-big", shipped / "packages-big.json"
+        elif choice.recipe:
+            folder, recipe = f"demo-{sha256_hex(choice.recipe.encode())[:16]}", Path(choice.recipe)
         resolved = await debian.resolve(
-            self._folder / "demo",
-            packages=shipped / "packages.json",
+            self._folder / folder,
+            expression=shipped,
+            recipe=recipe,
             archive=choice.archive or None,
             deadline=self._deadline,
         )

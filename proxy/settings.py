@@ -103,6 +103,7 @@ class PackageSource(_Section):
     path: str = ""
     date: Annotated[str, BeforeValidator(_as_text), AfterValidator(_date)] = ""
     archive: str = ""
+    recipe: str = ""
     attribute: str = "packages"
     import_from_derivation: bool = False
 
@@ -112,6 +113,8 @@ class PackageSource(_Section):
             raise ValueError(f"kind {self.kind} needs a url")
         if self.kind == "path" and not Path(self.path).is_absolute():
             raise ValueError("kind path needs an absolute path")
+        if self.recipe not in ("", "big") and not Path(self.recipe).is_absolute():
+            raise ValueError("a recipe is big, or an absolute path")
         return self
 
 

@@ -91,7 +91,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory, archive: str | None) -> debia
     """The set, resolved once for this module."""
     folder = tmp_path_factory.mktemp("demo")
     return asyncio.run(
-        debian.resolve(folder, packages=SHIPPED / "packages.json", archive=archive, deadline=5 * MINUTES)
+        debian.resolve(
+            folder,
+            expression=SHIPPED,
+            recipe=SHIPPED / "packages.json",
+            archive=archive,
+            deadline=5 * MINUTES,
+        )
     )
 
 
@@ -117,7 +123,11 @@ async def test_two_hosts_get_the_same_set(
     )
 
     again = await debian.resolve(
-        tmp_path / "other", packages=SHIPPED / "packages.json", archive=archive, deadline=5 * MINUTES
+        tmp_path / "other",
+        expression=SHIPPED,
+        recipe=SHIPPED / "packages.json",
+        archive=archive,
+        deadline=5 * MINUTES,
     )
 
     after = await asyncio.to_thread(
@@ -134,7 +144,11 @@ async def test_archive_by_url(demo: debian.DebianSet, tmp_path: Path) -> None:
     url = hello["debs"][0]["url"].partition("/pool/")[0]
 
     found = await debian.resolve(
-        tmp_path / "by-url", packages=SHIPPED / "packages.json", archive=url, deadline=5 * MINUTES
+        tmp_path / "by-url",
+        expression=SHIPPED,
+        recipe=SHIPPED / "packages.json",
+        archive=url,
+        deadline=5 * MINUTES,
     )
 
     assert lock_of(found)["nodes"]["hello"] == hello
@@ -150,7 +164,7 @@ async def test_lost_builder_is_made_again(demo: debian.DebianSet, tmp_path: Path
 
     folder = await asyncio.to_thread(copy_lock)
     found = await debian.resolve(
-        folder, packages=SHIPPED / "packages.json", archive=None, deadline=5 * MINUTES
+        folder, expression=SHIPPED, recipe=SHIPPED / "packages.json", archive=None, deadline=5 * MINUTES
     )
 
     assert found.revision == demo.revision
@@ -182,7 +196,11 @@ async def test_sources_of_others_do_not_matter(
     await asyncio.to_thread(host_sources.write_text, f"{OTHERS}deb {url} bookworm main contrib\n")
 
     found = await debian.resolve(
-        tmp_path / "mixed", packages=SHIPPED / "packages.json", archive=None, deadline=5 * MINUTES
+        tmp_path / "mixed",
+        expression=SHIPPED,
+        recipe=SHIPPED / "packages.json",
+        archive=None,
+        deadline=5 * MINUTES,
     )
 
     assert lock_of(found)["nodes"]["hello"] == lock_of(demo)["nodes"]["hello"]
@@ -195,7 +213,11 @@ async def test_host_of_another_distribution_is_told_what_to_set(host_sources: Pa
         PackageSetUnavailable, match=r"cloud-sdk-bookworm of .* but not Debian 12 .* set the URL"
     ):
         await debian.resolve(
-            tmp_path / "other", packages=SHIPPED / "packages.json", archive=None, deadline=MINUTES
+            tmp_path / "other",
+            expression=SHIPPED,
+            recipe=SHIPPED / "packages.json",
+            archive=None,
+            deadline=MINUTES,
         )
 
 
@@ -203,7 +225,8 @@ async def test_unreachable_archive_is_reported_with_apts_words(tmp_path: Path) -
     with pytest.raises(PackageSetUnavailable) as caught:
         await debian.resolve(
             tmp_path / "none",
-            packages=SHIPPED / "packages.json",
+            expression=SHIPPED,
+            recipe=SHIPPED / "packages.json",
             archive="http://127.0.0.1:1/debian",
             deadline=MINUTES,
         )

@@ -175,7 +175,7 @@ def test_order_of_the_archive_does_not_matter(stanzas: list[str]) -> None:
 
 @pytest.mark.parametrize("name", ["packages.json", "packages-big.json"])
 def test_shipped_recipes_are_whole(name: str) -> None:
-    shipped = debian.read_recipe(SHIPPED / name)
+    shipped = debian.read_recipe(SHIPPED / name, SHIPPED)
     members = [member for group in shipped["groups"].values() for member in group]
     packages = {entry["package"] for entry in shipped["attributes"].values()}
 
@@ -186,11 +186,47 @@ def test_shipped_recipes_are_whole(name: str) -> None:
 
 
 def test_big_recipe_adds_to_the_small_one() -> None:
-    small = debian.read_recipe(SHIPPED / "packages.json")
-    big = debian.read_recipe(SHIPPED / "packages-big.json")
+    small = debian.read_recipe(SHIPPED / "packages.json", SHIPPED)
+    big = debian.read_recipe(SHIPPED / "packages-big.json", SHIPPED)
 
     assert small["attributes"].items() <= big["attributes"].items()
     assert set(small["skip"]) < set(big["skip"])
+
+
+def test_a_recipe_may_build_on_one_beside_it_or_on_one_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{"attributes": {"a": {"package": "a"}}, "skip": ["x"]}')
+    for name, base in (("beside", "mine.json"), ("ours", "packages.json")):
+        (tmp_path / f"{name}.json").write_text(
+            f'{{"base": "{base}", "attributes": {{"b": {{"package": "b"}}}}, "skip": ["y"]}}'
+        )
+
+    beside = debian.read_recipe(tmp_path / "beside.json", SHIPPED)
+    ours = debian.read_recipe(tmp_path / "ours.json", SHIPPED)
+
+    assert beside["attributes"] == {"a": {"package": "a"}, "b": {"package": "b"}}
+    assert (beside["skip"], beside["groups"]) == (["x", "y"], {})
+    assert {"hello", "b"} <= ours["attributes"].keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "cannot be read"),
+        ("{", "cannot be read"),
+        ("[]", "no JSON object"),
+        ('{"attributes": []}', "'attributes'"),
+        ('{"attribute": {}}', "'attribute'"),
+        ('{"base": "none.json"}', "none.json cannot be read"),
+        ('{"base": 5}', "'base'"),
+    ],
+)
+def test_what_is_no_recipe_is_said(tmp_path: Path, text: str | None, told: str) -> None:
+    file = tmp_path / "mine.json"
+    if text is not None:
+        file.write_text(text)
+
+    with pytest.raises(PackageSetUnavailable, match=told):
+        debian.read_recipe(file, SHIPPED)
 
 
 # --- lock and revision ------------------------------------------------------------------------------------
@@ -204,7 +240,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def write_lock(folder: Path) -> Callable[..., None]:
     """A lock and a builder as `resolve` leaves them."""
-    used = sha256_hex(canonical_json(debian.read_recipe(SHIPPED / "packages.json")))
+    used = sha256_hex(canonical_json(debian.read_recipe(SHIPPED / "packages.json", SHIPPED)))
     (folder / "builder").mkdir(parents=True)
 
     def write(mirror: str = MIRROR, version: str = "2.10-3") -> None:
@@ -218,7 +254,9 @@ def write_lock(folder: Path) -> Callable[..., None]:
 
 
 async def resolve(folder: Path) -> debian.DebianSet:
-    return await debian.resolve(folder, packages=SHIPPED / "packages.json", archive=None, deadline=20)
+    return await debian.resolve(
+        folder, expression=SHIPPED, recipe=SHIPPED / "packages.json", archive=None, deadline=20
+    )
 
 
 async def test_lock_is_enough(

@@ -292,6 +292,18 @@ def test_what_is_no_origin_is_refused(value: str) -> None:
         load(None, {"NIXFRONT_REGISTRY_URL": value})
 
 
+@pytest.mark.parametrize(
+    ("recipe", "fine"),
+    [("", True), ("big", True), ("/srv/recipe.json", True), ("recipe.json", False), ("bigger", False)],
+)
+def test_a_recipe_is_big_or_an_absolute_path(recipe: str, fine: bool) -> None:
+    if fine:
+        assert load(None, {"NIXFRONT_PACKAGES_RECIPE": recipe}).packages.recipe == recipe
+    else:
+        with pytest.raises(SettingsInvalid, match=r"^packages: .*a recipe is big"):
+            load(None, {"NIXFRONT_PACKAGES_RECIPE": recipe})
+
+
 # --- the environment --------------------------------------------------------------------------------------
 
 
@@ -308,6 +320,7 @@ def test_what_is_no_origin_is_refused(value: str) -> None:
         ("NIXFRONT_PACKAGES_PATH", "/x", "/x"),
         ("NIXFRONT_PACKAGES_DATE", "2026-01-31T00:00:00Z", "2026-01-31T00:00:00Z"),
         ("NIXFRONT_PACKAGES_ARCHIVE", "http://x/debian", "http://x/debian"),
+        ("NIXFRONT_PACKAGES_RECIPE", "big", "big"),
         ("NIXFRONT_PACKAGES_SYSTEM", "aarch64-linux", "aarch64-linux"),
         ("NIXFRONT_PACKAGES_ALWAYS", "[a, b]", ("a", "b")),
         ("NIXFRONT_PACKAGES_POINTER", "http://x/{ref}", "http://x/{ref}"),
