@@ -30,7 +30,9 @@ def newer(nix_count: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assert (programs / "nix").exists(), "tests/run gets the newer Nix"
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin:/usr/sbin:/sbin")
     # Not `extra-`: this Nix puts the shell of a package that need not be there into every sandbox.
-    monkeypatch.setenv("NIX_CONFIG", "substituters =\nsandbox = true\nsandbox-paths = /bin /usr /lib /lib64\n")
+    monkeypatch.setenv(
+        "NIX_CONFIG", "substituters =\nsandbox = true\nsandbox-paths = /bin /usr /lib /lib64\n"
+    )
     return nix_count
 
 
