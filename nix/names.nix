@@ -2,8 +2,8 @@
 # and one level below wherever the set says that there is more (`recurseForDerivations`, `...Packages`).
 #
 #   request: as in default.nix, and `look`: which values to look at. "all" leaves out what is no package or refuses to
-#            be evaluated, but a single value that aborts ends it all; the caller then asks again with "sets" (only
-#            what is called `...Packages`), and at last with "none".
+#            be evaluated, but a single value that aborts ends it all; the caller then asks again with "none", which
+#            looks at no value, and with the name of each set that it cares for, whose names alone are then listed.
 #
 # result: [ "git" "python3Packages.numpy" ... ]
 { request }:
@@ -23,10 +23,7 @@ let
         (builtins.filter (inner: inner != "recurseForDerivations") (builtins.attrNames tried.value))
     else [ ];
   isSet = name: builtins.match ".*Packages" name != null;
-  at = {
-    all = below;
-    sets = name: if isSet name then below name else [ name ];
-    none = name: [ name ];
-  };
 in
-builtins.concatMap at.${asked.look} (builtins.attrNames packages)
+if asked.look == "all" then builtins.concatMap below (builtins.attrNames packages)
+else if asked.look == "none" then builtins.attrNames packages
+else below asked.look

@@ -46,7 +46,10 @@ _FETCHES = re.compile(
     r"th(?:is|ese) .*will be fetched \([0-9.]+ \w+ download, ([0-9.]+) ([KMGT]iB) unpacked\)"
 )
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SET_OF_PACKAGES = re.compile(r".*Packages")
+_SETS_LISTED = 100  # one by one, where a list of all cannot be had at once
 _LISTING_DEADLINE = 120.0  # seconds, for questions to the store
+_CONSEQUENCE = re.compile(r"dependencies of derivation|^build of '|some outputs of ")
 _LOST = re.compile(r"missing derivation|\.drv' is not valid|opening file '/nix/store/\S+\.drv': No such file")
 _NOTHING_THERE = re.compile(
     r"HTTP error 40[34]|does not exist|[Nn]o such file|not our ref|bad object|Cannot find Git revision|couldn't find remote ref"
@@ -242,15 +245,22 @@ class Nix:
     async def names(self, package_set: PackageSet, system: str, policy: Policy) -> list[str]:
         """The names of the set's attributes (shape: `nix/names.nix`). Raises `EvaluationFailed`."""
         question = _question(package_set, system, policy)
-        reason = ""
-        for look in ("all", "sets", "none"):
-            try:
-                output = await self._evaluate(self._names, package_set, {**question, "look": look})
-            except ProcessFailed as error:
-                reason = _last_lines(error.tail)
-            else:
-                return [str(name) for name in json.loads(output)]
-        raise EvaluationFailed(f"Nix cannot list package set {package_set.name}: {reason}")
+
+        async def listed(look: str) -> list[str]:
+            output = await self._evaluate(self._names, package_set, {**question, "look": look})
+            return [str(name) for name in json.loads(output)]
+
+        with suppress(ProcessFailed):
+            return await listed("all")
+        try:
+            found = await listed("none")
+        except ProcessFailed as error:
+            reason = _last_lines(error.tail)
+            raise EvaluationFailed(f"Nix cannot list package set {package_set.name}: {reason}") from error
+        for name in [name for name in found if _SET_OF_PACKAGES.fullmatch(name)][:_SETS_LISTED]:
+            with suppress(ProcessFailed):  # the one that aborts, or another like it
+                found += await listed(name)
+        return found
 
     async def realise(
         self,
@@ -286,10 +296,7 @@ class Nix:
                 raise DerivationLost(
                     f"a garbage collection took {names} away while it was being built"
                 ) from error
-            cause = next((line for line in reversed(told) if "error:" in line), "no error was told")
-            raise BuildFailed(
-                f"building {names} failed: {cause.strip().removeprefix('error: ')}; its log ends:\n{log}"
-            ) from error
+            raise BuildFailed(f"building {names} failed: {_cause(told)}; its log ends:\n{log}") from error
         return Closure(tuple(packages), read_path_info(listing))
 
     async def to_fetch(self, package_set: PackageSet, packages: Sequence[Package]) -> int:
@@ -397,6 +404,13 @@ def _last_lines(tail: Sequence[str]) -> str:
     lines = tail[starts[-1] :] if starts else tail[-3:]
     told = [line.strip() for line in lines[:_ERROR_LINES] if "--show-trace" not in line]
     return "\n".join(told).removeprefix("error: ").strip()
+
+
+def _cause(told: Sequence[str]) -> str:
+    """What went wrong first: Nix tells the cause, then what could not be built because of it."""
+    errors = [line.strip().removeprefix("error:").strip() for line in told if "error:" in line]
+    first = [line for line in errors if line and not _CONSEQUENCE.search(line)]
+    return (first or errors or ["no error was told"])[0].rstrip(";:.")
 
 
 def _not_fetched(address: str, error: ProcessFailed) -> PackageSetUnavailable:

@@ -64,7 +64,7 @@ def own_refusal(error: str) -> str | None:
 
     Old releases of nixpkgs refuse by `throw`, so the first line of the error is all there is.
     """
-    line = _PLACE.sub("", error.partition("\n")[0])
+    line = _PLACE.sub("", error.partition("\n")[0]).rstrip(".")
     for pattern, setting in _OWN_REFUSALS:
         if pattern.search(line):
             return line + (f"; {setting} in the settings of this host would allow it" if setting else "")

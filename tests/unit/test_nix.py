@@ -62,6 +62,29 @@ def test_an_evaluation_builds_only_where_the_operator_says_so() -> None:
     assert argv[argv.index("restrict-eval") + 1] == "true"
 
 
+@pytest.mark.parametrize(
+    ("told", "cause"),
+    [
+        (
+            [
+                "building '/nix/store/x.drv'...",
+                "error: unable to download 'http://x': Couldn't resolve host name (6)",
+                "error: builder for '/nix/store/x.drv' failed with exit code 1",
+                "error: 1 dependencies of derivation '/nix/store/y.drv' failed to build",
+                "error: build of '/nix/store/y.drv' failed",
+            ],
+            "unable to download 'http://x': Couldn't resolve host name (6)",
+        ),
+        (["error: builder for 'x' failed with exit code 3;"], "builder for 'x' failed with exit code 3"),
+        (["error: build of 'x' failed"], "build of 'x' failed"),
+        (["nothing at all"], "no error was told"),
+    ],
+    ids=["first of many", "the builder", "a consequence alone", "none"],
+)
+def test_the_cause_of_a_failure_is_what_went_wrong_first(told: list[str], cause: str) -> None:
+    assert nix._cause(told) == cause
+
+
 def test_a_plan_is_asked_for_and_nothing_is_done() -> None:
     assert nix.plan_argv([GIT]) == ("nix-store", "--realise", "/nix/store/g.drv!out,doc", "--dry-run")
 
