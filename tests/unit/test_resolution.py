@@ -166,13 +166,13 @@ def test_a_refusal_says_why_and_what_would_allow_it(reason: str, what: list[str]
     [
         pytest.param(
             "Package ‘a-1’ in ‘/set/a.nix:2’ has an unfree license (‘x’), refusing to evaluate.\nmore",
-            "Package ‘a-1’ has an unfree license (‘x’), refusing to evaluate.; "
+            "Package ‘a-1’ has an unfree license (‘x’), refusing to evaluate; "
             "policy.allow_unfree in the settings of this host would allow it",
             id="unfree",
         ),
         pytest.param(
             "Package 'a-1' in /set/a.nix:2 is marked as insecure, refusing to evaluate.",
-            "Package 'a-1' is marked as insecure, refusing to evaluate.; "
+            "Package 'a-1' is marked as insecure, refusing to evaluate; "
             "policy.allow_insecure in the settings of this host would allow it",
             id="insecure",
         ),
