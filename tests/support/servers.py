@@ -29,14 +29,14 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def stock_registry(folder: Path) -> AsyncIterator[Server]:
+async def stock_registry(folder: Path, *, quiet: bool = False) -> AsyncIterator[Server]:
     """A stock distribution registry that keeps its blobs in `folder`: the program that NIXFRONT_TEST_REGISTRY
-    names, or the one of the Debian package, or upstream's.
+    names, or the one of the Debian package, or upstream's. Its log has each request unless it is `quiet`.
     """
     host = f"127.0.0.1:{free_port()}"
     settings = {
         "version": 0.1,
-        "log": {"level": "info", "accesslog": {"disabled": False}},
+        "log": {"level": "warn" if quiet else "info", "accesslog": {"disabled": quiet}},
         "storage": {
             "filesystem": {"rootdirectory": str(folder / "data")},
             "delete": {"enabled": True},

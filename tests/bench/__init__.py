@@ -1,0 +1,1 @@
+"""What is measured, each line against a baseline of the same run: `tests/bench/run`."""

@@ -1,0 +1,113 @@
+"""The big package set that everything is measured on: resolved and realised once, then kept.
+
+Debian's packages, by the recipe `nix/debian/packages-big.json`. In the folder (NIXFRONT_BENCH_DIR, `.nixfront/bench`
+where it is not set): `sets/demo-big` has the lock, `store` is a Nix store of its own with every package in it, `roots`
+keeps them from being collected. Where Nix has no sandbox, the system's store takes its place: a store of another
+folder cannot be built in without one.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from proxy import resources
+from proxy.errors import NixfrontError
+from proxy.model import Closure, Package, PackageSet, PathInfo, Policy
+from proxy.nix import Nix
+from proxy.package_sets import BIG, LATEST, Choice, PackageSets
+
+SYSTEM = "x86_64-linux"
+_DEADLINE = 3600.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class BigSet:
+    """The set, realised, in an absolute folder. `packages` and `closures` are by attribute."""
+
+    folder: Path
+    nix: Nix
+    package_set: PackageSet
+    packages: dict[str, Package]
+    closures: dict[str, Closure]
+
+    @property
+    def settings(self) -> dict[str, dict[str, str]]:
+        """The settings with which nixfront serves it, nested as in its file; the data folder has to `adopt` it."""
+        return {"packages": {"kind": "demo", "recipe": BIG}, "nix": {"store": self.nix.prefix}}
+
+    def adopt(self, data: Path) -> None:
+        """Let a nixfront whose data are in this folder find the set resolved."""
+        # A link to the folder would not do: Nix, evaluating, reads nothing outside the folder that it was told.
+        target = data / "sets" / "demo-big"
+        target.mkdir(parents=True)
+        for name in ("lock.json", "builder"):
+            source = self.folder / "sets" / "demo-big" / name
+            if source.is_dir():
+                shutil.copytree(source, target / name, symlinks=True, copy_function=os.link)
+            else:
+                shutil.copy2(source, target / name)
+
+    def closure(self, *attributes: str) -> tuple[PathInfo, ...]:
+        """The store paths of an image of these packages (and of what is in every image), sorted."""
+        wanted = (*attributes, "cacert", "iana-etc")
+        paths = {info.path: info for name in wanted for info in self.closures[name].paths}
+        return tuple(sorted(paths.values(), key=lambda info: info.path))
+
+
+def folder() -> Path:
+    """Where the set is kept."""
+    named = os.environ.get("NIXFRONT_BENCH_DIR")
+    return Path(named) if named else Path(__file__).parents[2] / ".nixfront" / "bench"
+
+
+async def big_set(at: Path) -> BigSet:
+    """The set in this folder, made where it is not there: some 3 GB, and a while."""
+    at = await asyncio.to_thread(at.absolute)
+    await asyncio.to_thread((at / "sets").mkdir, parents=True, exist_ok=True)
+    roots = at / "roots"
+    await asyncio.to_thread(roots.mkdir, exist_ok=True)
+    sandbox = "sandbox = false" not in os.environ.get("NIX_CONFIG", "")
+    nix = Nix(
+        resources.EXPRESSIONS,
+        store=str(at / "store") if sandbox else "",
+        evaluation_deadline=_DEADLINE,
+        build_deadline=_DEADLINE,
+    )
+    async with aiohttp.ClientSession() as session:
+        choices = {"": Choice("demo", recipe=BIG)}
+        sets = PackageSets(
+            choices, nix, session, resources.EXPRESSIONS, at / "sets", time_to_live=60, deadline=_DEADLINE
+        )
+        package_set = await sets.resolve("", LATEST)
+        await sets.close()
+    attributes = await nix.names(package_set, SYSTEM, Policy())
+    packages = await nix.evaluate(package_set, SYSTEM, Policy(), attributes, (), _no_names)
+    closures = {}
+    for name, package in packages.items():  # one after another: a set that is half made goes on from there
+        (roots / name).mkdir(exist_ok=True)
+        closures[name] = await nix.realise(package_set, [package], [name], roots / name, _say)
+    return BigSet(at, nix, package_set, packages, closures)
+
+
+async def _no_names() -> tuple[str, ...]:
+    return ()
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(line + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        made = asyncio.run(big_set(folder()))
+    except NixfrontError as error:
+        raise SystemExit(str(error)) from error
+    paths = {info.path: info.nar_size for closure in made.closures.values() for info in closure.paths}
+    print(f"{len(made.packages)} packages, {len(paths)} store paths, {sum(paths.values()) / 1e9:.2f} GB")
