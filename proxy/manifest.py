@@ -51,16 +51,18 @@ _ARCHITECTURES = {
 class Facts:
     """What the config says beside its layers. `system` is Nix's (`x86_64-linux`), `created` is RFC 3339.
 
-    `user` is `UID:GID`, `directory` where the command starts; empty: root, and `/`.
+    `user` is `UID:GID` or a name, `directory` where the command starts; empty: root, and `/`. `ports` are like `80/tcp`.
     """
 
     system: str
     created: str
     command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
     user: str = ""
     directory: str = ""
     environment: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[str, ...] = ()
 
 
 def assemble(
@@ -81,6 +83,10 @@ def assemble(
     run: dict[str, object] = {"Env": list(facts.environment), "Labels": dict(facts.labels)}
     if facts.command:
         run["Cmd"] = list(facts.command)
+    if facts.entrypoint:
+        run["Entrypoint"] = list(facts.entrypoint)
+    if facts.ports:  # [an object whose values are empty objects: that is how Go writes a set]
+        run["ExposedPorts"] = {port: {} for port in facts.ports}
     if facts.user:
         run["User"] = facts.user
     if facts.directory:

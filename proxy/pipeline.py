@@ -21,12 +21,12 @@ from pathlib import Path
 
 from cachetools import TTLCache
 
-from proxy import layering, manifest, rootfs
+from proxy import layering, manifest, recipes, rootfs
 from proxy.attribute_names import AttributeNames
 from proxy.errors import DerivationLost, ImageTooLarge, NixfrontError, PackageUnknown, Unforeseen
 from proxy.events import BuildEnded, BuildStarted, Collided, LogLine, Sink
 from proxy.flight import Shared, SingleFlight
-from proxy.manifest import Compression, Facts, Format
+from proxy.manifest import Compression, Format
 from proxy.model import (
     Closure,
     Image,
@@ -42,6 +42,7 @@ from proxy.nix import Nix
 from proxy.package_sets import PackageSets
 from proxy.packing import CODECS
 from proxy.publish import Publisher
+from proxy.recipes import Recipe
 from proxy.registry import Registry
 
 _log = logging.getLogger(__name__)
@@ -216,54 +217,24 @@ class Pipeline:
 
     async def _image(self, request: ImageRequest, package_set: PackageSet, content: _Content) -> Image:
         options = self._options
-        packages = _in_order(request.attributes, content.packages)
+        recipe = recipes.from_request(request, content.packages)
         layers = await self._publisher.publish(request.repository, content.plans)
-        root, command = await asyncio.to_thread(self._root, request, packages)
+        root, command = await asyncio.to_thread(self._root, recipe)
         for lost in root.collisions:
             self._sink(Collided(request.repository, lost.path, lost.winner, lost.loser))
         top = await self._publisher.publish_entries(request.repository, root.entries)
-        names = " ".join(sorted(package.name for package in packages))
+        system = request.preset.system or options.system
         return manifest.assemble(
-            Facts(
-                system=request.preset.system or options.system,
-                created=package_set.created,
-                command=command,
-                user=request.preset.user,
-                directory=rootfs.HOME if request.preset.user else "",
-                environment=_environment(request),
-                labels=_labels(package_set, names),
-            ),
+            recipes.facts(recipe, package_set, system, command),
             (*layers, top),
-            [*(" ".join(plan.paths) for plan in content.plans), f"root of {names}"],
+            recipes.comments(recipe, content.plans),
             form=options.form,
             compression=options.compression,
         )
 
-    def _root(
-        self, request: ImageRequest, packages: Sequence[Package]
-    ) -> tuple[rootfs.Root, tuple[str, ...]]:
-        """The root tree and what `docker run` starts: what a meta-package says, else the first package's program."""
-        root = rootfs.merge(packages, self._listing, user=request.preset.user)
-        program = rootfs.main_program(packages[0], self._listing)
-        return root, request.preset.command or ((program,) if program else ())
-
-
-def _labels(package_set: PackageSet, packages: str) -> dict[str, str]:
-    """What an image says of its origin: in our words, and in those that registry pages and scanners read.
-
-    image-spec, "Pre-Defined Annotation Keys": `created`, `revision` and `source` of `org.opencontainers.image`.
-    """
-    labels = {
-        "nixfront.package-set": package_set.name,
-        "nixfront.packages": packages,
-        "nixfront.revision": package_set.revision,
-        "nixfront.nar-hash": package_set.nar_hash,
-        "nixfront.source": package_set.source,
-        "org.opencontainers.image.created": package_set.created,
-        "org.opencontainers.image.revision": package_set.revision,
-        "org.opencontainers.image.source": package_set.source,
-    }
-    return {name: value for name, value in labels.items() if value}
+    def _root(self, recipe: Recipe) -> tuple[rootfs.Root, tuple[str, ...]]:
+        """The root tree and what `docker run` starts."""
+        return recipes.root(recipe, self._listing), recipes.command(recipe, self._listing)
 
 
 def _with_presets(error: NixfrontError, request: ImageRequest) -> NixfrontError:
@@ -272,19 +243,6 @@ def _with_presets(error: NixfrontError, request: ImageRequest) -> NixfrontError:
         return error
     asked = f"{'/'.join(request.presets)} in front stands for {', '.join(request.preset.packages)}"
     return PackageUnknown(f"{error}; {asked}")
-
-
-def _environment(request: ImageRequest) -> tuple[str, ...]:
-    variables = {
-        "PATH": rootfs.PATH,
-        "SSL_CERT_FILE": rootfs.CA_BUNDLE,
-        "NIX_SSL_CERT_FILE": rootfs.CA_BUNDLE,
-        "LANG": "C.UTF-8",
-    }
-    if request.preset.user:
-        variables |= {"HOME": rootfs.HOME, "USER": rootfs.USER}
-    variables |= dict(request.preset.environment)
-    return tuple(f"{name}={value}" for name, value in variables.items())
 
 
 def output_tag(outputs: Sequence[str]) -> str:
@@ -321,11 +279,3 @@ def content_key(request: ImageRequest, package_set: PackageSet, options: Options
             }
         )
     )
-
-
-def _in_order(typed: Sequence[str], packages: Mapping[str, Package]) -> list[Package]:
-    """The packages as the request names them, then those of every image, none twice."""
-    ordered = {packages[name].attribute: packages[name] for name in typed}
-    for package in packages.values():
-        ordered.setdefault(package.attribute, package)
-    return list(ordered.values())

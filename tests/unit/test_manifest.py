@@ -50,6 +50,14 @@ def test_the_bytes_are_those_that_were_agreed(form: Format, compression: Compres
     assert (image.config_descriptor.digest, image.manifest_descriptor.digest) == GOLDEN[form, compression]
 
 
+def test_entrypoint_and_ports_are_said_where_there_are_any() -> None:
+    run = config(replace(FACTS, entrypoint=("/bin/x", "-v"), ports=("80/tcp", "53/udp")))["config"]
+
+    assert run["Entrypoint"] == ["/bin/x", "-v"]
+    assert run["ExposedPorts"] == {"53/udp": {}, "80/tcp": {}}
+    assert not {"Entrypoint", "ExposedPorts"} & config(FACTS)["config"].keys()
+
+
 @pytest.mark.parametrize(
     ("form", "compression", "manifest_type", "config_type", "layer_type"),
     [

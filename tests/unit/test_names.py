@@ -1,5 +1,7 @@
 """Repository paths and tags: what they ask for, and what is none of our business."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -273,9 +275,10 @@ def test_repeating_a_name_is_not_asking_for_more() -> None:
 
 @given(st.text(), st.text())
 def test_no_text_raises_anything_but_name_invalid(repository: str, reference: str) -> None:
-    request = parse(repository, reference)
+    with suppress(NameInvalid):  # a meta-package alone
+        request = parse(repository, reference)
 
-    assert request is None or request.repository == repository
+        assert request is None or request.repository == repository
 
 
 @given(st.text(alphabet="/v2manifests.:-"))

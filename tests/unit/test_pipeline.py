@@ -1,4 +1,4 @@
-"""The pure parts of the pipeline: what the key of a content depends on, and the order of packages."""
+"""The pure parts of the pipeline: what the key of a content depends on."""
 
 from dataclasses import replace
 from random import Random
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy import names, pipeline
 from proxy.errors import ImageTooLarge
-from proxy.model import ImageRequest, Package, PackageSet, Policy, Preset
+from proxy.model import ImageRequest, PackageSet, Policy, Preset
 from proxy.pipeline import Options, content_key
 
 SET = PackageSet(
@@ -89,24 +89,6 @@ def test_the_order_of_names_leaves_the_key(names: list[str], random: Random) -> 
 
 def test_a_key_can_be_a_file_name() -> None:
     assert len(content_key(asked(*NAMES), SET, OPTIONS)) == 64
-
-
-def package(attribute: str) -> Package:
-    return Package(attribute, f"{attribute}-1", f"/{attribute}.drv", (("out", f"/{attribute}"),), "")
-
-
-def test_packages_come_as_typed_and_those_of_every_image_last() -> None:
-    found = {name: package(name) for name in ("a", "b", "cacert", "z")}
-
-    ordered = pipeline._in_order(("z", "a", "b"), found)
-
-    assert [item.attribute for item in ordered] == ["z", "a", "b", "cacert"]
-
-
-def test_a_package_under_two_names_is_taken_once() -> None:
-    git = package("git")
-
-    assert pipeline._in_order(("git", "Git"), {"git": git, "Git": git}) == [git]
 
 
 @pytest.mark.parametrize(("most", "fine"), [(0, True), (30, True), (29, False)])
