@@ -16,11 +16,10 @@ from typing import IO
 import aiohttp
 from aiohttp import web
 
-from proxy import handlers, local_registry, oci_errors, passthrough, resources, store
+from proxy import handlers, local_registry, oci_errors, passthrough, resources, state_sqlite, store
 from proxy.attribute_names import AttributeNames
 from proxy.errors import SettingsInvalid
 from proxy.events import BuildEnded, BuildStarted, Collided, Event, LogLine, Sink
-from proxy.ledger import open_ledger
 from proxy.model import Policy, Preset
 from proxy.names import Vocabulary
 from proxy.nix import Nix
@@ -29,6 +28,7 @@ from proxy.pipeline import Options, Pipeline
 from proxy.publish import Publisher
 from proxy.registry import Registry
 from proxy.settings import Settings
+from proxy.state import State
 
 _log = logging.getLogger("nixfront")
 _log_build = logging.getLogger("nixfront.build")
@@ -71,7 +71,7 @@ async def _assemble(
     stack.callback((await asyncio.to_thread(_lock, data)).close)
     url = settings.registry.url or await stack.enter_async_context(local_registry.run(data / "registry"))
     session = await stack.enter_async_context(_session())
-    ledger = await stack.enter_async_context(open_ledger(data / "ledger.sqlite"))
+    state = await stack.enter_async_context(open_state(settings))
     executor = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="packing")
     stack.push_async_callback(asyncio.to_thread, executor.shutdown)
     packages = _packages(settings, stack, session)
@@ -79,7 +79,7 @@ async def _assemble(
     registry = Registry(session, url)
     publisher = Publisher(
         registry,
-        ledger,
+        state,
         executor,
         partial(store.store_entries, prefix=nix.prefix),
         compression=settings.layers.compression,
@@ -150,6 +150,19 @@ async def attribute_names(settings: Settings, package_set: str, tag: str) -> tup
         await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
         packages = _packages(settings, stack, await stack.enter_async_context(_session()))
         return await packages.names.of(await packages.sets.resolve(package_set, tag))
+
+
+@asynccontextmanager
+async def open_state(settings: Settings) -> AsyncIterator[State]:
+    """What nixfront remembers, where the settings say. Raises `SettingsInvalid`."""
+    if settings.state.url:
+        from proxy import state_redis  # only those who use it load it
+
+        async with state_redis.open_state(settings.state.url) as shared:
+            yield shared
+        return
+    async with state_sqlite.open_state(settings.data_dir / "state.sqlite") as own:
+        yield own
 
 
 def _session() -> aiohttp.ClientSession:

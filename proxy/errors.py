@@ -124,6 +124,10 @@ class DigestNotReady(NixfrontError):
     """A layer's digest was asked for before its bytes were all read."""
 
 
+class StateUnavailable(NixfrontError):
+    """Where nixfront keeps what it knows does not answer."""
+
+
 # --- processes and settings -------------------------------------------------------------------------------
 
 

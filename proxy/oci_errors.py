@@ -50,6 +50,7 @@ WIRE: dict[type[NixfrontError], Wire] = {
     errors.DigestNotReady: _UNAVAILABLE,
     errors.ProcessFailed: _UNAVAILABLE,
     errors.SettingsInvalid: _UNAVAILABLE,
+    errors.StateUnavailable: _UNAVAILABLE,
 }
 
 

@@ -1,6 +1,6 @@
 """One layer: make the registry have it. Known | mounted | packed while it is uploaded.
 
-The order of attempts is the order of their cost. A record of the ledger counts only once the registry confirms
+The order of attempts is the order of their cost. A record of the state counts only once the registry confirms
 the blob in this repository; a blob that it has under another repository is mounted; else the bytes are made. Two
 images that need the same new layer at once pack it once: the second waits, then mounts.
 """
@@ -12,11 +12,11 @@ from concurrent.futures import Executor
 
 from proxy.errors import RegistryRefused, RegistryUnavailable
 from proxy.flight import SingleFlight
-from proxy.ledger import Ledger, layer_key
 from proxy.manifest import Compression
 from proxy.model import Layer, LayerPlan
 from proxy.packing import CODECS, LayerStream
 from proxy.registry import Registry
+from proxy.state import State, layer_key
 from proxy.tarball import Entry
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Publisher:
     def __init__(
         self,
         registry: Registry,
-        ledger: Ledger,
+        state: State,
         executor: Executor,
         entries: Callable[[Iterable[str]], Iterable[Entry]],
         *,
@@ -39,7 +39,7 @@ class Publisher:
     ) -> None:
         """`entries` yields the members of a layer of store paths; at most `concurrency` uploads run at once."""
         self._registry = registry
-        self._ledger = ledger
+        self._state = state
         self._executor = executor
         self._entries = entries
         self._compression: Compression = compression
@@ -81,24 +81,24 @@ class Publisher:
 
     async def _reuse(self, repository: str, key: str) -> Layer | None:
         """The layer if it is known and the registry has it, or can be made to have it, without its bytes."""
-        recalled = await self._ledger.recall(key)
+        recalled = await self._state.recall(key)
         if recalled is None:
             return None
         layer, origins = recalled
         async with self._slots:
             if await self._registry.has_blob(repository, layer.digest):
                 return layer
-            await self._ledger.forget(layer.digest, repository)
+            await self._state.forget(layer.digest, repository)
             for origin in origins:
                 if origin != repository and await self._registry.mount(repository, layer.digest, origin):
-                    await self._ledger.seen(layer.digest, repository)
+                    await self._state.seen(layer.digest, repository)
                     _log.debug("mounted layer=%s repository=%s from=%s", layer.digest, repository, origin)
                     return layer
         return None
 
     async def _pack(self, repository: str, key: str, plan: LayerPlan) -> Layer:
         layer = await self._upload(repository, lambda: self._entries(plan.paths))
-        await self._ledger.record(key, plan, layer, repository)
+        await self._state.record(key, plan, layer, repository)
         _log.debug("packed layer=%s bytes=%d repository=%s", layer.digest, layer.size, repository)
         return layer
 

@@ -50,6 +50,14 @@ def _origin(value: str) -> str:
     return value.rstrip("/")
 
 
+def _redis(value: str) -> str:
+    if value and not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError(
+            "a state is named by redis://HOST:PORT/NUMBER, rediss:// or unix://; empty for a file"
+        )
+    return value
+
+
 def _as_text(value: object) -> object:
     """YAML makes a value of a date that is not quoted."""
     return (
@@ -84,6 +92,12 @@ class Data(_Section):
     """Where nixfront keeps what it knows; empty: a folder of the user's."""
 
     dir: str = ""
+
+
+class StateSection(_Section):
+    """Where nixfront keeps what it remembers; empty: a file in the data folder."""
+
+    url: Annotated[str, AfterValidator(_redis)] = ""
 
 
 class RegistrySection(_Section):
@@ -212,6 +226,7 @@ class Settings(_Section):
 
     http: Http = Http()
     data: Data = Data()
+    state: StateSection = StateSection()
     registry: RegistrySection = RegistrySection()
     packages: Packages = Packages()
     sets: dict[str, PackageSource] = {}

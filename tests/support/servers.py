@@ -103,3 +103,34 @@ def _answers(host: str) -> Callable[[], Awaitable[bool]]:
             return False
 
     return ask
+
+
+@contextlib.asynccontextmanager
+async def redis(folder: Path, port: int) -> AsyncIterator[Server]:
+    """A Redis that keeps what it knows in `folder` when it is stopped; one that is killed has lost it."""
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    argv = (
+        "redis-server",
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(folder),
+        "--save",
+        "3600 1",
+    )
+
+    async def ready() -> bool:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.write(b"PING\r\n")
+        try:
+            return await reader.readline() == b"+PONG\r\n"
+        finally:
+            writer.close()
+
+    async with serving(argv, log=folder / "redis.log", ready=ready) as process:
+        yield Server(f"127.0.0.1:{port}", process)

@@ -327,6 +327,7 @@ def test_a_recipe_is_big_or_an_absolute_path(recipe: str, fine: bool) -> None:
         ("NIXFRONT_PACKAGES_ATTRIBUTE", "legacyPackages", "legacyPackages"),
         ("NIXFRONT_PACKAGES_IMPORT_FROM_DERIVATION", "true", True),
         ("NIXFRONT_PACKAGES_TIME_TO_LIVE", "60", 60),
+        ("NIXFRONT_STATE_URL", "redis://127.0.0.1/1", "redis://127.0.0.1/1"),
         ("NIXFRONT_NAMES_ALIASES", "{gtk-plus: gtk+}", {"gtk-plus": "gtk+"}),
         ("NIXFRONT_NAMES_PRESETS", "{x: {packages: [a]}}", {"x": PresetSection(packages=("a",))}),
         ("NIXFRONT_POLICY_ALLOW_UNFREE", "[x]", ("x",)),

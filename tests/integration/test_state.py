@@ -1,0 +1,279 @@
+"""One contract for both states, on a real SQLite file and a real Redis; then what is Redis' own."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from proxy import state, state_border, state_redis, state_sqlite
+from proxy.errors import SettingsInvalid, StateUnavailable
+from proxy.model import Layer, LayerPlan
+from proxy.state import BuildRecord, Failure, ImageRecord, State, TagRecord, layer_key
+from tests.support.processes import free_port
+from tests.support.servers import redis
+
+PLAN = LayerPlan(("/nix/store/a", "/nix/store/b"))
+LAYER = Layer("sha256:aa", 123, "sha256:bb")
+KEY = layer_key(PLAN, "tar1")
+TAG = TagRecord("shell/git", "latest", "sha256:cc", "key", 100.5)
+
+
+class Opener:
+    """Opens one and the same state again and again."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.folder = folder
+        self.port = free_port()
+
+    def __call__(self) -> AbstractAsyncContextManager[State]:
+        if self.kind == "sqlite":
+            return state_sqlite.open_state(self.folder / "state.sqlite")
+        return state_redis.open_state(f"redis://127.0.0.1:{self.port}/1")
+
+
+@pytest_asyncio.fixture(params=["sqlite", "redis"])
+async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
+    opener = Opener(request.param, tmp_path)
+    async with AsyncExitStack() as stack:
+        if request.param == "redis":
+            await stack.enter_async_context(redis(tmp_path / "redis", opener.port))
+        yield opener
+
+
+async def test_layers(opened: Opener) -> None:
+    other = Layer("sha256:cc", 456, "sha256:dd")
+    async with opened() as known:
+        assert await known.recall(KEY) is None
+        await known.record(KEY, PLAN, LAYER, "z")
+        for repository in ("c", "a", "d", "b", "a"):
+            await known.seen(LAYER.digest, repository)
+
+        assert await known.recall(KEY) == (LAYER, ("a", "b", "c")), "a few, in a fixed order"
+        assert await known.recall(layer_key(PLAN, "tar2")) is None
+
+        for repository in ("a", "b", "c", "d", "never"):
+            await known.forget(LAYER.digest, repository)
+    async with opened() as known:
+        assert await known.recall(KEY) == (LAYER, ("z",)), "records outlive the program"
+        await known.forget(LAYER.digest, "z")
+        assert await known.recall(KEY) == (LAYER, ()), "the layer stays"
+
+        await known.record(KEY, PLAN, other, "git")
+        assert await known.recall(KEY) == (other, ("git",)), "a later record takes an earlier one's place"
+
+
+async def test_many_layers_at_once_are_all_kept(opened: Opener) -> None:
+    plans = [LayerPlan((f"/nix/store/{number}",)) for number in range(50)]
+    layers = [Layer(f"sha256:{number}", number, f"sha256:{number}") for number in range(50)]
+    keys = [layer_key(plan, "tar1") for plan in plans]
+    async with opened() as known:
+        await asyncio.gather(
+            *(
+                known.record(key, plan, layer, "git")
+                for key, plan, layer in zip(keys, plans, layers, strict=True)
+            )
+        )
+        recalled = await asyncio.gather(*(known.recall(key) for key in keys))
+
+    assert recalled == [(layer, ("git",)) for layer in layers]
+
+
+async def test_tags_and_images(opened: Opener) -> None:
+    newer = TagRecord("shell/git", "latest", "sha256:dd", "key2", 200.0)
+    pinned = TagRecord("shell/git", "0123", "sha256:cc", "key", 100.5)
+    before = TagRecord("shell", "latest", "sha256:ee", "key3", 50.0)
+    async with opened() as known:
+        assert await known.recall_tag("shell/git", "latest") is None
+        for record in (TAG, pinned, newer, before):
+            await known.record_tag(record)
+
+        assert await known.recall_tag("shell/git", "latest") == newer
+        assert await known.recall_tag("shell", "latest") == before
+        assert await known.tags("shell/git") == (pinned, newer)
+        assert await known.tags("nothing") == ()
+
+        await known.record_pulls(
+            {
+                ("shell/git", "sha256:cc"): 300.0,
+                ("shell/git", "sha256:00"): 300.0,
+                ("shell", "sha256:cc"): 1.0,
+            }
+        )
+        await known.record_pulls({("shell/git", "sha256:cc"): 250.0})
+        await known.record_pulls({})
+    async with opened() as known:
+        assert [image async for image in known.images()] == [
+            ImageRecord("shell", "sha256:ee", 50.0),
+            ImageRecord("shell/git", "sha256:cc", 100.5, 300.0),
+            ImageRecord("shell/git", "sha256:dd", 200.0),
+        ], "what is not ours was passed over, and no pull is ever unmade"
+
+        await known.forget_tag("shell/git", "latest")
+        await known.forget_image("shell/git", "sha256:dd")
+        assert await known.recall_tag("shell/git", "latest") is None
+        assert [image.digest async for image in known.images()] == ["sha256:ee", "sha256:cc"]
+
+
+async def test_a_tag_that_is_put_again_keeps_what_is_known_of_its_image(opened: Opener) -> None:
+    async with opened() as known:
+        await known.record_tag(TAG)
+        await known.record_pulls({(TAG.repository, TAG.digest): 150.0})
+        await known.record_tag(TagRecord(TAG.repository, TAG.tag, TAG.digest, TAG.key, 900.0))
+
+        assert [image async for image in known.images()] == [
+            ImageRecord(TAG.repository, TAG.digest, 100.5, 150.0)
+        ]
+
+
+@pytest.mark.parametrize("separator", ["-", ".", "_", "/", "0"])
+async def test_images_are_listed_page_by_page_in_one_order(opened: Opener, separator: str) -> None:
+    names = sorted({"a", *(f"a{separator}{number:03}" for number in range(40))})
+    async with opened() as known:
+        await asyncio.gather(
+            *(known.record_tag(TagRecord(name, "latest", "sha256:cc", "", 1.0)) for name in reversed(names))
+        )
+        assert [image.repository async for image in known.images()] == names
+
+
+async def test_more_images_than_a_page(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (state_sqlite, state_redis):
+        monkeypatch.setattr(module, "_PAGE", 7)
+    async with opened() as known:
+        for number in range(21):
+            await known.record_tag(TagRecord("a", "latest", f"sha256:{number:02}", "", 1.0))
+        assert [image.digest async for image in known.images()] == [
+            f"sha256:{number:02}" for number in range(21)
+        ]
+
+
+async def test_revisions(opened: Opener) -> None:
+    async with opened() as known:
+        assert await known.recall_revision("", "latest") is None
+        await known.record_revision("", "latest", "0123", 10.5)
+        await known.record_revision("team", "latest", "4567", 20.0)
+        await known.record_revision("", "latest", "89ab", 30.0)
+    async with opened() as known:
+        assert await known.recall_revision("", "latest") == ("89ab", 30.0)
+        assert await known.recall_revision("team", "latest") == ("4567", 20.0)
+
+
+async def test_failures_are_forgotten_after_a_while(opened: Opener) -> None:
+    failure = Failure("PackageUnknown", "no package helo, did you mean hello?")
+    async with opened() as known:
+        await known.record_failure("long", failure, 60)
+        await known.record_failure("short", failure, 0.05)
+        await known.record_failure("never", failure, 0)
+        assert await known.recall_failure("long") == failure
+        assert await known.recall_failure("never") is None
+        async with asyncio.timeout(5):
+            while await known.recall_failure("short"):
+                await asyncio.sleep(0.02)
+        assert await known.recall_failure("long") == failure
+
+
+async def test_builds(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_sqlite, "MOST_BUILDS", 3)
+    monkeypatch.setattr(state_redis, "MOST_BUILDS", 3)
+    running = [
+        BuildRecord(f"id{number}", "git", f"v{number}", "one", started=float(number)) for number in range(4)
+    ]
+    done = BuildRecord("id2", "git", "v2", "one", started=2.0, ended=5.0, digest="sha256:cc")
+    elsewhere = BuildRecord("id9", "git", "v9", "two", started=9.0)
+    async with opened() as known:
+        assert list(await known.builds(10)) == []
+        for build in (*running, done):
+            await known.record_build(build)
+        assert list(await known.builds(10)) == [running[3], done, running[1]], (
+            "newest first, no more than these"
+        )
+        assert list(await known.builds(1)) == [running[3]]
+
+        await known.record_build(elsewhere)
+        await known.end_builds("one", 7.0)
+    async with opened() as known:
+        interrupted = BuildRecord("id3", "git", "v3", "one", 3.0, ended=7.0, error=state.INTERRUPTED)
+        assert list(await known.builds(10)) == [elsewhere, interrupted, done]
+
+
+async def test_a_lease_is_one_holders(opened: Opener) -> None:
+    async with opened() as known:
+        assert await known.take("key", "one", 60)
+        assert not await known.take("key", "two", 60)
+        assert await known.take("other", "two", 60)
+        assert await known.take("key", "one", 60), "its holder prolongs it"
+
+        await known.release("key", "two")
+        assert not await known.take("key", "two", 60), "nobody else can end it"
+        await known.release("key", "one")
+        await known.release("key", "one")
+        assert await known.take("key", "two", 60)
+
+
+async def test_a_lease_that_is_not_prolonged_ends(opened: Opener) -> None:
+    async with opened() as known:
+        assert await known.take("key", "one", 0.05)
+        async with asyncio.timeout(5):
+            while not await known.take("key", "two", 60):
+                await asyncio.sleep(0.02)
+        assert not await known.take("key", "one", 60)
+
+
+async def test_it_answers(opened: Opener) -> None:
+    async with opened() as known:
+        await known.check()
+
+
+async def test_redis_may_come_later_and_go_and_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(state_border, "_PAUSE", 0.0)
+    port = free_port()
+    async with state_redis.open_state(f"redis://:secret-word@127.0.0.1:{port}/0") as known:
+        assert await known.recall(KEY) is None
+        assert await known.take("key", "one", 60), "everybody builds"
+        assert [image async for image in known.images()] == []
+        with pytest.raises(StateUnavailable, match="does not answer"):
+            await known.check()
+        await known.record(KEY, PLAN, LAYER, "git")
+        await known.record_tag(TAG)
+
+    async with state_redis.open_state(f"redis://127.0.0.1:{port}/0") as known:
+        await known.record(KEY, PLAN, LAYER, "git")
+        await known.record_tag(TAG)
+        async with redis(tmp_path, port) as server:
+            await known.recall(KEY)
+            assert await known.recall(KEY) == (LAYER, ("git",)), "what was written before it came is there"
+            assert await known.recall_tag(TAG.repository, TAG.tag) == TAG
+
+            os.kill(server.process.pid, signal.SIGKILL)
+            await known.seen(LAYER.digest, "beta")
+            assert await known.recall(KEY) is None
+        async with redis(tmp_path, port):
+            await known.check()
+            await known.recall(KEY)
+            await known.record(KEY, PLAN, LAYER, "git")
+            assert await known.recall(KEY) == (LAYER, ("beta", "git")), "nothing that was told is lost"
+
+    assert "secret-word" not in caplog.text
+
+
+async def test_what_a_newer_nixfront_wrote_is_left_alone(tmp_path: Path) -> None:
+    port = free_port()
+    async with redis(tmp_path, port):
+        async with state_redis.open_state(f"redis://127.0.0.1:{port}") as known:
+            await known._ask("SET", "schema", 99)
+        with pytest.raises(SettingsInvalid, match="schema 99, this one knows 1"):
+            async with state_redis.open_state(f"redis://127.0.0.1:{port}"):
+                pass
+
+
+async def test_an_address_that_is_none() -> None:
+    with pytest.raises(SettingsInvalid, match=r"state\.url"):
+        async with state_redis.open_state("http://127.0.0.1"):
+            pass
