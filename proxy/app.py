@@ -16,7 +16,7 @@ from typing import IO
 import aiohttp
 from aiohttp import web
 
-from proxy import handlers, local_registry, oci_errors, passthrough, resources, state_sqlite, store
+from proxy import handlers, local_registry, oci_errors, passthrough, resources, state_sqlite, store, tables
 from proxy.attribute_names import AttributeNames
 from proxy.errors import SettingsInvalid
 from proxy.events import BuildEnded, BuildStarted, Collided, Event, LogLine, Sink
@@ -25,6 +25,7 @@ from proxy.names import Vocabulary
 from proxy.nix import Nix
 from proxy.package_sets import Choice, PackageSets
 from proxy.pipeline import Options, Pipeline
+from proxy.popularity import Table
 from proxy.publish import Publisher
 from proxy.registry import Registry
 from proxy.settings import Settings
@@ -99,6 +100,7 @@ async def _assemble(
             most_layers=settings.layers.most,
             form=settings.image.format,
             compression=settings.layers.compression,
+            tables=await asyncio.to_thread(_tables, settings),
         ),
         roots=await asyncio.to_thread(_empty_folder, data / "gcroots"),
         failure_seconds=settings.builds.failure_seconds,
@@ -173,6 +175,19 @@ def _session() -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         read_bufsize=_READ_BUFFER,
     )
+
+
+def _tables(settings: Settings) -> dict[str, Table]:
+    """What the layers of each package set follow. Raises `SettingsInvalid`."""
+    chosen = {}
+    for name in settings.package_sources:
+        chosen[name] = tables.choose(settings.layers.table)
+        if not chosen[name].groups:
+            _log.warning(
+                "no table for the layers of package set %s: they are shared less (see layers.table)",
+                name or "(default)",
+            )
+    return chosen
 
 
 def _policy(settings: Settings) -> Policy:

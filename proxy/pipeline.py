@@ -16,7 +16,7 @@ import logging
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cachetools import TTLCache
@@ -41,6 +41,7 @@ from proxy.model import (
 from proxy.nix import Nix
 from proxy.package_sets import PackageSets
 from proxy.packing import CODECS
+from proxy.popularity import NO_TABLE, Table
 from proxy.publish import Publisher
 from proxy.recipes import Recipe
 from proxy.registry import Registry
@@ -48,12 +49,12 @@ from proxy.registry import Registry
 _log = logging.getLogger(__name__)
 _REMEMBERED_FAILURES = 1024
 #: Part of every content key: another number when the same packages shall become another image.
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How images are made. `always`: attributes of every image where the set has them."""
+    """How images are made. `always`: attributes of every image where the set has them; `tables`: by package set."""
 
     system: str
     policy: Policy
@@ -61,6 +62,7 @@ class Options:
     most_layers: int
     form: Format
     compression: Compression
+    tables: Mapping[str, Table] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,9 @@ class Pipeline:
                 )
             size = sum(info.nar_size for info in closure.paths)
             _within(options.policy.most_bytes, size, len(closure.paths), request.attributes)
-            yield _Content(packages, layering.plan(closure, options.most_layers - 1))
+            yield _Content(
+                packages, layering.plan(closure, options.most_layers - 1, _table(request, options))
+            )
         finally:
             await asyncio.to_thread(roots.cleanup)
 
@@ -276,6 +280,11 @@ def content_key(request: ImageRequest, package_set: PackageSet, options: Options
                 "revision": package_set.revision,
                 "set": package_set.name,
                 "system": request.preset.system or options.system,
+                "table": _table(request, options).digest,
             }
         )
     )
+
+
+def _table(request: ImageRequest, options: Options) -> Table:
+    return options.tables.get(request.package_set, NO_TABLE)

@@ -199,6 +199,7 @@ class Layers(_Section):
     """How store paths become layers."""
 
     compression: Literal["gzip", "none"] = "gzip"
+    table: str = ""
     most: int = Field(default=100, ge=2, le=125)
     concurrency: int = Field(default=4, ge=1)
 

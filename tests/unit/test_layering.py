@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import layering
+from proxy import layering, popularity
 from proxy.model import Closure, LayerPlan, PathInfo, canonical_json, digest_of
+from proxy.popularity import NO_TABLE, Table
 
 MIB = 1 << 20
 
@@ -21,8 +22,8 @@ def info(name: str, size: int = MIB, needs: Sequence[str] = ()) -> PathInfo:
     return PathInfo(store_path(name), size, tuple(store_path(need) for need in needs))
 
 
-def plan(infos: Sequence[PathInfo], budget: int) -> tuple[LayerPlan, ...]:
-    return layering.plan(Closure((), tuple(infos)), budget)
+def plan(infos: Sequence[PathInfo], budget: int, table: Table = NO_TABLE) -> tuple[LayerPlan, ...]:
+    return layering.plan(Closure((), tuple(infos)), budget, table)
 
 
 def closures(most: int = 40) -> st.SearchStrategy[list[PathInfo]]:
@@ -55,31 +56,57 @@ def test_an_empty_closure_has_no_layers() -> None:
     assert plan([], 10) == ()
 
 
+def names(plans: Sequence[LayerPlan]) -> list[list[str]]:
+    """What is in each layer, by name and version."""
+    return [[path.rpartition("/")[2].partition("-")[2] for path in layer.paths] for layer in plans]
+
+
 def test_what_fits_the_budget_is_one_layer_for_each_path_with_needs_first() -> None:
     paths = [info("git", needs=["zlib", "glibc"]), info("zlib", needs=["glibc"]), info("glibc"), info("acl")]
 
-    plans = plan(paths, 4)
-
-    assert plans == tuple(LayerPlan((store_path(name),)) for name in ("acl", "glibc", "zlib", "git"))
+    assert names(plan(paths, 4)) == [["glibc"], ["zlib"], ["git"], ["acl"]]
 
 
-def test_depth_counts_each_needed_path_once() -> None:
-    diamond = [
-        info("z-base"),
-        info("left", needs=["z-base"]),
-        info("right", needs=["z-base"]),
-        info("a-top", needs=["left", "right"]),
-        info("x1"),
-        info("x2", needs=["x1"]),
-        info("x3", needs=["x2"]),
-        info("b-chain", needs=["x3"]),
+def test_the_largest_closure_comes_first_and_so_it_does_among_what_it_needs() -> None:
+    paths = [
+        info("base", 10),
+        info("small-lib", 1, ["base"]),
+        info("large-lib", 20, ["base"]),
+        info("clang", 100, ["small-lib", "large-lib"]),
+        info("git", 50, ["extra-lib", "small-lib"]),
+        info("extra-lib", 5),
     ]
 
-    plans = plan(diamond, 8)
+    assert names(plan(paths, 9)) == [
+        ["base"],
+        ["large-lib"],
+        ["small-lib"],
+        ["clang"],
+        ["extra-lib"],
+        ["git"],
+    ]
 
-    # a-top needs four paths, itself included, and so does b-chain: the name decides.
-    names = [layer.paths[0].rpartition("/")[2].partition("-")[2] for layer in plans]
-    assert names == ["x1", "z-base", "left", "right", "x2", "x3", "a-top", "b-chain"]
+
+def test_what_two_need_counts_once_in_the_size_of_a_closure() -> None:
+    paths = [
+        info("shared", 10),
+        info("left", 1, ["shared"]),
+        info("right", 1, ["shared"]),
+        info("diamond", 1, ["left", "right"]),  # 13, not 23
+        info("leaf", 13),
+        info("chain", 1, ["leaf"]),
+    ]
+
+    assert [name for (name,) in names(plan(paths, 9))[:2]] == ["leaf", "chain"]
+
+
+def test_an_image_begins_with_the_chain_of_its_largest_part() -> None:
+    clang = [info("glibc", 20), info("llvm", 100, ["glibc"]), info("clang", 50, ["llvm", "glibc"])]
+    git = [info("perl", 30, ["glibc"]), info("git", 10, ["perl", "glibc"])]
+
+    alone, together = plan(clang, 9), plan([*git, *clang], 9)
+
+    assert together[: len(alone)] == alone
 
 
 def test_large_paths_stay_alone_and_small_ones_are_gathered() -> None:
@@ -111,7 +138,7 @@ def test_a_budget_of_one_gives_one_layer() -> None:
         pytest.param(
             99,
             92,
-            "sha256:3727f56c8e6b36a183009b2e60d7068bd1fd803b754471148c0606cf420ef424",
+            "sha256:32b2c364b1bacedc23f27bc875d59b8384ab0b16515df3ee7a8b5651cae69752",
             id="the usual budget",
         ),
         pytest.param(
@@ -139,25 +166,9 @@ def test_a_new_version_goes_where_the_old_one_was() -> None:
     def layers(version: str) -> list[set[str]]:
         paths = [info(f"p{n}-1.{n}", 10) for n in range(40)]
         plans = plan([*paths, info(f"curl-{version}", 10)], 20)
-        return [{layering.package_name(path) for path in layer.paths} for layer in plans]
+        return [{popularity.keys(path)[-1] for path in layer.paths} for layer in plans]
 
     assert layers("7.88.1") == layers("8.0.1")
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        pytest.param("git-2.39.5", "git", id="a version"),
-        pytest.param("git-2.39.5-doc", "git", id="an output after the version"),
-        pytest.param("bash-interactive-5.2-p15", "bash-interactive", id="dashes on both sides"),
-        pytest.param("python3.11-numpy-1.24", "python3.11-numpy", id="digits in the name"),
-        pytest.param("source", "source", id="no version"),
-        pytest.param("7zip-22", "7zip", id="a digit in front"),
-        pytest.param("gcc-wrapper", "gcc-wrapper", id="a dash before a letter"),
-    ],
-)
-def test_package_name_is_what_outlives_a_new_version(name: str, expected: str) -> None:
-    assert layering.package_name(store_path(name)) == expected
 
 
 @given(closures(), st.integers(1, 50))
@@ -181,12 +192,12 @@ def test_the_order_of_the_input_does_not_count(paths: list[PathInfo], budget: in
 
 
 @given(closures())
-def test_a_smaller_image_is_layers_of_the_larger_one_in_the_same_order(paths: list[PathInfo]) -> None:
-    larger = plan(paths, 40)
-
+def test_a_closure_begins_with_that_of_its_largest_path(paths: list[PathInfo]) -> None:
     for item in paths:
-        smaller = plan(closure_of(item, paths), 40)
-        assert [layer for layer in larger if layer in smaller] == list(smaller)
+        alone = plan(closure_of(item, paths), 40)
+        assert alone[-1].paths == (item.path,)
+    largest = [alone for item in paths if (alone := plan(closure_of(item, paths), 40))]
+    assert not paths or any(plan(paths, 40)[: len(alone)] == alone for alone in largest)
 
 
 @given(closures(), st.integers(2, 49))
@@ -213,3 +224,89 @@ def test_a_long_chain_of_references_is_no_recursion() -> None:
     plans = plan(chain[::-1], 5000)
 
     assert [layer.paths[0] for layer in plans] == [item.path for item in chain]
+
+
+# --- with a table -----------------------------------------------------------------------------------------
+
+
+def test_a_group_is_a_layer_at_the_place_of_its_first_path() -> None:
+    paths = [
+        info("glibc-2.36", 20),
+        info("zlib-1.2", 1, ["glibc-2.36"]),
+        info("gcc-12.2-lib", 9),
+        info("hello-1", 1),
+    ]
+    table = Table({"glibc": 0, "gcc-lib": 0, "zlib": 1})
+
+    assert names(plan(paths, 9, table)) == [["gcc-12.2-lib", "glibc-2.36"], ["zlib-1.2"], ["hello-1"]]
+
+
+def test_levels_are_tried_from_the_finest_on() -> None:
+    paths = [info(name, size) for name, size in (("a", 4), ("b", 3), ("c", 2), ("d", 1))]
+    table = Table({"a": 0, "b": 1, "c": 2, "d": 3}, levels=((0, 1, 2, 2), (0, 0, 2, 2)))
+
+    assert names(plan(paths, 4, table)) == [["a"], ["b"], ["c"], ["d"]]
+    assert names(plan(paths, 3, table)) == [["a"], ["b"], ["c", "d"]]
+    assert names(plan(paths, 2, table)) == [["a", "b"], ["c", "d"]]
+    assert names(plan(paths, 1, table)) == [["a", "b", "c", "d"]]
+
+
+def tables() -> st.SearchStrategy[Table]:
+    """Of about half the names of `closures`, at three levels."""
+    groups = st.dictionaries(st.integers(0, 40).map(lambda n: f"package{n}"), st.integers(0, 12), max_size=30)
+    coarser = st.lists(st.integers(0, 4), min_size=13, max_size=13).map(tuple)
+    return st.builds(lambda groups, one: Table(groups, (one, tuple(g // 3 for g in one))), groups, coarser)
+
+
+@given(closures(), st.integers(1, 50), tables(), st.randoms(use_true_random=False))
+def test_with_any_table_each_path_is_in_one_layer_whatever_the_order_of_the_input(
+    paths: list[PathInfo], budget: int, table: Table, random: Random
+) -> None:
+    plans = plan(paths, budget, table)
+
+    assert len(plans) <= budget
+    assert sorted(path for layer in plans for path in layer.paths) == sorted(item.path for item in paths)
+    random.shuffle(paths)
+    shuffled = Table(dict(random.sample(sorted(table.groups.items()), len(table.groups))), table.levels)
+    assert plan(paths, budget, shuffled) == plans
+
+
+@given(closures(), tables(), st.data())
+def test_another_package_moves_the_layers_of_groups_that_it_has_something_of_and_no_other(
+    paths: list[PathInfo], table: Table, data: st.DataObject
+) -> None:
+    """While both images keep to the budget: a layer is a function of one group and the closure's part in it."""
+    smaller = {
+        item.path: item
+        for root in data.draw(st.lists(st.sampled_from(paths), max_size=3) if paths else st.just([]))
+        for item in closure_of(root, paths)
+    }
+    before, after = plan(list(smaller.values()), 50, table), plan(paths, 50, table)
+
+    added = {item.path for item in paths} - smaller.keys()
+    grown = {table.group(path) for path in added} - {None}
+    for layer in set(before) - set(after):
+        assert {table.group(path) for path in layer.paths} <= grown
+
+
+@given(closures(), tables(), st.data())
+def test_a_leaf_of_a_new_version_moves_its_own_group_alone(
+    paths: list[PathInfo], table: Table, data: st.DataObject
+) -> None:
+    needed = {reference for item in paths for reference in item.references}
+    leaves = [item for item in paths if item.path not in needed]
+    if not leaves:
+        return
+    old = data.draw(st.sampled_from(leaves))
+    stem, _, version = old.path.rpartition("-")
+    new = PathInfo(f"{stem}-{version}.1", data.draw(st.integers(0, 1 << 32)), old.references)
+
+    before = plan(paths, 50, table)
+    after = plan([new if item == old else item for item in paths], 50, table)
+
+    (moved,) = [layer.paths for layer in before if old.path in layer.paths]
+    (placed,) = [layer.paths for layer in after if new.path in layer.paths]
+    assert set(placed) == {new.path if path == old.path else path for path in moved}
+    assert {layer for layer in before if old.path not in layer.paths} == {
+        layer for layer in after if new.path not in layer.paths
+    }

@@ -11,6 +11,7 @@ from proxy import names, pipeline
 from proxy.errors import ImageTooLarge
 from proxy.model import ImageRequest, PackageSet, Policy, Preset
 from proxy.pipeline import Options, content_key
+from proxy.popularity import Table
 
 SET = PackageSet(
     name="nixpkgs",
@@ -51,6 +52,7 @@ def asked(*attributes: str, system: str = "") -> ImageRequest:
         pytest.param(NAMES, SET, replace(OPTIONS, most_layers=99), id="the number of layers"),
         pytest.param(NAMES, SET, replace(OPTIONS, form="oci"), id="the format"),
         pytest.param(NAMES, SET, replace(OPTIONS, compression="none"), id="the compression"),
+        pytest.param(NAMES, SET, replace(OPTIONS, tables={"": Table({"git": 0})}), id="the table of layers"),
     ],
 )
 def test_whatever_a_content_depends_on_changes_its_key(

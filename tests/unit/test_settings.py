@@ -344,6 +344,7 @@ def test_a_recipe_is_big_or_an_absolute_path(recipe: str, fine: bool) -> None:
         ("NIXFRONT_NIX_BUILD_DEADLINE", "60", 60),
         ("NIXFRONT_LAYERS_COMPRESSION", "none", "none"),
         ("NIXFRONT_LAYERS_MOST", "5", 5),
+        ("NIXFRONT_LAYERS_TABLE", "/x", "/x"),
         ("NIXFRONT_LAYERS_CONCURRENCY", "9", 9),
         ("NIXFRONT_IMAGE_FORMAT", "oci", "oci"),
         ("NIXFRONT_BUILDS_FAILURE_SECONDS", "0", 0),

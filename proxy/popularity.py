@@ -1,0 +1,116 @@
+"""What is known of a package set beforehand, by names that outlive its revisions: the table that layers follow.
+
+A store path is a new one with every change of a package, so a table that shall serve later revisions speaks of
+`glibc` and `openssl-dev`, not of paths. The price is that a name may fit several paths. `keys` therefore gives a
+path's names from the narrowest (with the whole version) to the widest (without any); a table holds a narrow one only
+where paths of one wide name belong in different groups, and the narrowest that it holds is the one that counts.
+
+A table is one canonical JSON text, and its digest is part of the key of every image:
+  format  1
+  source  for people: what it was made from
+  groups  { name: group }; what is in one group shares a layer
+  levels  [ [ group of level 1, for each group ], [ of level 2, ... ], ... ]: the same in fewer groups, for closures
+          of more groups than an image may have layers
+No IO here, no clock; `cohorts` makes tables.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from proxy.model import canonical_json, digest_of
+
+FORMAT = 1
+# Words inside a version; any other word after it is an output's or a part's name, as in openssl-3.0.13-dev.
+_VERSION_WORDS = frozenset(("alpha", "beta", "dfsg", "git", "pre", "rc", "really", "stable", "unstable"))
+_NUMBER = re.compile(r"[0-9][0-9A-Za-z]*")
+_INNER_VERSION = re.compile(r"(?<=[a-z][0-9])(?:\.[0-9]+)+(?=-)")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Groups of a package set, by name, at several levels; `source` is for people."""
+
+    groups: Mapping[str, int] = field(default_factory=dict)
+    levels: tuple[tuple[int, ...], ...] = ()
+    source: str = ""
+
+    def group(self, path: str) -> int | None:
+        """The group of a store path, None for one that the table does not know."""
+        return next((self.groups[key] for key in keys(path) if key in self.groups), None)
+
+    def at(self, level: int, group: int) -> int:
+        """What a group is part of at a level; 0 is the finest one, of the groups themselves."""
+        return self.levels[level - 1][group] if level else group
+
+    @cached_property
+    def digest(self) -> str:
+        """`sha256:` and 64 digits, equal for equal tables; empty for one that says nothing."""
+        return digest_of(write(self)) if self.groups else ""
+
+
+NO_TABLE = Table()
+
+
+def keys(path: str) -> tuple[str, ...]:
+    """The names of a store path, the narrowest first.
+
+    `/nix/store/<hash>-openssl-3.0.13-dev`: `openssl-3.0.13-dev`, `openssl-3.0-dev`, `openssl-3-dev`, `openssl-dev`.
+    """
+    whole = path.rpartition("/")[2].partition("-")[2]
+    name, version, output = _parts(whole)
+    numbers = _NUMBER.findall(version)
+    narrow = [f"{name}-{'.'.join(numbers[:count])}{output}" for count in (2, 1) if len(numbers) >= count]
+    wide = name + output
+    return tuple(dict.fromkeys((whole, *narrow, wide, _INNER_VERSION.sub("", wide))))
+
+
+def _parts(whole: str) -> tuple[str, str, str]:
+    """Name, version, and what follows it with its dash: `openjdk-17-jre-17.0.2-dev` -> `openjdk-17-jre`, `17.0.2`, `-dev`.
+
+    The version starts at the first word with a digit in front that no further word of the name comes after.
+    """
+    words = whole.split("-")
+    last = len(words) - 1
+    output = f"-{words[-1]}" if last > 1 and _is_word(words[-1]) else ""
+    if output:
+        last -= 1
+    start = last + 1
+    while start > 1 and not _is_word(words[start - 1]):
+        start -= 1
+    while start <= last and not words[start][:1].isdigit():  # bash-5.2-p15, but also acl-p5-1.0
+        start += 1
+    if start > last or not words[0]:
+        return whole, "", ""
+    return "-".join(words[:start]), "-".join(words[start : last + 1]), output
+
+
+def _is_word(text: str) -> bool:
+    return text.replace("_", "").isalpha() and text not in _VERSION_WORDS
+
+
+def write(table: Table) -> bytes:
+    """The JSON text of a table."""
+    return canonical_json(
+        {"format": FORMAT, "groups": dict(table.groups), "levels": table.levels, "source": table.source}
+    )
+
+
+def read(text: bytes) -> Table:
+    """The table of a JSON text. Raises `ValueError` for a text that is none."""
+    value: Any = json.loads(text)
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise ValueError(f"it is no table of format {FORMAT}, as `nixfront popularity` makes them")
+    groups, levels, source = value.get("groups"), value.get("levels"), value.get("source")
+    if not (isinstance(groups, dict) and isinstance(levels, list) and isinstance(source, str)):
+        raise ValueError("a table has groups (an object), levels (a list) and source (a text)")  # noqa: TRY004
+    rows = [list(groups.values()), *levels]
+    if not all(isinstance(row, list) and all(type(group) is int for group in row) for row in rows):
+        raise ValueError("a group is a number")
+    count = max(groups.values(), default=-1) + 1
+    if any(len(level) < count for level in levels) or any(group < 0 for row in rows for group in row):
+        raise ValueError("groups are counted from 0, and a level has one for each")
+    return Table(groups, tuple(tuple(level) for level in levels), source)
