@@ -5,12 +5,14 @@ import fcntl
 import logging
 import os
 import shutil
+import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import IO
 
 import aiohttp
@@ -19,17 +21,29 @@ from aiohttp import web
 from proxy import handlers, local_registry, oci_errors, passthrough, resources, state_sqlite, store, tables
 from proxy.attribute_names import AttributeNames
 from proxy.errors import SettingsInvalid
-from proxy.events import BuildEnded, BuildStarted, Collided, Event, LogLine, Sink
+from proxy.events import (
+    BuildEnded,
+    BuildStarted,
+    Collided,
+    Event,
+    LayersReady,
+    LogLine,
+    NixBegun,
+    Resolved,
+    Sink,
+)
 from proxy.model import Policy, Preset
 from proxy.names import Vocabulary
 from proxy.nix import Nix
 from proxy.package_sets import Choice, PackageSets
 from proxy.pipeline import Options, Pipeline
 from proxy.popularity import Table
+from proxy.progress import Progress
 from proxy.publish import Publisher
 from proxy.registry import Registry
 from proxy.settings import Settings
 from proxy.state import State
+from proxy.waiting import Rules, Waiting
 
 _log = logging.getLogger("nixfront")
 _log_build = logging.getLogger("nixfront.build")
@@ -43,10 +57,12 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
     Raises a `NixfrontError`, or `OSError` where the address cannot be had.
     """
     async with AsyncExitStack() as stack:
-        pipeline, relay = await _assemble(settings, stack, sink or log_event)
+        progress = Progress(monotonic)
+        pipeline, relay = await _assemble(settings, stack, _both(progress.see, sink or log_event))
+        waiting = Waiting(pipeline, progress, _rules(settings), _log_place(settings))
         application = web.Application(middlewares=[oci_errors.middleware])
         application.router.add_route(
-            "*", "/{path:.*}", handlers.Handlers(relay, pipeline, _vocabulary(settings)).everything
+            "*", "/{path:.*}", handlers.Handlers(relay, waiting, _vocabulary(settings)).everything
         )
         application.on_response_prepare.append(passthrough.drop_added_headers)
         # Bodies are relayed as they come; a handler ends with its client, a build does not (see `flight`).
@@ -194,6 +210,24 @@ def _policy(settings: Settings) -> Policy:
     return Policy(**settings.policy.model_dump(exclude={"most_packages"}))
 
 
+def _rules(settings: Settings) -> Rules:
+    return Rules(**settings.builds.model_dump(include={field.name for field in fields(Rules)}))
+
+
+def _log_place(settings: Settings) -> str:
+    """Where a person finds what a build says."""
+    level = "" if settings.log.level == "debug" else ", at log.level debug"
+    return f"its log: nixfront's on {socket.gethostname()}{level}"
+
+
+def _both(one: Sink, other: Sink) -> Sink:
+    def tell(event: Event) -> None:
+        one(event)
+        other(event)
+
+    return tell
+
+
 def _vocabulary(settings: Settings) -> Vocabulary:
     """The operator's words, as plain values."""
     return Vocabulary(
@@ -240,8 +274,14 @@ def log_event(event: Event) -> None:
     match event:
         case BuildStarted(repository, tag):
             _log_build.info("start image=%s:%s", repository, tag)
+        case Resolved(repository, tag, content):
+            _log_build.info("resolved image=%s:%s content=%s", repository, tag, content)
+        case NixBegun(content, part):
+            _log_build.info("%s content=%s", part, content)
         case LogLine(attributes, line):
             _log_build.debug("log packages=%s | %s", "/".join(attributes), line)
+        case LayersReady(repository, tag, ready, total):
+            _log_build.debug("layers image=%s:%s ready=%d total=%d", repository, tag, ready, total)
         case Collided(repository, path, winner, loser):
             _log_build.warning(
                 "collision image=%s path=/%s kept=%s dropped=%s", repository, path, winner, loser

@@ -95,6 +95,10 @@ class PackageUnusable(NixfrontError):
     lasting = True
 
 
+class StillBuilding(NixfrontError):
+    """The build goes on, but the client has waited as long as one may; the message says how far it is."""
+
+
 # --- the registry -----------------------------------------------------------------------------------------
 
 

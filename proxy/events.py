@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,11 +14,39 @@ class BuildStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Resolved:
+    """The revision of the packages is known: from here to the layers, all that ask for `content` share the work."""
+
+    repository: str
+    tag: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class NixBegun:
+    """Nix has begun this part of the work on a content."""
+
+    content: str
+    part: Literal["evaluating", "building"]
+
+
+@dataclass(frozen=True, slots=True)
 class LogLine:
     """A line that Nix or a builder wrote, as it came; `attributes` says for which packages."""
 
     attributes: tuple[str, ...]
     line: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayersReady:
+    """So many layers of the image are in its repository, out of `total`."""
+
+    repository: str
+    tag: str
+    ready: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,5 +69,5 @@ class BuildEnded:
     error: str = ""
 
 
-Event = BuildStarted | LogLine | Collided | BuildEnded
+Event = BuildStarted | Resolved | NixBegun | LogLine | LayersReady | Collided | BuildEnded
 Sink = Callable[[Event], None]

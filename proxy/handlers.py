@@ -7,30 +7,31 @@ the reply is always the registry's own.
 
 from aiohttp import ClientResponse, hdrs, web
 
-from proxy import names
+from proxy import names, waiting
 from proxy.model import ImageRequest
 from proxy.names import Vocabulary
 from proxy.passthrough import Passthrough
-from proxy.pipeline import Pipeline
+from proxy.waiting import Waiting
 
 
 class Handlers:
     """The routes of one application."""
 
-    def __init__(self, passthrough: Passthrough, pipeline: Pipeline, words: Vocabulary) -> None:
-        """`pipeline` makes what `passthrough` did not find, if the name means something in these `words`."""
+    def __init__(self, passthrough: Passthrough, waiting: Waiting, words: Vocabulary) -> None:
+        """`waiting` has made what `passthrough` did not find, if the name means something in these `words`."""
         self._words = words
         self._passthrough = passthrough
-        self._pipeline = pipeline
+        self._waiting = waiting
 
     async def everything(self, request: web.Request) -> web.StreamResponse:
         """Any method, any path. Raises a `NixfrontError` if a build was wanted and failed."""
+        hop, request = waiting.as_asked(request)
         async with self._passthrough.send(request) as answer:
             wanted = _wanted(request, answer, self._words)
             if wanted is None:
                 return await self._passthrough.relay(request, answer)
-        await self._pipeline.ensure(wanted)
-        return await self._passthrough.forward(request)
+        not_yet = await self._waiting.ensure(request, hop, wanted)
+        return not_yet or await self._passthrough.forward(request)
 
 
 def _wanted(request: web.Request, answer: ClientResponse, words: Vocabulary) -> ImageRequest | None:

@@ -44,6 +44,7 @@ WIRE: dict[type[NixfrontError], Wire] = {
     errors.DerivationLost: _UNAVAILABLE,
     errors.StoreUnreadable: _UNAVAILABLE,
     errors.Unforeseen: _UNAVAILABLE,
+    errors.StillBuilding: _UNAVAILABLE,
     errors.RegistryUnavailable: _UNAVAILABLE,
     errors.RegistryRefused: _UNAVAILABLE,
     errors.DigestMismatch: _UNAVAILABLE,
@@ -54,12 +55,15 @@ WIRE: dict[type[NixfrontError], Wire] = {
 }
 
 
-def response(error: NixfrontError) -> web.Response:
-    """The answer that tells a client about this error, in the JSON envelope of the distribution specification."""
+def response(error: NixfrontError, status: int = 0) -> web.Response:
+    """The answer that tells a client about this error, in the JSON envelope of the distribution specification.
+
+    `status`: instead of the one in the table.
+    """
     wire = WIRE[type(error)]
     envelope = {"errors": [{"code": wire.code, "message": str(error)}]}
     return web.Response(
-        status=wire.status,
+        status=status or wire.status,
         reason=reason_phrase(str(error)),
         body=json.dumps(envelope).encode(),
         content_type="application/json",

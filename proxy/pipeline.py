@@ -24,7 +24,7 @@ from cachetools import TTLCache
 from proxy import layering, manifest, recipes, rootfs
 from proxy.attribute_names import AttributeNames
 from proxy.errors import DerivationLost, ImageTooLarge, NixfrontError, PackageUnknown, Unforeseen
-from proxy.events import BuildEnded, BuildStarted, Collided, LogLine, Sink
+from proxy.events import BuildEnded, BuildStarted, Collided, LayersReady, LogLine, NixBegun, Resolved, Sink
 from proxy.flight import Shared, SingleFlight
 from proxy.manifest import Compression, Format
 from proxy.model import (
@@ -146,7 +146,8 @@ class Pipeline:
         """The digest of the manifest that was made and put."""
         package_set = await self._sets.resolve(request.package_set, request.tag)
         key = content_key(request, package_set, self._options)
-        async with self._contents.hold(key, lambda: self._content(request, package_set)) as content:
+        self._sink(Resolved(request.repository, request.tag, key))
+        async with self._contents.hold(key, lambda: self._content(request, package_set, key)) as content:
             image = await self._image(request, package_set, content)
             await self._registry.put_blob(request.repository, image.config)
             await self._put(request.repository, image, content.tags(package_set, request.tag))
@@ -164,7 +165,9 @@ class Pipeline:
         return await self._registry.manifest_digest(request.repository, request.tag) is not None
 
     @asynccontextmanager
-    async def _content(self, request: ImageRequest, package_set: PackageSet) -> AsyncIterator[_Content]:
+    async def _content(
+        self, request: ImageRequest, package_set: PackageSet, key: str
+    ) -> AsyncIterator[_Content]:
         """Packages realised and rooted, for as long as the context lasts."""
         options = self._options
         attributes = sorted(request.attributes)
@@ -173,13 +176,13 @@ class Pipeline:
         try:
             try:
                 packages, closure = await self._realised(
-                    request, package_set, attributes, optional, roots.name
+                    request, package_set, key, attributes, optional, roots.name
                 )
             except (
                 DerivationLost
             ):  # a garbage collection came between the two: no root can hold a derivation yet
                 packages, closure = await self._realised(
-                    request, package_set, attributes, optional, roots.name
+                    request, package_set, key, attributes, optional, roots.name
                 )
             size = sum(info.nar_size for info in closure.paths)
             _within(options.policy.most_bytes, size, len(closure.paths), request.attributes)
@@ -193,11 +196,13 @@ class Pipeline:
         self,
         request: ImageRequest,
         package_set: PackageSet,
+        key: str,
         attributes: Sequence[str],
         optional: Sequence[str],
         roots: str,
     ) -> tuple[dict[str, Package], Closure]:
         """The packages by name as typed, and their closure, held by roots. Raises `DerivationLost`, to try again."""
+        self._sink(NixBegun(key, "evaluating"))
         packages = await self._nix.evaluate(
             package_set,
             request.preset.system or self._options.system,
@@ -210,19 +215,25 @@ class Pipeline:
         if most and package_set.substitutes:
             fetched = await self._nix.to_fetch(package_set, list(packages.values()))
             _within(most, fetched, 0, request.attributes)
+        self._sink(NixBegun(key, "building"))
         closure = await self._nix.realise(
             package_set,
             list(packages.values()),
             request.attributes,
             Path(roots),
-            lambda line: self._sink(LogLine(request.attributes, line)),
+            lambda line: self._sink(LogLine(request.attributes, line, key)),
         )
         return packages, closure
 
     async def _image(self, request: ImageRequest, package_set: PackageSet, content: _Content) -> Image:
         options = self._options
         recipe = recipes.from_request(request, content.packages)
-        layers = await self._publisher.publish(request.repository, content.plans)
+        total = len(content.plans) + 1  # and the root
+        layers = await self._publisher.publish(
+            request.repository,
+            content.plans,
+            lambda ready: self._sink(LayersReady(request.repository, request.tag, ready, total)),
+        )
         root, command = await asyncio.to_thread(self._root, recipe)
         for lost in root.collisions:
             self._sink(Collided(request.repository, lost.path, lost.winner, lost.loser))

@@ -6,6 +6,7 @@ images that need the same new layer at once pack it once: the second waits, then
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
@@ -46,11 +47,21 @@ class Publisher:
         self._slots = asyncio.Semaphore(concurrency)
         self._packing: SingleFlight[tuple[str, str], Layer] = SingleFlight()
 
-    async def publish(self, repository: str, plans: Sequence[LayerPlan]) -> tuple[Layer, ...]:
-        """The layers of these plans, in their order, each now in the repository."""
+    async def publish(
+        self, repository: str, plans: Sequence[LayerPlan], on_ready: Callable[[int], None] = lambda _: None
+    ) -> tuple[Layer, ...]:
+        """The layers of these plans, in their order, each now in the repository; `on_ready` hears how many are."""
+        ready = itertools.count(1)
+
+        async def one(plan: LayerPlan) -> Layer:
+            layer = await self._one(repository, plan)
+            on_ready(next(ready))
+            return layer
+
+        on_ready(0)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(repository, plan)) for plan in plans]
+                tasks = [group.create_task(one(plan)) for plan in plans]
         except ExceptionGroup as failed:  # the first error ended the others: it is the one to tell
             # What is being packed reads the store: the caller's roots have to stay until it has ended.
             keys = [layer_key(plan, CODECS[self._compression]) for plan in plans]

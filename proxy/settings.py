@@ -211,8 +211,14 @@ class ImageSection(_Section):
 
 
 class Builds(_Section):
-    """How long a failure is remembered, in seconds."""
+    """How clients wait for a build (`waiting` has the reasons), and how long a failure is remembered, in seconds."""
 
+    patience: float = Field(default=5, gt=0)
+    hop_seconds: float = Field(default=22, gt=0)
+    hops: int = Field(default=9, ge=0, le=9)
+    restart_agents: tuple[str, ...] = ("containerd", "buildkit")
+    restart_seconds: float = Field(default=25, gt=0)
+    hold_seconds: float = Field(default=3600, gt=0)
     failure_seconds: float = Field(default=15, ge=0)
 
 

@@ -6,14 +6,17 @@ from typing import get_args
 import pytest
 
 from proxy import events
-from proxy.events import BuildEnded, BuildStarted, Collided, Event, LogLine
+from proxy.events import BuildEnded, BuildStarted, Collided, Event, LayersReady, LogLine, NixBegun, Resolved
 
 
 @pytest.mark.parametrize(
     "event",
     [
         BuildStarted("git", "latest"),
-        LogLine(("git",), "building"),
+        Resolved("git", "latest", "0" * 64),
+        NixBegun("0" * 64, "evaluating"),
+        LogLine(("git",), "building", "0" * 64),
+        LayersReady("git", "latest", 1, 3),
         Collided("a/b", "bin/x", "/nix/store/a", "/nix/store/b"),
         BuildEnded("git", "latest", digest="sha256:0"),
         BuildEnded("git", "latest", error="no"),

@@ -119,6 +119,7 @@ def test_what_the_file_says_is_taken_and_the_rest_stays(file: Path) -> None:
         pytest.param("nix: {build_deadline: 0}", "nix.build_deadline: Input should be greater", id="no time"),
         pytest.param("nix: {build_deadline: .nan}", "nix.build_deadline: Input should be", id="no number"),
         pytest.param("builds: {failure_seconds: -1}", "builds.failure_seconds: Input", id="a negative time"),
+        pytest.param("builds: {hops: 10}", "builds.hops: Input should be less", id="too many hops"),
         pytest.param("packages: {kind: git}", "packages: Value error, kind git needs a url", id="git"),
         pytest.param(
             "packages: {kind: tarball}", "packages: Value error, kind tarball needs a", id="tarball"
@@ -347,6 +348,12 @@ def test_a_recipe_is_big_or_an_absolute_path(recipe: str, fine: bool) -> None:
         ("NIXFRONT_LAYERS_TABLE", "/x", "/x"),
         ("NIXFRONT_LAYERS_CONCURRENCY", "9", 9),
         ("NIXFRONT_IMAGE_FORMAT", "oci", "oci"),
+        ("NIXFRONT_BUILDS_PATIENCE", "1", 1),
+        ("NIXFRONT_BUILDS_HOP_SECONDS", "2.5", 2.5),
+        ("NIXFRONT_BUILDS_HOPS", "0", 0),
+        ("NIXFRONT_BUILDS_RESTART_AGENTS", "[]", ()),
+        ("NIXFRONT_BUILDS_RESTART_SECONDS", "9", 9),
+        ("NIXFRONT_BUILDS_HOLD_SECONDS", "60", 60),
         ("NIXFRONT_BUILDS_FAILURE_SECONDS", "0", 0),
         ("NIXFRONT_LOG_LEVEL", "debug", "debug"),
     ],

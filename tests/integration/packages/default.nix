@@ -133,5 +133,9 @@ rec {
   refused = throw "refused has been removed, use hello";
   talkative = make { name = "talkative-1.0"; script = "seq 1 60000 >&2; mkdir $out"; };
   slow = make { name = "slow-1.0"; script = "sleep 2; mkdir $out; echo slow > $out/data"; };
-  endless = make { name = "endless-1.0"; script = "sleep 600"; };
+  endless = make { name = "endless-1.0"; script = "echo this is how far it came >&2; sleep 600"; };
+  failsLate = make { name = "fails-late-1.0"; script = "sleep 1; echo this is how it failed >&2; exit 3"; };
+  thinking =
+    let numbers = builtins.genList (x: x) 2500; count = builtins.foldl' (sum: _: sum + 1) 0;
+    in assert builtins.foldl' (sum: _: sum + count numbers) 0 numbers == 6250000; slow;
 }
