@@ -10,19 +10,22 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.support.processes import Outcome, program, run, serving, succeed, write
 
 _PULL_SECONDS = 600.0  # a first pull waits for a build
+#: Over plain HTTP, for what follows it.
+SKOPEO_COPY = ("skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false")
 
 
 @dataclass(frozen=True, slots=True)
 class Docker:
-    """The docker command, talking to a daemon that a test started."""
+    """The docker command, talking to a daemon that a test started; `pid` is the daemon's."""
 
     socket: Path
+    pid: int = 0
 
     async def __call__(self, *args: str) -> Outcome:
         """The outcome of `docker ARGS`."""
@@ -61,11 +64,11 @@ class Podman:
 
     async def __call__(self, *args: str) -> Outcome:
         """The outcome of `podman ARGS`."""
-        return await run((*self._argv(), *args), deadline=_PULL_SECONDS)
+        return await run((*self.argv, *args), deadline=_PULL_SECONDS)
 
     async def succeed(self, *args: str) -> str:
         """Standard output of `podman ARGS`. Raises `AssertionError` if it fails."""
-        return await succeed((*self._argv(), *args), deadline=_PULL_SECONDS)
+        return await succeed((*self.argv, *args), deadline=_PULL_SECONDS)
 
     async def run(self, image: str, *command: str) -> str:
         """What the command writes in a new container of the image, which has to be there already."""
@@ -73,7 +76,9 @@ class Podman:
         limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
         return await self.succeed("run", "--rm", "--pull=never", "--network=none", *limits, image, *command)
 
-    def _argv(self) -> tuple[str, ...]:
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The command, for what follows it."""
         return (
             "podman",
             f"--root={self.storage}",
@@ -107,9 +112,9 @@ async def dockerd(folder: Path) -> AsyncIterator[Docker]:
         async def ready() -> bool:
             return (await docker("version")).returncode == 0
 
-        async with serving(argv, log=folder / "dockerd.log", ready=ready):
+        async with serving(argv, log=folder / "dockerd.log", ready=ready) as process:
             await _tell_driver(docker)
-            yield docker
+            yield replace(docker, pid=process.pid)
 
 
 @contextlib.asynccontextmanager
@@ -143,8 +148,7 @@ async def podman(folder: Path) -> AsyncIterator[Podman]:
 
 async def skopeo_copy(source: str, target: str, *options: str) -> str:
     """Standard output of `skopeo copy`, over plain HTTP. Raises `AssertionError` if it fails."""
-    plain = ("--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false")
-    return await succeed(("skopeo", *plain, *options, source, target), deadline=_PULL_SECONDS)
+    return await succeed((*SKOPEO_COPY, *options, source, target), deadline=_PULL_SECONDS)
 
 
 async def _tell_driver(docker: Docker) -> None:
