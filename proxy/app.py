@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
@@ -18,7 +18,18 @@ from typing import IO
 import aiohttp
 from aiohttp import web
 
-from proxy import handlers, local_registry, oci_errors, passthrough, resources, state_sqlite, store, tables
+from proxy import (
+    handlers,
+    local_registry,
+    observe,
+    oci_errors,
+    passthrough,
+    resources,
+    state_sqlite,
+    store,
+    tables,
+    watching,
+)
 from proxy.attribute_names import AttributeNames
 from proxy.errors import SettingsInvalid
 from proxy.events import (
@@ -32,6 +43,8 @@ from proxy.events import (
     Resolved,
     Sink,
 )
+from proxy.health import Health
+from proxy.metrics import Metrics
 from proxy.model import Policy, Preset
 from proxy.names import Vocabulary
 from proxy.nix import Nix
@@ -43,6 +56,7 @@ from proxy.publish import Publisher
 from proxy.registry import Registry
 from proxy.settings import Settings
 from proxy.state import State
+from proxy.visitors import Visitors
 from proxy.waiting import Rules, Waiting
 
 _log = logging.getLogger("nixfront")
@@ -57,41 +71,69 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
     Raises a `NixfrontError`, or `OSError` where the address cannot be had.
     """
     async with AsyncExitStack() as stack:
-        progress = Progress(monotonic)
-        pipeline, relay = await _assemble(settings, stack, _both(progress.see, sink or log_event))
-        waiting = Waiting(pipeline, progress, _rules(settings), _log_place(settings))
-        application = web.Application(middlewares=[oci_errors.middleware])
+        metrics, progress = Metrics(), Progress(monotonic)
+        made = await _assemble(settings, stack, metrics, _each(metrics.see, progress.see, sink or log_event))
+        waiting = Waiting(made.pipeline, progress, _rules(settings), _log_place(settings))
+        observer = observe.Observer(metrics, log_requests=settings.log.requests)
+        application = web.Application(middlewares=[observer.middleware, oci_errors.middleware])
+        health = Health({"registry": made.registry.ping, "nix": made.nix.ping})
+        stack.push_async_callback(health.close)
+        watched = watching.Watching(
+            metrics if settings.status.metrics else None, health, Visitors(settings.status.networks)
+        )
+        if settings.status.addr:
+            watching.keep_off(application)
+            own = web.Application(middlewares=[observer.middleware])
+            watched.add_to(own)
+            own.on_response_prepare.append(observe.name_request)
+            await _listen(own, settings.status.addr, stack)
+        else:
+            watched.add_to(application)
         application.router.add_route(
-            "*", "/{path:.*}", handlers.Handlers(relay, waiting, _vocabulary(settings)).everything
+            "*", "/{path:.*}", handlers.Handlers(made.relay, waiting, _vocabulary(settings)).everything
         )
         application.on_response_prepare.append(passthrough.drop_added_headers)
-        # Bodies are relayed as they come; a handler ends with its client, a build does not (see `flight`).
-        runner = web.AppRunner(
-            application, handler_cancellation=True, auto_decompress=False, access_log=None, shutdown_timeout=5
-        )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        host, _, port = settings.http.addr.rpartition(":")
-        site = web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024)
-        await site.start()
-        address = runner.addresses[0]
-        yield f"http://{host}:{address[1]}"
+        application.on_response_prepare.append(observe.name_request)
+        origin = await _listen(application, settings.http.addr, stack)
+        stack.callback(health.stop)
+        yield origin
 
 
-async def _assemble(
-    settings: Settings, stack: AsyncExitStack, sink: Sink
-) -> tuple[Pipeline, passthrough.Passthrough]:
+async def _listen(application: web.Application, address: str, stack: AsyncExitStack) -> str:
+    """The origin at which the application answers for as long as the stack. Raises `OSError`."""
+    # Bodies are relayed as they come; a handler ends with its client, a build does not (see `flight`).
+    runner = web.AppRunner(
+        application, handler_cancellation=True, auto_decompress=False, access_log=None, shutdown_timeout=5
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    host, _, port = address.rpartition(":")
+    await web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024).start()
+    return f"http://{host}:{runner.addresses[0][1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What one application consists of."""
+
+    pipeline: Pipeline
+    relay: passthrough.Passthrough
+    registry: Registry
+    nix: Nix
+
+
+async def _assemble(settings: Settings, stack: AsyncExitStack, metrics: Metrics, sink: Sink) -> _Made:
     """The objects of one application, from the registry up to the pipeline."""
     data = settings.data_dir
     for folder in (data, data / "sets"):
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     stack.callback((await asyncio.to_thread(_lock, data)).close)
     url = settings.registry.url or await stack.enter_async_context(local_registry.run(data / "registry"))
-    session = await stack.enter_async_context(_session())
+    session = await stack.enter_async_context(_session(observe.registry_trace(metrics)))
     state = await stack.enter_async_context(open_state(settings))
     executor = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="packing")
     stack.push_async_callback(asyncio.to_thread, executor.shutdown)
-    packages = _packages(settings, stack, session)
+    packages = _packages(settings, stack, session, metrics.ran_nix)
     nix = packages.nix
     registry = Registry(session, url)
     publisher = Publisher(
@@ -124,7 +166,7 @@ async def _assemble(
     )
     stack.push_async_callback(pipeline.close)
     _log.info("registry url=%s", url)
-    return pipeline, passthrough.Passthrough(session, url)
+    return _Made(pipeline, passthrough.Passthrough(session, url), registry, nix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +178,19 @@ class _Packages:
     names: AttributeNames
 
 
-def _packages(settings: Settings, stack: AsyncExitStack, session: aiohttp.ClientSession) -> _Packages:
+def _packages(
+    settings: Settings,
+    stack: AsyncExitStack,
+    session: aiohttp.ClientSession,
+    timed: Callable[[str, float], None] = lambda _, __: None,
+) -> _Packages:
     folder = settings.data_dir / "sets"
     nix = Nix(
         resources.EXPRESSIONS,
         store=settings.nix_store,
         evaluation_deadline=settings.nix.evaluation_deadline,
         build_deadline=settings.nix.build_deadline,
+        timed=timed,
     )
     sets = PackageSets(
         {
@@ -183,9 +231,10 @@ async def open_state(settings: Settings) -> AsyncIterator[State]:
         yield own
 
 
-def _session() -> aiohttp.ClientSession:
+def _session(*traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
     """For the registry, whose bodies are relayed as they are, and for small questions to channels."""
     return aiohttp.ClientSession(
+        trace_configs=list(traces),
         auto_decompress=False,
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -218,14 +267,6 @@ def _log_place(settings: Settings) -> str:
     """Where a person finds what a build says."""
     level = "" if settings.log.level == "debug" else ", at log.level debug"
     return f"its log: nixfront's on {socket.gethostname()}{level}"
-
-
-def _both(one: Sink, other: Sink) -> Sink:
-    def tell(event: Event) -> None:
-        one(event)
-        other(event)
-
-    return tell
 
 
 def _vocabulary(settings: Settings) -> Vocabulary:
@@ -267,6 +308,16 @@ def _empty_folder(folder: Path) -> Path:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     return folder
+
+
+def _each(*sinks: Sink) -> Sink:
+    """All of them, one after the other."""
+
+    def tell(event: Event) -> None:
+        for sink in sinks:
+            sink(event)
+
+    return tell
 
 
 def log_event(event: Event) -> None:

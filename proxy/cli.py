@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from proxy import __version__, app, catalog, explain, names, suggest
+from proxy import __version__, app, catalog, explain, logs, names, suggest
 from proxy.errors import NixfrontError, SettingsInvalid
 from proxy.settings import Settings, load
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "explain":
                 _explain(settings, arguments)
             case _:
-                _log_to_stderr(settings.log.level)
+                logs.configure(settings.log.level, settings.log.format)
                 asyncio.run(_serve(settings))
     except SettingsInvalid as error:
         sys.stderr.write(f"nixfront: wrong settings: {error}\n")
@@ -167,12 +167,3 @@ async def _serve(settings: Settings) -> None:
         logging.getLogger("nixfront").info("listening url=%s packages=%s", origin, settings.packages.kind)
         await stop.wait()
         logging.getLogger("nixfront").info("stopping")
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    logging.getLogger("aiosqlite").setLevel(logging.INFO)  # it tells of every statement

@@ -61,12 +61,16 @@ class Collided:
 
 @dataclass(frozen=True, slots=True)
 class BuildEnded:
-    """The tag names this manifest now; an empty `digest` when the build failed with `error`."""
+    """The tag names this manifest now; an empty `digest` when the build failed with `error`.
+
+    `outcome`: the class of that error, or `made`.
+    """
 
     repository: str
     tag: str
     digest: str = ""
     error: str = ""
+    outcome: str = "made"
 
 
 Event = BuildStarted | Resolved | NixBegun | LogLine | LayersReady | Collided | BuildEnded

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -154,21 +155,38 @@ class Nix:
     """The Nix of this machine, on one store."""
 
     def __init__(
-        self, expressions: Path, *, store: str, evaluation_deadline: float, build_deadline: float
+        self,
+        expressions: Path,
+        *,
+        store: str,
+        evaluation_deadline: float,
+        build_deadline: float,
+        timed: Callable[[str, float], None] = lambda _, __: None,
     ) -> None:
-        """`store`: empty for the system's own, else a folder that holds a store of its own (`nix/store` in it)."""
+        """`store`: empty for the system's own, else a folder that holds a store of its own (`nix/store` in it).
+
+        `timed` hears of each run: which of a few kinds, and for how many seconds.
+        """
         self._entry = expressions / "default.nix"
         self._names = expressions / "names.nix"
         self._source = expressions / "source.nix"
         self._store = store
         self._evaluation_deadline = evaluation_deadline
         self._build_deadline = build_deadline
+        self._timed = timed
         self._evaluating = asyncio.Semaphore(os.cpu_count() or 1)
 
     @property
     def prefix(self) -> str:
         """Where the file system of the store is mounted: a store path is found at this and itself."""
         return self._store
+
+    async def ping(self) -> None:
+        """Nix starts and can open its store. Raises `NixUnavailable`."""
+        try:
+            await self._run(("nix", "store", "ping"), _LISTING_DEADLINE)
+        except ProcessFailed as error:
+            raise NixUnavailable(f"Nix cannot open its store: {_last_lines(error.tail)}") from error
 
     async def fetch(self, source: Mapping[str, Any], root: Path) -> Source:
         """The source of a package set, in the store and rooted at `root` (in a folder that is there).
@@ -333,6 +351,7 @@ class Nix:
         on_line: Callable[[str], None] | None = None,
     ) -> bytes:
         environment = child_environment(os.environ, store=self._store, substitutes=substitutes)
+        started = time.perf_counter()
         try:
             return await process.run(argv, env=environment, deadline=deadline, on_line=on_line)
         except ProcessFailed as error:
@@ -342,6 +361,14 @@ class Nix:
                     f"{program} could not be started ({'; '.join(error.tail)}); is Nix installed on this host?"
                 ) from error
             raise
+        finally:
+            self._timed(kind_of_run(argv), time.perf_counter() - started)
+
+
+def kind_of_run(argv: Sequence[str]) -> str:
+    """The program of a command line, and its verb where it has several: `nix-store --realise`."""
+    words = [word for word in argv if not word.startswith("--as=") and word != _PRLIMIT]
+    return " ".join(words[: {"nix": 2, "nix-store": 2}.get(words[0], 1)])
 
 
 def child_environment(base: Mapping[str, str], *, store: str, substitutes: bool) -> dict[str, str]:

@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
-from proxy import headers
+from proxy import headers, request_id
 from proxy.errors import RegistryUnavailable
 
 _log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ class Passthrough:
         Raises `RegistryUnavailable` as long as nothing was answered.
         """
         kept = CIMultiDict(headers.forward(request.headers.items()))
+        if identity := request_id.CURRENT.get():
+            kept[request_id.HEADER] = identity
         try:
             context = self._session.request(
                 request.method,

@@ -132,13 +132,16 @@ class Pipeline:
             digest = await self._build(request)
         except NixfrontError as error:
             told = _with_presets(error, request)
-            self._sink(BuildEnded(request.repository, request.tag, error=str(told)))
+            outcome = type(told).__name__
+            self._sink(BuildEnded(request.repository, request.tag, error=str(told), outcome=outcome))
             raise told from error
         except (
             Exception
         ) as error:  # a bug, or a full disk: the client gets an answer, the log the whole of it
             _log.exception("build failed image=%s:%s", request.repository, request.tag)
-            self._sink(BuildEnded(request.repository, request.tag, error=repr(error)))
+            self._sink(
+                BuildEnded(request.repository, request.tag, error=repr(error), outcome=Unforeseen.__name__)
+            )
             raise Unforeseen(f"nixfront failed ({type(error).__name__}); its log says more") from error
         self._sink(BuildEnded(request.repository, request.tag, digest=digest))
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 import aiohttp
 from yarl import URL
 
+from proxy import __version__, request_id
 from proxy.errors import DigestMismatch, RegistryRefused, RegistryUnavailable
 from proxy.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, digest_of
 
@@ -19,6 +20,7 @@ _log = logging.getLogger(__name__)
 
 #: All that a manifest can be. A registry answers 404 for one that is stored but not among the accepted types.
 EVERY_MANIFEST_TYPE = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST))
+_AGENT = f"nixfront/{__version__}"
 _OCTETS = "application/octet-stream"
 _BODY_KEPT = 64 << 10  # bytes of a refusal that are kept
 _TRIES = 3
@@ -34,6 +36,10 @@ class Registry:
         """`session` is the application's; this class neither opens nor closes it."""
         self._session = session
         self._url = URL(url)
+
+    async def ping(self) -> None:
+        """The registry answers; whether it lets us in is another question."""
+        await self._once("GET", self._url.origin() / "v2/", (200, 401, 403))
 
     async def manifest_digest(self, repository: str, reference: str) -> str | None:
         """The digest of the manifest that the registry holds under any media type, None if there is none."""
@@ -156,9 +162,12 @@ class Registry:
         data: bytes | AsyncIterator[bytes] | None = None,
     ) -> tuple[int, Mapping[str, str]]:
         """Status and headers. Raises `RegistryUnavailable`, and `RegistryRefused` for a status not expected."""
+        named = {**(headers or {}), "User-Agent": _AGENT, request_id.HEADER: request_id.CURRENT.get()}
+        if named[request_id.HEADER]:  # in its log too, where agents are told and headers are not
+            named["User-Agent"] += f" (request {named[request_id.HEADER]})"
         with _border(method, url):
             async with self._session.request(
-                method, url, headers=headers, data=data, allow_redirects=False, timeout=_TIMEOUT
+                method, url, headers=named, data=data, allow_redirects=False, timeout=_TIMEOUT
             ) as response:
                 if response.status not in expected:
                     body = await response.content.read(_BODY_KEPT)

@@ -9,6 +9,7 @@ import platform
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ _PREFIX = "NIXFRONT_"
 _NIXPKGS = "https://github.com/NixOS/nixpkgs/archive/{revision}.tar.gz"
 _CHANNEL_COMMIT = "https://channels.nixos.org/{ref}/git-revision"
 _CHANNEL = "nixpkgs-unstable"
+_OWN_HOST = ("127.0.0.0/8", "::1/128")
 
 
 def _address(value: str) -> str:
@@ -37,6 +39,17 @@ def _address(value: str) -> str:
     if not (host and colon and port.isdigit() and int(port) < 65536):
         raise ValueError("an address is HOST:PORT, for example 127.0.0.1:8080")
     return value
+
+
+def _address_or_none(value: str) -> str:
+    return _address(value) if value else value
+
+
+def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value != "*":
+            ip_network(value, strict=False)  # its ValueError says what is wrong
+    return values
 
 
 def _origin(value: str) -> str:
@@ -222,10 +235,20 @@ class Builds(_Section):
     failure_seconds: float = Field(default=15, ge=0)
 
 
+class StatusSection(_Section):
+    """Where and to whom `/metrics`, `/healthz` and `/readyz` answer; empty `addr`: where clients connect."""
+
+    addr: Annotated[str, AfterValidator(_address_or_none)] = ""
+    metrics: bool = True
+    networks: Annotated[tuple[str, ...], AfterValidator(_networks)] = _OWN_HOST
+
+
 class Log(_Section):
     """What is written on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+    requests: bool = True
 
 
 class Settings(_Section):
@@ -243,6 +266,7 @@ class Settings(_Section):
     layers: Layers = Layers()
     image: ImageSection = ImageSection()
     builds: Builds = Builds()
+    status: StatusSection = StatusSection()
     log: Log = Log()
 
     @property

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
@@ -12,6 +13,8 @@ _TESTS = Path(__file__).parent
 _MARKED = ("integration", "e2e")
 _NEVER_BLOCKED = ("unit", "integration")
 
+# Where no test looks at the log, a line of it costs nothing and is nowhere.
+structlog.configure(processors=[lambda *_: ""], logger_factory=structlog.ReturnLoggerFactory())
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=1000, deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")

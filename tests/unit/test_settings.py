@@ -305,6 +305,24 @@ def test_a_recipe_is_big_or_an_absolute_path(recipe: str, fine: bool) -> None:
             load(None, {"NIXFRONT_PACKAGES_RECIPE": recipe})
 
 
+@pytest.mark.parametrize(
+    ("networks", "fine"),
+    [
+        ("[]", True),
+        ("['*']", True),
+        ("[10.0.0.0/8, 'fd00::/8', 192.0.2.7]", True),
+        ("[10.0.0.0/33]", False),
+        ("[office]", False),
+    ],
+)
+def test_networks_are_networks(networks: str, fine: bool) -> None:
+    if fine:
+        load(None, {"NIXFRONT_STATUS_NETWORKS": networks})
+    else:
+        with pytest.raises(SettingsInvalid, match=r"^status\.networks: .*(office|10\.0\.0\.0/33)"):
+            load(None, {"NIXFRONT_STATUS_NETWORKS": networks})
+
+
 # --- the environment --------------------------------------------------------------------------------------
 
 
@@ -355,7 +373,12 @@ def test_a_recipe_is_big_or_an_absolute_path(recipe: str, fine: bool) -> None:
         ("NIXFRONT_BUILDS_RESTART_SECONDS", "9", 9),
         ("NIXFRONT_BUILDS_HOLD_SECONDS", "60", 60),
         ("NIXFRONT_BUILDS_FAILURE_SECONDS", "0", 0),
+        ("NIXFRONT_STATUS_ADDR", "127.0.0.1:9", "127.0.0.1:9"),
+        ("NIXFRONT_STATUS_METRICS", "false", False),
+        ("NIXFRONT_STATUS_NETWORKS", "['*']", ("*",)),
         ("NIXFRONT_LOG_LEVEL", "debug", "debug"),
+        ("NIXFRONT_LOG_FORMAT", "json", "json"),
+        ("NIXFRONT_LOG_REQUESTS", "false", False),
     ],
 )
 def test_every_key_can_be_set_in_the_environment(variable: str, value: str, expected: object) -> None:
