@@ -337,8 +337,9 @@ def log_event(event: Event) -> None:
             _log_build.warning(
                 "collision image=%s path=/%s kept=%s dropped=%s", repository, path, winner, loser
             )
-        case BuildEnded(repository, tag, digest, error):
+        case BuildEnded(repository, tag, digest, error, seconds=seconds):
             if error:
                 _log_build.warning("failed image=%s:%s error=%s", repository, tag, error)
             else:
-                _log_build.info("done image=%s:%s digest=%s", repository, tag, digest)
+                took = " ".join(f"{stage}={each:.3f}" for stage, each in seconds)
+                _log_build.info("done image=%s:%s digest=%s %s", repository, tag, digest, took)

@@ -63,7 +63,7 @@ class Collided:
 class BuildEnded:
     """The tag names this manifest now; an empty `digest` when the build failed with `error`.
 
-    `outcome`: the class of that error, or `made`.
+    `outcome`: the class of that error, or `made`; `seconds`: how long each stage took, in their order.
     """
 
     repository: str
@@ -71,6 +71,7 @@ class BuildEnded:
     digest: str = ""
     error: str = ""
     outcome: str = "made"
+    seconds: tuple[tuple[str, float], ...] = ()
 
 
 Event = BuildStarted | Resolved | NixBegun | LogLine | LayersReady | Collided | BuildEnded

@@ -20,6 +20,9 @@ OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 
+#: What bytes may be held in on their way: taken as they are, never copied to have one kind.
+Buffer = bytes | bytearray | memoryview
+
 
 def canonical_json(value: object) -> bytes:
     """The one JSON text of a value: sorted keys, no spaces, UTF-8. Every key and every digest starts here."""

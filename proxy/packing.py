@@ -4,29 +4,40 @@ Compression is part of what a digest depends on, so its bytes must be the same o
 gives equal bytes on every processor, unlike ISA-L, and unlike zlib, which distributions replace by others. It takes
 whole blocks only, so a layer is a row of gzip members of 1 MiB of tar each (RFC 1952, section 2.2: "a gzip file
 consists of a series of members"; eStargz layers are made so too). Fixed blocks also mean that the bytes do not depend
-on how the input happened to be cut. Memory: one block in, one block out, whatever the size of the layer.
+on how the input happened to be cut, and that several threads can work on one layer: they read block after block under
+a lock, compress side by side, and what they made is hashed and handed out in the order of the blocks. Memory: a few
+blocks for each layer under way, whatever its size.
 """
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+import io
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
+from itertools import count
+from threading import Lock
 
 import deflate
 
 from proxy import store, tarball
 from proxy.errors import DigestNotReady, NixfrontError, PackageUnusable, StoreUnreadable
 from proxy.manifest import Compression
-from proxy.model import Layer
+from proxy.model import Buffer, Layer
 from proxy.tarball import Entry
 
 BLOCK = 1 << 20  # bytes of tar in one gzip member
 _LEVEL = 4
+_AHEAD = 3  # blocks of a layer that are being made or wait to be sent
 
 #: Names the bytes that come out: it is part of the key of a layer record and of an image.
 CODECS: Mapping[Compression, str] = {
     "gzip": f"tar{tarball.FORMAT}+gzip-members-{BLOCK}-libdeflate-{_LEVEL}",
     "none": f"tar{tarball.FORMAT}",
+}
+_PACK: Mapping[Compression, Callable[[memoryview], Buffer]] = {
+    "gzip": lambda block: deflate.gzip_compress(block, _LEVEL),
+    "none": lambda block: block,
 }
 
 
@@ -34,9 +45,17 @@ class LayerStream:
     """The bytes of one layer, to be read once, with an `async for`; afterwards `layer` says what they were."""
 
     def __init__(self, entries: Iterable[Entry], compression: Compression, executor: Executor) -> None:
-        """`entries` in their final order; reading and compressing run in `executor`, a block at a time."""
-        self._blocks = self._read(entries, compression)
+        """`entries` in their final order; reading and compressing run in `executor`, a few blocks at once."""
+        self._blocks = _blocks(entries)
+        self._pack = _PACK[compression]
         self._executor = executor
+        self._reading, self._ordering = Lock(), Lock()
+        self._numbers = count()
+        self._read_all = False
+        self._packed: dict[int, Buffer] = {}  # by number, until all before it are there
+        self._next = 0
+        self._ready: deque[Buffer] = deque()
+        self._diff_id, self._digest, self._size = hashlib.sha256(), hashlib.sha256(), 0
         self._layer: Layer | None = None
         #: Why it could not be read, where that is so: who sends it may see no more than a broken connection.
         self.failure: NixfrontError | None = None
@@ -48,63 +67,96 @@ class LayerStream:
             raise DigestNotReady("the layer was not read to its end")
         return self._layer
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The layer's bytes in pieces of at most about 1 MiB; the next is made only when it is asked for."""
+    async def __aiter__(self) -> AsyncIterator[Buffer]:
+        """The layer's bytes in pieces of at most about 1 MiB, made no further ahead than a few of them."""
         loop = asyncio.get_running_loop()
-        while (block := await loop.run_in_executor(self._executor, self._next)) is not None:
-            yield block
+        running: set[asyncio.Future[None]] = set()
+        while True:
+            running = {step for step in running if not step.done()}
+            while not self._read_all and len(running) + len(self._ready) < _AHEAD:
+                running.add(loop.run_in_executor(self._executor, self._step))
+            if self._ready:
+                yield self._ready.popleft()
+            elif running:
+                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            elif self.failure is not None:
+                raise self.failure
+            else:
+                break
+        self._layer = Layer(
+            f"sha256:{self._digest.hexdigest()}", self._size, f"sha256:{self._diff_id.hexdigest()}"
+        )
 
-    def _next(self) -> bytes | None:
+    def _step(self) -> None:
+        """Make a block, in a thread. Raises nothing: nobody may be waiting any more."""
         try:
-            return next(self._blocks, None)
+            with self._reading:
+                block = None if self._read_all else next(self._blocks, None)
+                if block is None:
+                    self._read_all = True
+                    return
+                number = next(self._numbers)
+                self._diff_id.update(block)
+            packed = self._pack(block)
         except NixfrontError as error:
-            self.failure = error
-            raise
+            self._fail(error)
         except OSError as error:
-            self.failure = StoreUnreadable(f"cannot read the Nix store: {error}")
-            raise self.failure from error
+            self._fail(StoreUnreadable(f"cannot read the Nix store: {error}"))
+        else:
+            with self._ordering:
+                self._packed[number] = packed
+                while (following := self._packed.pop(self._next, None)) is not None:
+                    self._next += 1
+                    self._digest.update(following)
+                    self._size += len(following)
+                    self._ready.append(following)
 
-    def _read(self, entries: Iterable[Entry], compression: Compression) -> Iterator[bytes]:
-        diff_id, digest, size = hashlib.sha256(), hashlib.sha256(), 0
-        for block in _blocks(_tar(entries)):
-            diff_id.update(block)
-            packed = deflate.gzip_compress(block, _LEVEL) if compression == "gzip" else block
-            digest.update(packed)
-            size += len(packed)
-            yield bytes(packed)
-        self._layer = Layer(f"sha256:{digest.hexdigest()}", size, f"sha256:{diff_id.hexdigest()}")
+    def _fail(self, error: NixfrontError) -> None:
+        self.failure = error
+        self._read_all = True
 
 
-def _tar(entries: Iterable[Entry]) -> Iterator[bytes]:
+def _blocks(entries: Iterable[Entry]) -> Iterator[memoryview]:
+    """The archive in blocks of exactly `BLOCK`, the last one shorter, each in memory of its own."""
+    block, used = memoryview(bytearray(BLOCK)), 0
+    for read_into, size in _sources(entries):
+        left = size
+        while left:
+            read = read_into(block[used : used + left])  # no further than the block's end
+            left -= read
+            used += read
+            if used == BLOCK:
+                yield block
+                block, used = memoryview(bytearray(BLOCK)), 0
+    if used:
+        yield block[:used]
+
+
+def _sources(entries: Iterable[Entry]) -> Iterator[tuple[Callable[[memoryview], int], int]]:
+    """What fills a buffer with the next bytes of the archive, and how many it has."""
     for entry in entries:
-        yield tarball.header(entry)
-        if entry.kind == tarball.FILE:
-            yield from _content(entry)
-            yield tarball.padding(entry.size)
-    yield tarball.END
+        header = tarball.header(entry)
+        if not entry.source:
+            member = b"".join((header, entry.content, tarball.padding(entry.size)))
+            yield io.BytesIO(member).readinto, len(member)
+            continue
+        yield io.BytesIO(header).readinto, len(header)
+        if entry.size:
+            with io.FileIO(store.raw(entry.source)) as file:
+                yield _reader(file, entry), entry.size
+            padding = tarball.padding(entry.size)
+            yield io.BytesIO(padding).readinto, len(padding)
+    yield io.BytesIO(tarball.END).readinto, len(tarball.END)
 
 
-def _content(entry: Entry) -> Iterator[bytes]:
-    if not entry.source:
-        yield entry.content
-        return
-    left = entry.size
-    with open(store.raw(entry.source), "rb", buffering=0) as opened:  # noqa: PTH123 - bytes: see `store.raw`
-        while left and (piece := opened.read(min(left, BLOCK))):
-            left -= len(piece)
-            yield piece
-    if left:
-        raise PackageUnusable(f"{entry.source} became {left} bytes shorter while it was read")
+def _reader(file: io.FileIO, entry: Entry) -> Callable[[memoryview], int]:
+    """`readinto`, but that it raises `PackageUnusable` where the file has ended."""
 
+    def read_into(buffer: memoryview) -> int:
+        read = file.readinto(buffer)
+        if not read:
+            left = entry.size - file.tell()
+            raise PackageUnusable(f"{entry.source} became {left} bytes shorter while it was read")
+        return read
 
-def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in blocks of exactly `BLOCK`, the last one shorter."""
-    pending = bytearray()
-    for piece in pieces:
-        pending += piece
-        while len(pending) >= BLOCK:
-            block = bytes(pending[:BLOCK])
-            del pending[:BLOCK]
-            yield block
-    if pending:
-        yield bytes(pending)
+    return read_into

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from time import monotonic
 
 from cachetools import TTLCache
 
@@ -128,8 +129,9 @@ class Pipeline:
         if await self._taken(request):
             return
         self._sink(BuildStarted(request.repository, request.tag))
+        stages = _Stages()
         try:
-            digest = await self._build(request)
+            digest = await self._build(request, stages)
         except NixfrontError as error:
             told = _with_presets(error, request)
             outcome = type(told).__name__
@@ -143,17 +145,20 @@ class Pipeline:
                 BuildEnded(request.repository, request.tag, error=repr(error), outcome=Unforeseen.__name__)
             )
             raise Unforeseen(f"nixfront failed ({type(error).__name__}); its log says more") from error
-        self._sink(BuildEnded(request.repository, request.tag, digest=digest))
+        self._sink(BuildEnded(request.repository, request.tag, digest=digest, seconds=stages.seconds))
 
-    async def _build(self, request: ImageRequest) -> str:
+    async def _build(self, request: ImageRequest, stages: "_Stages") -> str:
         """The digest of the manifest that was made and put."""
         package_set = await self._sets.resolve(request.package_set, request.tag)
+        stages.ended("set")
         key = content_key(request, package_set, self._options)
         self._sink(Resolved(request.repository, request.tag, key))
         async with self._contents.hold(key, lambda: self._content(request, package_set, key)) as content:
-            image = await self._image(request, package_set, content)
+            stages.ended("nix")
+            image = await self._image(request, package_set, content, stages)
             await self._registry.put_blob(request.repository, image.config)
             await self._put(request.repository, image, content.tags(package_set, request.tag))
+            stages.ended("put")
         return image.manifest_descriptor.digest
 
     async def _put(self, repository: str, image: Image, tags: Sequence[str]) -> None:
@@ -228,7 +233,9 @@ class Pipeline:
         )
         return packages, closure
 
-    async def _image(self, request: ImageRequest, package_set: PackageSet, content: _Content) -> Image:
+    async def _image(
+        self, request: ImageRequest, package_set: PackageSet, content: _Content, stages: "_Stages"
+    ) -> Image:
         options = self._options
         recipe = recipes.from_request(request, content.packages)
         total = len(content.plans) + 1  # and the root
@@ -237,10 +244,12 @@ class Pipeline:
             content.plans,
             lambda ready: self._sink(LayersReady(request.repository, request.tag, ready, total)),
         )
+        stages.ended("layers")
         root, command = await asyncio.to_thread(self._root, recipe)
         for lost in root.collisions:
             self._sink(Collided(request.repository, lost.path, lost.winner, lost.loser))
         top = await self._publisher.publish_entries(request.repository, root.entries)
+        stages.ended("root")
         system = request.preset.system or options.system
         return manifest.assemble(
             recipes.facts(recipe, package_set, system, command),
@@ -253,6 +262,26 @@ class Pipeline:
     def _root(self, recipe: Recipe) -> tuple[rootfs.Root, tuple[str, ...]]:
         """The root tree and what `docker run` starts."""
         return recipes.root(recipe, self._listing), recipes.command(recipe, self._listing)
+
+
+class _Stages:
+    """How long each stage of a build took."""
+
+    def __init__(self) -> None:
+        """The first stage begins."""
+        self._since = monotonic()
+        self._seconds: dict[str, float] = {}
+
+    def ended(self, name: str) -> None:
+        """The stage of this name is over, and the next begins."""
+        now = monotonic()
+        self._seconds[name] = now - self._since
+        self._since = now
+
+    @property
+    def seconds(self) -> tuple[tuple[str, float], ...]:
+        """Every stage so far, and its seconds."""
+        return tuple(self._seconds.items())
 
 
 def _with_presets(error: NixfrontError, request: ImageRequest) -> NixfrontError:

@@ -14,7 +14,7 @@ from yarl import URL
 
 from proxy import __version__, request_id
 from proxy.errors import DigestMismatch, RegistryRefused, RegistryUnavailable
-from proxy.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, digest_of
+from proxy.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Buffer, digest_of
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Registry:
             await self._cancel(self._location(url, headers))
         return status == 201
 
-    async def upload(self, repository: str, chunks: AsyncIterable[bytes], digest: Callable[[], str]) -> None:
+    async def upload(self, repository: str, chunks: AsyncIterable[Buffer], digest: Callable[[], str]) -> None:
         """Send a blob whose digest is known only once its bytes were read (then `digest` is called).
 
         Raises `DigestMismatch` if the registry read other bytes than were sent.
@@ -113,11 +113,11 @@ class Registry:
             )
         return found
 
-    async def _patch(self, location: URL, chunks: AsyncIterable[bytes]) -> tuple[int, Mapping[str, str]]:
+    async def _patch(self, location: URL, chunks: AsyncIterable[Buffer]) -> tuple[int, Mapping[str, str]]:
         """Send the bytes of an upload, however many; it ends when the registry takes none for a while."""
         loop = asyncio.get_running_loop()
 
-        async def watched() -> AsyncIterator[bytes]:
+        async def watched() -> AsyncIterator[Buffer]:
             async for chunk in chunks:
                 limit.reschedule(loop.time() + _STALLED)
                 yield chunk
@@ -159,7 +159,7 @@ class Registry:
         url: URL,
         expected: tuple[int, ...],
         headers: Mapping[str, str] | None = None,
-        data: bytes | AsyncIterator[bytes] | None = None,
+        data: bytes | AsyncIterator[Buffer] | None = None,
     ) -> tuple[int, Mapping[str, str]]:
         """Status and headers. Raises `RegistryUnavailable`, and `RegistryRefused` for a status not expected."""
         named = {**(headers or {}), "User-Agent": _AGENT, request_id.HEADER: request_id.CURRENT.get()}
@@ -192,5 +192,5 @@ def _same_digest(expected: str, headers: Mapping[str, str]) -> None:
         raise DigestMismatch(f"the registry stored {stored} where {expected} was sent")
 
 
-async def _one(data: bytes) -> AsyncIterator[bytes]:
+async def _one(data: bytes) -> AsyncIterator[Buffer]:
     yield data

@@ -1,12 +1,15 @@
 """Entries -> the bytes of a tar archive, every header field set by hand so that nothing comes from this host.
 
 Owner by number without names, mtime 1 (as Nix itself stores files), entries in the order given. Only names that need it
-get a PAX header, written by the standard library's tarfile, which adds neither clock nor process id.
+get a PAX header. The headers of nearly all members are put together here: the standard library's tarfile takes 60 to
+130 us for one, this 3 to 6, and a quarter of the time of a layer of small files was that. What is rare (names outside
+ASCII, files of 8 GiB, owners beyond 21 bits) is left to tarfile, whose bytes are the same, as a test says.
 """
 
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 DIRECTORY: Literal["directory"] = "directory"
@@ -19,6 +22,9 @@ FORMAT = 1
 MTIME = 1  # seconds since the epoch
 END = bytes(2 * tarfile.BLOCKSIZE)
 
+_NAME = 100  # bytes of a plain header's name, and of its target
+_MOST_SIZE = 8**11  # the first that eleven octal digits cannot say
+_MOST_OWNER = 8**7
 _TYPES = {DIRECTORY: tarfile.DIRTYPE, FILE: tarfile.REGTYPE, SYMLINK: tarfile.SYMTYPE}
 
 
@@ -53,10 +59,55 @@ def file(path: str, content: bytes, mode: int = 0o644) -> Entry:
 
 def header(entry: Entry) -> bytes:
     """The header block(s) of a member, PAX where a plain one cannot say it."""
+    name = entry.path + "/" if entry.kind == DIRECTORY else entry.path
+    size = entry.size if entry.kind == FILE else 0
+    plain = name.isascii() and entry.target.isascii() and size < _MOST_SIZE and max(entry.owner) < _MOST_OWNER
+    if not plain:
+        return _by_tarfile(entry, size)
+    path, target = name.encode("ascii"), entry.target.encode("ascii")
+    block = _block(path[:_NAME], _TYPES[entry.kind], entry.mode, entry.owner, size, MTIME, target[:_NAME])
+    if len(path) <= _NAME and len(target) <= _NAME:
+        return block
+    records = (_record(b"path", path) if len(path) > _NAME else b"") + (
+        _record(b"linkpath", target) if len(target) > _NAME else b""
+    )
+    extended = _block(b"././@PaxHeader", tarfile.XHDTYPE, 0, (0, 0), len(records), 0, b"")
+    return b"".join((extended, records, padding(len(records)), block))
+
+
+def _block(
+    path: bytes, kind: bytes, mode: int, owner: tuple[int, int], size: int, mtime: int, target: bytes
+) -> bytes:
+    """One block of 512 bytes (POSIX ustar): fields of fixed widths, numbers in octal, the sum of all bytes in it."""
+    before, after, constant = _constants(kind, mode, owner, mtime)
+    length = b"%011o\0" % size
+    checksum = constant + sum(path) + sum(length) + sum(target)
+    return b"%b%b%b%b%06o\0 %b%b%b" % (
+        path.ljust(_NAME, b"\0"), before, length, after[:12], checksum, kind, target.ljust(_NAME, b"\0"), after[12:]
+    )  # fmt: skip
+
+
+@lru_cache
+def _constants(kind: bytes, mode: int, owner: tuple[int, int], mtime: int) -> tuple[bytes, bytes, int]:
+    """The fields before the size, mtime and those after the target, and what all of them and `kind` add to the sum."""
+    before = b"%07o\0%07o\0%07o\0" % (mode & 0o7777, *owner)
+    after = b"%011o\0" % mtime + b"ustar\x0000" + bytes(247)
+    return before, after, sum(before) + sum(after) + sum(kind) + 8 * ord(" ")
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """A record of an extended header: its own length in decimal, a space, `key=value`, a line break."""
+    bare = len(key) + len(value) + 3
+    length = bare + len(str(bare))
+    length = bare + len(str(length))  # the length counts its own digits, which may be one more
+    return b"%d %b=%b\n" % (length, key, value)
+
+
+def _by_tarfile(entry: Entry, size: int) -> bytes:
     info = tarfile.TarInfo(entry.path)
     info.type = _TYPES[entry.kind]
     info.mode = entry.mode
-    info.size = entry.size if entry.kind == FILE else 0
+    info.size = size
     info.mtime = MTIME
     info.linkname = entry.target
     info.uid, info.gid = entry.owner

@@ -40,7 +40,7 @@ async def test_the_locale_of_the_host_changes_nothing(tmp_path: Path, nix_count:
     walk = (
         "import sys; from proxy import packing, store; from hashlib import sha256;"
         "entries = store.store_entries([sys.argv[2]], sys.argv[1]);"
-        "print(sha256(b''.join(packing._tar(entries))).hexdigest())"
+        "print(sha256(b''.join(packing._blocks(entries))).hexdigest())"
     )
     prefix = tmp_path / "utf8" / "store"
     (path,) = await asyncio.to_thread(lambda: [*(prefix / "nix/store").glob("*-odd-1.0")])

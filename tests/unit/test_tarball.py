@@ -115,6 +115,37 @@ def test_padding_fills_a_block(size: int, expected: int) -> None:
     assert tarball.padding(size) == bytes(expected)
 
 
+@given(
+    st.sampled_from([tarball.DIRECTORY, tarball.FILE, tarball.SYMLINK]),
+    PATHS | st.text("ab/", max_size=250).map(lambda path: f"c{path}d"),
+    PATHS | st.text("ab/", max_size=1300),
+    st.sampled_from([0o444, 0o555, 0o755, 0o1777]),
+    st.sampled_from([0, 1, 511, 8**11 - 1, 8**11, 8**12]),
+    st.sampled_from([(0, 0), (1000, 1000), (8**7 - 1, 1), (1, 8**7)]),
+)
+def test_a_header_is_the_one_of_tarfile(
+    kind: tarball.Kind, path: str, target: str, mode: int, size: int, owner: tuple[int, int]
+) -> None:
+    entry = Entry(path, kind, mode, target if kind == tarball.SYMLINK else "", size=size, owner=owner)
+    info = tarfile.TarInfo(path)
+    info.type = tarball._TYPES[kind]
+    info.mode, info.mtime, (info.uid, info.gid) = mode, 1, owner
+    info.size = size if kind == tarball.FILE else 0
+    info.linkname = entry.target
+
+    assert tarball.header(entry) == info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize("length", [*range(95, 106), *range(980, 1010)])
+def test_a_long_name_is_counted_as_tarfile_counts_it(length: int) -> None:
+    """The length of a record counts its own digits."""
+    info = tarfile.TarInfo("a" * length)
+    info.mode, info.mtime = 0o644, 1
+
+    expected = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+    assert tarball.header(file("a" * length, b"")) == expected
+
+
 def test_an_empty_archive_is_its_end() -> None:
     assert made() == bytes(1024)
 
