@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
@@ -32,17 +32,8 @@ from proxy import (
 )
 from proxy.attribute_names import AttributeNames
 from proxy.errors import SettingsInvalid
-from proxy.events import (
-    BuildEnded,
-    BuildStarted,
-    Collided,
-    Event,
-    LayersReady,
-    LogLine,
-    NixBegun,
-    Resolved,
-    Sink,
-)
+from proxy.event_log import log_event
+from proxy.events import Event, Sink
 from proxy.health import Health
 from proxy.metrics import Metrics
 from proxy.model import Policy, Preset
@@ -56,11 +47,11 @@ from proxy.publish import Publisher
 from proxy.registry import Registry
 from proxy.settings import Settings
 from proxy.state import State
+from proxy.tracing import tracing
 from proxy.visitors import Visitors
 from proxy.waiting import Rules, Waiting
 
 _log = logging.getLogger("nixfront")
-_log_build = logging.getLogger("nixfront.build")
 _READ_BUFFER = 1 << 18  # bytes that aiohttp reads ahead from the registry
 
 
@@ -72,10 +63,18 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
     """
     async with AsyncExitStack() as stack:
         metrics, progress = Metrics(), Progress(monotonic)
-        made = await _assemble(settings, stack, metrics, _each(metrics.see, progress.see, sink or log_event))
+        sinks, middlewares = [metrics.see, progress.see, sink or log_event], [oci_errors.middleware]
+        client_traces = [observe.registry_trace(metrics)]
+        if traced := await stack.enter_async_context(
+            tracing(settings.traces.endpoint, settings.traces.sample)
+        ):
+            sinks.append(traced.see)
+            middlewares.insert(0, traced.middleware)
+            client_traces.append(traced.registry_trace())
+        made = await _assemble(settings, stack, metrics, client_traces, _each(*sinks))
         waiting = Waiting(made.pipeline, progress, _rules(settings), _log_place(settings))
         observer = observe.Observer(metrics, log_requests=settings.log.requests)
-        application = web.Application(middlewares=[observer.middleware, oci_errors.middleware])
+        application = web.Application(middlewares=[observer.middleware, *middlewares])
         health = Health({"registry": made.registry.ping, "nix": made.nix.ping})
         stack.push_async_callback(health.close)
         watched = watching.Watching(
@@ -122,14 +121,20 @@ class _Made:
     nix: Nix
 
 
-async def _assemble(settings: Settings, stack: AsyncExitStack, metrics: Metrics, sink: Sink) -> _Made:
+async def _assemble(
+    settings: Settings,
+    stack: AsyncExitStack,
+    metrics: Metrics,
+    traces: Sequence[aiohttp.TraceConfig],
+    sink: Sink,
+) -> _Made:
     """The objects of one application, from the registry up to the pipeline."""
     data = settings.data_dir
     for folder in (data, data / "sets"):
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     stack.callback((await asyncio.to_thread(_lock, data)).close)
     url = settings.registry.url or await stack.enter_async_context(local_registry.run(data / "registry"))
-    session = await stack.enter_async_context(_session(observe.registry_trace(metrics)))
+    session = await stack.enter_async_context(_session(*traces))
     state = await stack.enter_async_context(open_state(settings))
     executor = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="packing")
     stack.push_async_callback(asyncio.to_thread, executor.shutdown)
@@ -143,6 +148,7 @@ async def _assemble(settings: Settings, stack: AsyncExitStack, metrics: Metrics,
         partial(store.store_entries, prefix=nix.prefix),
         compression=settings.layers.compression,
         concurrency=settings.layers.concurrency,
+        sink=sink,
     )
     pipeline = Pipeline(
         sets=packages.sets,
@@ -318,28 +324,3 @@ def _each(*sinks: Sink) -> Sink:
             sink(event)
 
     return tell
-
-
-def log_event(event: Event) -> None:
-    """Write an event of a build into the log: one line each."""
-    match event:
-        case BuildStarted(repository, tag):
-            _log_build.info("start image=%s:%s", repository, tag)
-        case Resolved(repository, tag, content):
-            _log_build.info("resolved image=%s:%s content=%s", repository, tag, content)
-        case NixBegun(content, part):
-            _log_build.info("%s content=%s", part, content)
-        case LogLine(attributes, line):
-            _log_build.debug("log packages=%s | %s", "/".join(attributes), line)
-        case LayersReady(repository, tag, ready, total):
-            _log_build.debug("layers image=%s:%s ready=%d total=%d", repository, tag, ready, total)
-        case Collided(repository, path, winner, loser):
-            _log_build.warning(
-                "collision image=%s path=/%s kept=%s dropped=%s", repository, path, winner, loser
-            )
-        case BuildEnded(repository, tag, digest, error, seconds=seconds):
-            if error:
-                _log_build.warning("failed image=%s:%s error=%s", repository, tag, error)
-            else:
-                took = " ".join(f"{stage}={each:.3f}" for stage, each in seconds)
-                _log_build.info("done image=%s:%s digest=%s %s", repository, tag, digest, took)

@@ -50,6 +50,14 @@ class LayersReady:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerStored:
+    """A layer of `size` bytes is in a repository: it was there, another repository had it, or it was packed and sent."""
+
+    how: Literal["present", "mounted", "packed"]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Collided:
     """Two packages have the same file: `path` of the root is `winner`'s, `loser`'s is left out."""
 
@@ -74,5 +82,5 @@ class BuildEnded:
     seconds: tuple[tuple[str, float], ...] = ()
 
 
-Event = BuildStarted | Resolved | NixBegun | LogLine | LayersReady | Collided | BuildEnded
+Event = BuildStarted | Resolved | NixBegun | LogLine | LayersReady | LayerStored | Collided | BuildEnded
 Sink = Callable[[Event], None]

@@ -20,7 +20,7 @@ from prometheus_client import (
 )
 
 from proxy import __version__
-from proxy.events import BuildEnded, BuildStarted, Event
+from proxy.events import BuildEnded, BuildStarted, Event, LayerStored
 
 #: What `/metrics` is served as: the text format of Prometheus, version 0.0.4.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -61,10 +61,14 @@ class Metrics:
         self._sent = self._counter("sent_bytes", "Bytes of answers to clients.", "kind")
         self._received = self._counter("received_bytes", "Bytes of request bodies from clients.", "kind")
         self._builds = self._counter("builds", "Builds that have ended, by what became of them.", "outcome")
-        self._build_seconds = self._histogram(
-            "build_seconds", "How long builds took that made an image.", _LONG
+        self._stage_seconds = self._histogram(
+            "build_stage_seconds", "How long the stages of builds took that made an image.", _LONG, "stage"
         )
         self._running = Gauge("nixfront_builds_running", "Builds under way.", registry=self._registry)
+        self._layers = self._counter(
+            "layers", "Layers of images that were made, by how the registry has them.", "how"
+        )
+        self._layer_bytes = self._counter("layer_bytes", "Bytes of these layers.", "how")
         self._registry_seconds = self._histogram(
             "registry_seconds",
             "From a request to the registry to the head of its answer.",
@@ -106,6 +110,11 @@ class Metrics:
             case BuildEnded():
                 self._running.dec()
                 self._builds.labels(event.outcome).inc()
+                for stage, seconds in event.seconds:
+                    self._stage_seconds.labels(stage).observe(seconds)
+            case LayerStored(how, size):
+                self._layers.labels(how).inc()
+                self._layer_bytes.labels(how).inc(size)
             case _:
                 pass
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 
 from proxy.errors import RegistryRefused, RegistryUnavailable
+from proxy.events import LayerStored, Sink
 from proxy.flight import SingleFlight
 from proxy.manifest import Compression
 from proxy.model import Layer, LayerPlan
@@ -37,8 +38,10 @@ class Publisher:
         *,
         compression: Compression,
         concurrency: int,
+        sink: Sink = lambda _: None,
     ) -> None:
         """`entries` yields the members of a layer of store paths; at most `concurrency` uploads run at once."""
+        self._sink = sink
         self._registry = registry
         self._state = state
         self._executor = executor
@@ -84,25 +87,31 @@ class Publisher:
         key = layer_key(plan, CODECS[self._compression])
         # Packed by anyone, then mounted; if the registry does not mount, packed for this repository itself.
         for joined in ("", repository):
-            layer = await self._reuse(repository, key)
+            layer = await self._reuse(repository, key, was_there=not joined)
             if layer is not None:
                 return layer
             await self._packing.run((key, joined), lambda: self._pack(repository, key, plan))
         return await self._reuse(repository, key) or await self._pack(repository, key, plan)
 
-    async def _reuse(self, repository: str, key: str) -> Layer | None:
-        """The layer if it is known and the registry has it, or can be made to have it, without its bytes."""
+    async def _reuse(self, repository: str, key: str, *, was_there: bool = False) -> Layer | None:
+        """The layer if it is known and the registry has it, or can be made to have it, without its bytes.
+
+        `was_there`: it cannot be there for our having packed it just now.
+        """
         recalled = await self._state.recall(key)
         if recalled is None:
             return None
         layer, origins = recalled
         async with self._slots:
             if await self._registry.has_blob(repository, layer.digest):
+                if was_there:
+                    self._sink(LayerStored("present", layer.size))
                 return layer
             await self._state.forget(layer.digest, repository)
             for origin in origins:
                 if origin != repository and await self._registry.mount(repository, layer.digest, origin):
                     await self._state.seen(layer.digest, repository)
+                    self._sink(LayerStored("mounted", layer.size))
                     _log.debug("mounted layer=%s repository=%s from=%s", layer.digest, repository, origin)
                     return layer
         return None
@@ -110,6 +119,7 @@ class Publisher:
     async def _pack(self, repository: str, key: str, plan: LayerPlan) -> Layer:
         layer = await self._upload(repository, lambda: self._entries(plan.paths))
         await self._state.record(key, plan, layer, repository)
+        self._sink(LayerStored("packed", layer.size))
         _log.debug("packed layer=%s bytes=%d repository=%s", layer.digest, layer.size, repository)
         return layer
 

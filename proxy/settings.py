@@ -45,6 +45,12 @@ def _address_or_none(value: str) -> str:
     return _address(value) if value else value
 
 
+def _web_address(value: str) -> str:
+    if value and urlsplit(value).scheme not in ("http", "https"):
+        raise ValueError("an address is http:// or https://, for example http://127.0.0.1:4318/v1/traces")
+    return value
+
+
 def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if value != "*":
@@ -243,6 +249,13 @@ class StatusSection(_Section):
     networks: Annotated[tuple[str, ...], AfterValidator(_networks)] = _OWN_HOST
 
 
+class TracesSection(_Section):
+    """Where traces go, by OTLP over HTTP; empty: nowhere. `sample`: the share of traces that begin here and are kept."""
+
+    endpoint: Annotated[str, AfterValidator(_web_address)] = ""
+    sample: float = Field(default=1.0, ge=0, le=1)
+
+
 class Log(_Section):
     """What is written on standard error."""
 
@@ -267,6 +280,7 @@ class Settings(_Section):
     image: ImageSection = ImageSection()
     builds: Builds = Builds()
     status: StatusSection = StatusSection()
+    traces: TracesSection = TracesSection()
     log: Log = Log()
 
     @property

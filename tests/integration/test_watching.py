@@ -57,6 +57,7 @@ async def counts(front: Front) -> dict[tuple[str, frozenset[tuple[str, str]]], f
 async def test_a_pull_is_counted(start: Start, registry: Server) -> None:
     async with start(registry.url) as front:
         image = await front.pull("hello")
+        await front.pull("alpha")
         await front.get("/v2/broken/manifests/latest")
         await front.get("/v2/pushed/blobs/uploads/", "POST", data=b"x" * 1000)
         found = await counts(front)
@@ -68,7 +69,10 @@ async def test_a_pull_is_counted(start: Start, registry: Server) -> None:
     assert value("requests_total", kind="manifest", method="GET", status="404") == 1
     assert value("sent_bytes_total", kind="blob") >= sum(layer.size for layer in image.layers)
     assert value("received_bytes_total", kind="upload") == 1000
-    assert value("builds_total", outcome="made") == 1
+    assert value("builds_total", outcome="made") == 2
+    assert value("layers_total", how="packed") == 4, "cacert, common, hello, alpha"
+    assert value("layers_total", how="mounted") == 2, "cacert and common"
+    assert value("layer_bytes_total", how="mounted") > 0
     assert value("builds_total", outcome="BuildFailed") == 1
     assert value("builds_running") == 0
     assert value("nix_seconds_count", program="nix-instantiate") >= 2
@@ -113,7 +117,7 @@ async def test_the_line_of_a_build_has_the_id_of_the_request_that_began_it(
             *(front.get("/v2/slow/manifests/latest", headers=DOCKER) for _ in range(3))
         )
 
-    began = [line["request_id"] for line in log() if line["event"].startswith("done image=slow:latest")]
+    began = [line["request_id"] for line in log() if line["event"] == "build done"]
     assert len(began) == 1
     assert began[0] in [named(answer) for answer in answers]
 

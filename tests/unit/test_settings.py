@@ -376,6 +376,8 @@ def test_networks_are_networks(networks: str, fine: bool) -> None:
         ("NIXFRONT_STATUS_ADDR", "127.0.0.1:9", "127.0.0.1:9"),
         ("NIXFRONT_STATUS_METRICS", "false", False),
         ("NIXFRONT_STATUS_NETWORKS", "['*']", ("*",)),
+        ("NIXFRONT_TRACES_ENDPOINT", "http://x:4318/v1/traces", "http://x:4318/v1/traces"),
+        ("NIXFRONT_TRACES_SAMPLE", "0.5", 0.5),
         ("NIXFRONT_LOG_LEVEL", "debug", "debug"),
         ("NIXFRONT_LOG_FORMAT", "json", "json"),
         ("NIXFRONT_LOG_REQUESTS", "false", False),
