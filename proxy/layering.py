@@ -2,11 +2,10 @@
 
 **Membership.** Two images share a layer only if it holds the same paths in both, so where a path goes must not
 depend on what else was asked for. A table (`popularity`) says of each name of a package set which group it is in:
-paths that the same packages of the set need, and so nearly always come together. A path that no table knows is a
-layer of its own. Where that makes more layers than the budget has, the table's coarser levels are tried, each made
-of whole groups of the one before; a level depends on the closure's size class alone. What is still too much is gathered:
-large units keep their own layer ("large" is a power of two, so that images of about the same size agree on it),
-small ones go to a fixed number of buckets by a hash of their name, so that one more changes one bucket.
+paths that the same packages of the set need, and so come together. A path that no table knows is a layer of its
+own. Where that makes more layers than the budget has, large ones stay as they are ("large" is a power of two, so that
+images of about the same size agree on it), and small ones go to a fixed number of buckets by a hash of their group
+or name: one more of them changes one bucket.
 
 **Order.** dockerd keys a layer by the whole chain of layers before it: after the first difference it pulls everything
 again, whatever it has. So the most bytes have to come before the first difference. The order is a walk of the
@@ -16,14 +15,15 @@ with the chain of the largest part of clang, and so on; what differs is at the e
 are facts of the paths, so all images that have a path agree on it, and no table is needed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
+from heapq import heapify, heappop, heapreplace
 from operator import or_
 
 from proxy.model import Closure, LayerPlan, PathInfo, sha256_hex
 from proxy.popularity import NO_TABLE, Table, keys
 
-_BUCKETS = 24
+_BUCKETS = 8
 
 #: A layer before it is one: a group of the table, or the name of a path that the table does not know.
 _Unit = int | str
@@ -36,21 +36,13 @@ def plan(closure: Closure, budget: int, table: Table = NO_TABLE) -> tuple[LayerP
 
 
 def _units(ordered: Sequence[PathInfo], budget: int, table: Table) -> Iterable[Sequence[PathInfo]]:
-    """At most `budget` layers, by the finest level that allows it, each at the place of its first path."""
-    groups = {info.path: table.group(info.path) for info in ordered}
+    """At most `budget` layers, each at the place of its first path; then the buckets, where there have to be any."""
     units: dict[_Unit, list[PathInfo]] = {}
-    for level in range(len(table.levels) + 1):
-        units = {}
-        for info in ordered:
-            group = groups[info.path]
-            units.setdefault(info.path if group is None else table.at(level, group), []).append(info)
-        if len(units) <= budget:
-            return units.values()
-    return _gathered(units, budget)
-
-
-def _gathered(units: Mapping[_Unit, Sequence[PathInfo]], budget: int) -> list[Sequence[PathInfo]]:
-    """At most `budget` layers: large units as they are, then small ones, gathered in buckets."""
+    for info in ordered:
+        group = table.group(info.path)
+        units.setdefault(info.path if group is None else group, []).append(info)
+    if len(units) <= budget:
+        return units.values()
     buckets = max(1, min(_BUCKETS, budget // 2))
     sizes = {unit: sum(info.nar_size for info in paths) for unit, paths in units.items()}
     threshold = _threshold(list(sizes.values()), budget - buckets)
@@ -77,25 +69,45 @@ def _threshold(sizes: Sequence[int], most: int) -> int:
 
 
 def _in_order(paths: Sequence[PathInfo]) -> list[PathInfo]:
-    """The paths, each after those that it needs; of several, the one with the largest closure first."""
-    weights = _closure_sizes(paths)
+    """The paths, each after those that it needs: of what is left the largest closure first, and so inside it."""
     infos = {info.path: info for info in paths}
-
-    def heaviest_last(some: Iterable[str]) -> list[str]:
-        return sorted(sorted(some, key=_name, reverse=True), key=lambda path: weights[path])
-
+    reach, weights = _closures(paths)
+    number = {info.path: index for index, info in enumerate(paths)}
     done: dict[str, PathInfo] = {}
+    held = 0  # the numbers of those that are done, as bits
+    left = [(-weights[path], _name(path)) for path in infos]
+    heapify(left)
+    while left:
+        weight, (name, path) = left[0]
+        if path in done:
+            heappop(left)
+            continue
+        rest = sum(paths[index].nar_size for index in _bits(reach[path] & ~held))
+        if rest < -weight:  # what is left of a closure only becomes less: the others may be looked at later
+            heapreplace(left, (-rest, (name, path)))
+            continue
+        for found in _walk(path, infos, weights, done):
+            done[found.path] = found
+            held |= 1 << number[found.path]
+    return list(done.values())
+
+
+def _walk(
+    start: str, infos: Mapping[str, PathInfo], weights: Mapping[str, int], done: Collection[str]
+) -> Iterator[PathInfo]:
+    """What a path needs that is not done, and the path: each after its own needs, the largest closure first."""
     opened: set[str] = set()
-    pending = heaviest_last(infos)
-    while pending:
-        path = pending[-1]
-        if path in opened:
-            pending.pop()
-            done.setdefault(path, infos[path])
+    stack = [start]
+    while stack:
+        path = stack[-1]
+        if path in opened or path in done:
+            stack.pop()
+            if path not in done:
+                yield infos[path]
         else:
             opened.add(path)
-            pending += heaviest_last(ref for ref in infos[path].references if ref not in opened)
-    return list(done.values())
+            needs = [ref for ref in infos[path].references if ref not in opened and ref not in done]
+            stack += sorted(sorted(needs, key=_name, reverse=True), key=lambda ref: weights[ref])
 
 
 def _name(path: str) -> tuple[str, str]:
@@ -103,11 +115,14 @@ def _name(path: str) -> tuple[str, str]:
     return path.rpartition("/")[2].partition("-")[2], path
 
 
-def _closure_sizes(paths: Sequence[PathInfo]) -> dict[str, int]:
-    """The bytes of each path and all that it needs: a fact of the path alone, equal in every image."""
+def _closures(paths: Sequence[PathInfo]) -> tuple[dict[str, int], dict[str, int]]:
+    """Of each path, itself and all that it needs: their numbers, as the bits of an integer, and their bytes.
+
+    Facts of the path alone, equal in every image.
+    """
     number = {info.path: index for index, info in enumerate(paths)}
     infos = {info.path: info for info in paths}
-    reach: dict[str, int] = {}  # a set of paths, as the bits of an integer
+    reach: dict[str, int] = {}
     weights: dict[str, int] = {}
     for start in infos:
         stack = [start]
@@ -125,7 +140,7 @@ def _closure_sizes(paths: Sequence[PathInfo]) -> dict[str, int]:
             reach[path] = bits | 1 << number[path]
             weights[path] = infos[path].nar_size + (weights[largest] if largest else 0)
             weights[path] += sum(paths[index].nar_size for index in _bits(beyond))
-    return weights
+    return reach, weights
 
 
 def _bits(value: int) -> Iterator[int]:

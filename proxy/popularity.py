@@ -9,8 +9,6 @@ A table is one canonical JSON text, and its digest is part of the key of every i
   format  1
   source  for people: what it was made from
   groups  { name: group }; what is in one group shares a layer
-  levels  [ [ group of level 1, for each group ], [ of level 2, ... ], ... ]: the same in fewer groups, for closures
-          of more groups than an image may have layers
 No IO here, no clock; `cohorts` makes tables.
 """
 
@@ -32,19 +30,14 @@ _INNER_VERSION = re.compile(r"(?<=[a-z][0-9])(?:\.[0-9]+)+(?=-)")
 
 @dataclass(frozen=True)
 class Table:
-    """Groups of a package set, by name, at several levels; `source` is for people."""
+    """Groups of a package set, by name; `source` is for people."""
 
     groups: Mapping[str, int] = field(default_factory=dict)
-    levels: tuple[tuple[int, ...], ...] = ()
     source: str = ""
 
     def group(self, path: str) -> int | None:
         """The group of a store path, None for one that the table does not know."""
         return next((self.groups[key] for key in keys(path) if key in self.groups), None)
-
-    def at(self, level: int, group: int) -> int:
-        """What a group is part of at a level; 0 is the finest one, of the groups themselves."""
-        return self.levels[level - 1][group] if level else group
 
     @cached_property
     def digest(self) -> str:
@@ -94,9 +87,7 @@ def _is_word(text: str) -> bool:
 
 def write(table: Table) -> bytes:
     """The JSON text of a table."""
-    return canonical_json(
-        {"format": FORMAT, "groups": dict(table.groups), "levels": table.levels, "source": table.source}
-    )
+    return canonical_json({"format": FORMAT, "groups": dict(table.groups), "source": table.source})
 
 
 def read(text: bytes) -> Table:
@@ -104,13 +95,9 @@ def read(text: bytes) -> Table:
     value: Any = json.loads(text)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise ValueError(f"it is no table of format {FORMAT}, as `nixfront popularity` makes them")
-    groups, levels, source = value.get("groups"), value.get("levels"), value.get("source")
-    if not (isinstance(groups, dict) and isinstance(levels, list) and isinstance(source, str)):
-        raise ValueError("a table has groups (an object), levels (a list) and source (a text)")  # noqa: TRY004
-    rows = [list(groups.values()), *levels]
-    if not all(isinstance(row, list) and all(type(group) is int for group in row) for row in rows):
+    groups, source = value.get("groups"), value.get("source")
+    if not (isinstance(groups, dict) and isinstance(source, str)):
+        raise ValueError("a table has groups (an object) and source (a text)")  # noqa: TRY004
+    if not all(type(group) is int for group in groups.values()):
         raise ValueError("a group is a number")
-    count = max(groups.values(), default=-1) + 1
-    if any(len(level) < count for level in levels) or any(group < 0 for row in rows for group in row):
-        raise ValueError("groups are counted from 0, and a level has one for each")
-    return Table(groups, tuple(tuple(level) for level in levels), source)
+    return Table(groups, source)
