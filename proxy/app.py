@@ -21,6 +21,7 @@ from aiohttp import web
 from proxy import (
     handlers,
     local_registry,
+    named_images,
     observe,
     oci_errors,
     passthrough,
@@ -38,7 +39,7 @@ from proxy.health import Health
 from proxy.metrics import Metrics
 from proxy.model import Policy, Preset
 from proxy.names import Vocabulary
-from proxy.nix import Nix
+from proxy.nix import ImagesFile, Nix
 from proxy.package_sets import Choice, PackageSets
 from proxy.pipeline import Options, Pipeline
 from proxy.popularity import Table
@@ -130,6 +131,8 @@ async def _assemble(
 ) -> _Made:
     """The objects of one application, from the registry up to the pipeline."""
     data = settings.data_dir
+    if settings.images.file and not await asyncio.to_thread(Path(settings.images.file).is_file):
+        raise SettingsInvalid(f"images.file: {settings.images.file} is no file")
     for folder in (data, data / "sets"):
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     stack.callback((await asyncio.to_thread(_lock, data)).close)
@@ -140,6 +143,7 @@ async def _assemble(
     stack.push_async_callback(asyncio.to_thread, executor.shutdown)
     packages = _packages(settings, stack, session, metrics.ran_nix)
     nix = packages.nix
+    listing = store.StoreListing(nix.prefix)
     registry = Registry(session, url)
     publisher = Publisher(
         registry,
@@ -154,9 +158,10 @@ async def _assemble(
         sets=packages.sets,
         names=packages.names,
         nix=nix,
+        images=_named_images(settings, packages, listing),
         registry=registry,
         publisher=publisher,
-        listing=store.StoreListing(nix.prefix),
+        listing=listing,
         options=Options(
             system=settings.system,
             policy=_policy(settings),
@@ -214,6 +219,26 @@ def _packages(
     stack.push_async_callback(sets.close)
     stack.push_async_callback(names.close)
     return _Packages(nix, sets, names)
+
+
+def _named_images(
+    settings: Settings, packages: _Packages, listing: store.StoreListing
+) -> named_images.NamedImages:
+    written = ImagesFile(
+        Path(settings.images.file),
+        package_sets=tuple(settings.sets),
+        aliases=settings.names.aliases,
+        always=settings.packages.always,
+    )
+    return named_images.NamedImages(
+        written,
+        packages.sets,
+        packages.names,
+        packages.nix,
+        listing,
+        system=settings.system,
+        policy=_policy(settings),
+    )
 
 
 async def attribute_names(settings: Settings, package_set: str, tag: str) -> tuple[str, ...]:
@@ -290,6 +315,7 @@ def _vocabulary(settings: Settings) -> Vocabulary:
         },
         aliases=settings.names.aliases,
         package_sets=frozenset(settings.sets),
+        images=settings.images.prefix if settings.images.file else "",
         most_packages=settings.policy.most_packages,
     )
 

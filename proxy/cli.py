@@ -152,9 +152,13 @@ def _explain(settings: Settings, arguments: argparse.Namespace) -> None:
     _say(f"created {explained.created}")
     for label, value in sorted(explained.labels.items()):
         _say(f"{label}={value}")
+    for parameter, value in sorted(explained.run.items()):
+        _say(f"{parameter} {json.dumps(value)}")
     for layer in explained.layers:
         _say(f"{layer.digest}  {layer.size:>11,} bytes  diff_id {layer.diff_id}")
-        for path in layer.store_paths or ("(the root: links to the above, /etc, /tmp)",):
+        for path in layer.store_paths or (
+            f"({layer.comment or 'the root'}: links to the above, /etc, /tmp)",
+        ):
             _say(f"    {path}")
 
 

@@ -28,6 +28,18 @@ class TagUnknown(NixfrontError):
     lasting = True
 
 
+class ImageUnknown(NixfrontError):
+    """The operator's file has no image of this name, or two that differ only in case."""
+
+    lasting = True
+
+
+class ImageInvalid(NixfrontError):
+    """A named image is defined wrongly; the message names it and every wrong key."""
+
+    lasting = True
+
+
 class PackageUnknown(NixfrontError):
     """A name is not in the package set, or fits more than one attribute."""
 

@@ -4,7 +4,7 @@ The history of our images names the store paths of every layer, so no Nix and no
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -17,17 +17,21 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)  # the image may be bui
 
 @dataclass(frozen=True, slots=True)
 class ExplainedLayer:
-    """A layer: its blob, its DiffID, and the store paths in it (none in the root layer)."""
+    """A layer: its blob, its DiffID, the store paths in it (none in the root layer), and what its history says."""
 
     digest: str
     size: int
     diff_id: str
     store_paths: tuple[str, ...]
+    comment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """An image: the digest of its manifest, its labels, its layers, lowest first."""
+    """An image: the digest of its manifest, its labels, its layers, lowest first, and how a container of it starts.
+
+    `run` holds what image-spec calls the execution parameters (`Entrypoint`, `Cmd`, `User`, ...), labels left out.
+    """
 
     name: str
     digest: str
@@ -35,6 +39,7 @@ class Explanation:
     created: str
     labels: dict[str, str]
     layers: tuple[ExplainedLayer, ...]
+    run: dict[str, Any] = field(default_factory=dict)
 
 
 async def explain(url: str, repository: str, reference: str) -> Explanation:
@@ -76,13 +81,17 @@ def _explanation(name: str, digest: str, manifest: dict[str, Any], config: dict[
             size=layer["size"],
             diff_id=diff_id,
             store_paths=tuple(word for word in comment.split() if word.startswith("/nix/store/")),
+            comment=comment,
         )
         for layer, diff_id, comment in zip(
             manifest["layers"], config["rootfs"]["diff_ids"], comments, strict=False
         )
     )
-    labels = (config.get("config") or {}).get("Labels") or {}
-    return Explanation(name, digest, manifest.get("mediaType", ""), config.get("created", ""), labels, layers)
+    run = dict(config.get("config") or {})
+    labels = run.pop("Labels", None) or {}
+    return Explanation(
+        name, digest, manifest.get("mediaType", ""), config.get("created", ""), labels, layers, run
+    )
 
 
 def _reason(body: str) -> str:

@@ -67,7 +67,8 @@ class ImageRequest:
     """What a repository path and a tag ask for.
 
     `package_set`: its name, empty for the default one. `presets` are the meta-packages, by name, in their order;
-    `preset` is all of them in one. `attributes` are as typed: first-named first, nothing twice.
+    `preset` is all of them in one. `attributes` are as typed: first-named first, nothing twice. `image`: the name of a
+    named image, as typed; then there is nothing else.
     """
 
     repository: str
@@ -76,6 +77,12 @@ class ImageRequest:
     package_set: str = ""
     presets: tuple[str, ...] = ()
     preset: Preset = Preset()
+    image: str = ""
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What was asked for, as a person wrote it, for messages."""
+        return self.attributes or (f"image {self.image}",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One resolved attribute: `outputs` are the (output name, store path) pairs to install, in order."""
+    """One resolved attribute: `outputs` are the (output name, store path) pairs to install, in order.
+
+    `drv_path` is empty for a store path that is to be had as it is.
+    """
 
     attribute: str
     name: str

@@ -4,6 +4,7 @@ Rules of this file: no IO, no knowledge of which packages exist. A name that no 
 to another tool (`sha256-<hex>.sig`), is nobody's: the registry's own 404 is the answer to it.
 
     [package set /] [meta-package / ...] package / package / ...
+    images / name                                                   where the operator has a file of them
 
 A package is an attribute path with dots. What the grammar of repositories cannot spell is written `--` and the two
 hexadecimal digits of the character: `gtk--2b` is `gtk+`, `lua5--2e4` is one attribute named `lua5.4`.
@@ -32,12 +33,14 @@ _MOST_PARTS = 8
 class Vocabulary:
     """The words of the operator: meta-packages, other names for attributes, and the names of package sets.
 
-    `most_packages`: how many one image may name, those of meta-packages included.
+    `images`: what comes before the name of a named image, empty where there are none. `most_packages`: how many packages
+    one image may name, those of meta-packages included.
     """
 
     presets: Mapping[str, Preset] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     package_sets: frozenset[str] = frozenset()
+    images: str = ""
     most_packages: int = 64
 
 
@@ -57,6 +60,8 @@ def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | 
     if not _REPOSITORY.fullmatch(repository):
         return None
     components = repository.split("/")
+    if words.images and components[0] == words.images:
+        return ImageRequest(repository, reference, (), image=_image_name(repository, components[1:]))
     package_set = components.pop(0) if components[0] in words.package_sets else ""
     presets: list[str] = []
     while components and components[0] in words.presets:
@@ -80,17 +85,27 @@ def attribute_path(typed: str) -> tuple[str, ...]:
 
     Raises `NameInvalid` for an escape that is no visible character of ASCII, and for a path without end.
     """
-
-    def unescaped(match: re.Match[str]) -> str:
-        char = chr(int(match[1], 16))
-        if not "!" <= char <= "~":
-            raise NameInvalid(f"{match[0]} in {typed!r} stands for no visible character of ASCII")
-        return char
-
-    parts = tuple(_ESCAPE.sub(unescaped, part) for part in typed.split("."))
+    parts = tuple(_unescaped(part, typed) for part in typed.split("."))
     if len(parts) > _MOST_PARTS:  # sets like `pkgs` contain themselves
         raise NameInvalid(f"{typed!r} has more than {_MOST_PARTS} parts")
     return parts
+
+
+def _unescaped(part: str, typed: str) -> str:
+    def char(match: re.Match[str]) -> str:
+        found = chr(int(match[1], 16))
+        if not "!" <= found <= "~":
+            raise NameInvalid(f"{match[0]} in {typed!r} stands for no visible character of ASCII")
+        return found
+
+    return _ESCAPE.sub(char, part)
+
+
+def _image_name(repository: str, components: Sequence[str]) -> str:
+    """The name of a named image as it was typed, escapes undone; it may hold slashes. Raises `NameInvalid`."""
+    if not components:
+        raise NameInvalid(f"{repository!r} names no image; put one after it, as in {repository}/NAME")
+    return _unescaped("/".join(components), repository)
 
 
 def spelled(attribute: str) -> str | None:

@@ -13,8 +13,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ _SETS_LISTED = 100  # one by one, where a list of all cannot be had at once
 _LISTING_DEADLINE = 120.0  # seconds, for questions to the store
 _CONSEQUENCE = re.compile(r"dependencies of derivation|^build of '|some outputs of ")
 _LOST = re.compile(r"missing derivation|\.drv' is not valid|opening file '/nix/store/\S+\.drv': No such file")
+_NOWHERE = re.compile(r"don't know how to build these paths|no substituter that can build it")
+_STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9a-zA-Z+\-._?=]+")
 _NOTHING_THERE = re.compile(
     r"HTTP error 40[34]|does not exist|[Nn]o such file|not our ref|bad object|Cannot find Git revision|couldn't find remote ref"
 )
@@ -69,6 +71,19 @@ class Source:
     revision: str
     last_modified: int
     archive: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesFile:
+    """The operator's file of named images, and what it may refer to: package sets, and other names for attributes.
+
+    `always`: attributes of every image where its set has them.
+    """
+
+    file: Path
+    package_sets: tuple[str, ...]
+    aliases: Mapping[str, str]
+    always: tuple[str, ...]
 
 
 def evaluate_argv(
@@ -97,17 +112,20 @@ def flake_argv(verb: str, reference: str) -> tuple[str, ...]:
     return ("nix", "flake", verb, "--json", "--no-update-lock-file", reference)
 
 
-def realise_argv(packages: Iterable[Package], root: Path) -> tuple[str, ...]:
-    """Build or fetch exactly the wanted outputs and root them at `root`, `root-2`, ..."""
-    wanted = dict.fromkeys(
-        f"{package.drv_path}!{','.join(name for name, _ in package.outputs)}" for package in packages
-    )
+def realise_argv(packages: Iterable[Package], root: Path, beside: Iterable[str] = ()) -> tuple[str, ...]:
+    """Build or fetch exactly the wanted outputs, and what is wanted `beside` them, and root them at `root`, `root-2`, ..."""
+    wanted = dict.fromkeys((*(_installable(package) for package in packages), *beside))
     return ("nix-store", "--realise", *wanted, "--add-root", str(root), "--indirect")
 
 
 def plan_argv(packages: Iterable[Package]) -> tuple[str, ...]:
     """Say what realising the packages would build and fetch, and do neither."""
     return (*realise_argv(packages, Path())[:-3], "--dry-run")
+
+
+def build_argv(entry: Path, request: Path, root: Path) -> tuple[str, ...]:
+    """Build the one derivation of our own (shape: `nix/root.nix`) and root it at `root`; prints its path."""
+    return ("nix-build", str(entry), "--argstr", "request", str(request), "--out-link", str(root))
 
 
 def read_plan(lines: Iterable[str]) -> int:
@@ -169,6 +187,8 @@ class Nix:
         """
         self._entry = expressions / "default.nix"
         self._names = expressions / "names.nix"
+        self._images = expressions / "images.nix"
+        self._root = expressions / "root.nix"
         self._source = expressions / "source.nix"
         self._store = store
         self._evaluation_deadline = evaluation_deadline
@@ -239,10 +259,56 @@ class Nix:
             "attributes": [_attribute(typed) for typed in attributes],
             "optional": [_attribute(typed) for typed in optional],
         }
+        output = await self._answered(self._entry, package_set, request, " ".join(attributes))
+        results = await asyncio.to_thread(json.loads, output)
+        missing = any(result["kind"] == "missing" for result in results)
+        names = await known() if missing else ()
+        return await asyncio.to_thread(resolution.read, results, package_set.name, names)
+
+    async def image(
+        self,
+        name: str,
+        written: ImagesFile,
+        package_set: PackageSet,
+        chosen: str,
+        pkgs: PackageSet,
+        system: str,
+        policy: Policy,
+    ) -> Mapping[str, Any]:
+        """What the operator wrote of an image (shape: `nix/images.nix`), whose strings are about `package_set`.
+
+        `chosen`: what the file calls that set; `pkgs`: the default one. Raises as `evaluate` does.
+        """
+        file = await asyncio.to_thread(written.file.resolve)
+        request = {
+            **_question(package_set, system, policy),
+            "image": name,
+            "file": str(file),
+            "pkgs": {"expression": pkgs.expression, "arguments": dict(pkgs.arguments)},
+            "set": chosen,
+            "sets": sorted(written.package_sets),
+            "aliases": dict(written.aliases),
+            "optional": list(written.always),
+        }
+        # A file that lies in the store by itself stands for itself alone, and not for the whole store.
+        folder = file if file.parent == Path("/nix/store") else file.parent
+        readable = (str(folder), *_readable(pkgs))
+        output = await self._answered(self._images, package_set, request, f"image {name}", readable)
+        found: Mapping[str, Any] = await asyncio.to_thread(json.loads, output)
+        return found
+
+    async def _answered(
+        self,
+        entry: Path,
+        package_set: PackageSet,
+        request: Mapping[str, Any],
+        told: str,
+        readable: Sequence[str] = (),
+    ) -> bytes:
+        """The result of a question about what a person calls `told`. Raises `PackageRefused`, `EvaluationFailed`."""
         try:
-            output = await self._evaluate(self._entry, package_set, request)
+            return await self._evaluate(entry, package_set, request, readable)
         except ProcessFailed as error:
-            told = " ".join(attributes)
             if error.timed_out:
                 limit = f"{self._patience(package_set):.0f} s"
                 raise EvaluationFailed(f"evaluating {told} took longer than {limit}") from error
@@ -255,10 +321,6 @@ class Nix:
                     "import_from_derivation in the settings of this package set would allow it"
                 )
             raise EvaluationFailed(f"Nix cannot evaluate {told}: {reason}") from error
-        results = await asyncio.to_thread(json.loads, output)
-        missing = any(result["kind"] == "missing" for result in results)
-        names = await known() if missing else ()
-        return await asyncio.to_thread(resolution.read, results, package_set.name, names)
 
     async def names(self, package_set: PackageSet, system: str, policy: Policy) -> list[str]:
         """The names of the set's attributes (shape: `nix/names.nix`). Raises `EvaluationFailed`."""
@@ -287,22 +349,60 @@ class Nix:
         asked: Sequence[str],
         roots: Path,
         on_line: Callable[[str], None],
+        *,
+        beside: Sequence[str] = (),
+        paths: Sequence[str] = (),
     ) -> Closure:
         """The closure of the packages, every path valid and held by roots in the folder `roots`.
 
-        `asked` are the names as a person typed them, for messages. Raises `BuildFailed` with the end of the log, `BuildTimedOut` at the deadline.
+        `asked` are the names as a person typed them, for messages. `beside` them more is realised (`drv!output`, or a
+        store path), and the closure has `paths` too, which are among that.
+        Raises `BuildFailed` with the end of the log, `BuildTimedOut` at the deadline.
         """
-        try:
+        names = " ".join(asked)
+        with self._building(names):
             await self._run(
-                realise_argv(packages, roots / "root"),
+                realise_argv(packages, roots / "root", beside),
                 self._build_deadline,
                 substitutes=package_set.substitutes,
                 on_line=on_line,
             )
             outputs = [path for package in packages for _, path in package.outputs]
-            listing = await self._run(path_info_argv(outputs), _LISTING_DEADLINE)
+            return Closure(tuple(packages), await self._infos((*outputs, *paths)))
+
+    async def build_root(
+        self,
+        package_set: PackageSet,
+        request: Mapping[str, Any],
+        asked: str,
+        roots: Path,
+        on_line: Callable[[str], None],
+    ) -> tuple[str, tuple[PathInfo, ...]]:
+        """A root tree changed by commands (shape of `request`: `nix/root.nix`), rooted in `roots`, and its closure.
+
+        Raises as `realise` does.
+        """
+        file = roots / "commands.json"
+        await asyncio.to_thread(file.write_bytes, canonical_json(request))
+        with self._building(asked):
+            await self._run(
+                build_argv(self._root, file, roots / "changed"),
+                self._build_deadline,
+                substitutes=package_set.substitutes,
+                on_line=on_line,
+            )
+            path = await asyncio.to_thread(os.readlink, roots / "changed")
+            return path, await self._infos([path])
+
+    async def _infos(self, paths: Sequence[str]) -> tuple[PathInfo, ...]:
+        return read_path_info(await self._run(path_info_argv(paths), _LISTING_DEADLINE))
+
+    @contextmanager
+    def _building(self, names: str) -> Iterator[None]:
+        """A failure of Nix becomes one that says what could not be built, and why."""
+        try:
+            yield
         except ProcessFailed as error:
-            names = " ".join(asked)
             told = [line for line in error.tail if not _NO_NEWS.match(line)][-_ERROR_LINES:]
             log = "\n".join(told)
             if error.timed_out:
@@ -314,8 +414,12 @@ class Nix:
                 raise DerivationLost(
                     f"a garbage collection took {names} away while it was being built"
                 ) from error
+            if any(_NOWHERE.search(line) for line in told):
+                paths = ", ".join(dict.fromkeys(_STORE_PATH.findall("\n".join(error.tail))))
+                raise BuildFailed(
+                    f"building {names} failed: no binary cache has {paths}, and nothing says how to build it"
+                ) from error
             raise BuildFailed(f"building {names} failed: {_cause(told)}; its log ends:\n{log}") from error
-        return Closure(tuple(packages), read_path_info(listing))
 
     async def to_fetch(self, package_set: PackageSet, packages: Sequence[Package]) -> int:
         """The bytes, unpacked, that the packages' closure still has to be fetched, as far as binary caches say; else 0."""
@@ -329,12 +433,16 @@ class Nix:
             )
         return read_plan(lines)
 
-    async def _evaluate(self, entry: Path, package_set: PackageSet, request: Mapping[str, Any]) -> bytes:
-        paths = (package_set.expression, *package_set.arguments.values())
+    async def _evaluate(
+        self,
+        entry: Path,
+        package_set: PackageSet,
+        request: Mapping[str, Any],
+        readable: Sequence[str] = (),
+    ) -> bytes:
         may_build = package_set.import_from_derivation
-        argv = evaluate_argv(
-            entry, request, [path for path in paths if path.startswith("/")], may_build=may_build
-        )
+        paths = tuple(dict.fromkeys((*_readable(package_set), *readable)))
+        argv = evaluate_argv(entry, request, paths, may_build=may_build)
         async with self._evaluating:
             return await self._run(argv, self._patience(package_set), substitutes=package_set.substitutes)
 
@@ -411,6 +519,18 @@ def _question(package_set: PackageSet, system: str, policy: Policy) -> dict[str,
             "onlyLicenses": policy.only_licenses,
         },
     }
+
+
+def _readable(package_set: PackageSet) -> tuple[str, ...]:
+    """What an evaluation of this set may read."""
+    paths = (package_set.expression, *package_set.arguments.values())
+    return tuple(path for path in paths if path.startswith("/"))
+
+
+def _installable(package: Package) -> str:
+    """What Nix has to realise for the outputs of a package."""
+    outputs = ",".join(name for name, _ in package.outputs)
+    return f"{package.drv_path}!{outputs}" if package.drv_path else package.outputs[0][1]
 
 
 def _attribute(typed: str) -> dict[str, object]:

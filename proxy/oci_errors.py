@@ -31,6 +31,8 @@ _UNAVAILABLE = Wire("UNAVAILABLE", 503)
 WIRE: dict[type[NixfrontError], Wire] = {
     errors.NameInvalid: Wire("NAME_INVALID", 404),
     errors.TagUnknown: _UNKNOWN,
+    errors.ImageUnknown: _UNKNOWN,
+    errors.ImageInvalid: _UNKNOWN,
     errors.PackageUnknown: _UNKNOWN,
     errors.PackageUnusable: _UNKNOWN,
     errors.PackageRefused: _UNKNOWN,

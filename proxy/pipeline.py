@@ -14,9 +14,9 @@ The reply to a client is never made here: it is always the registry's own.
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
@@ -24,6 +24,7 @@ from cachetools import TTLCache
 
 from proxy import layering, manifest, recipes, rootfs
 from proxy.attribute_names import AttributeNames
+from proxy.definition import Definition
 from proxy.errors import DerivationLost, ImageTooLarge, NixfrontError, PackageUnknown, Unforeseen
 from proxy.events import BuildEnded, BuildStarted, Collided, LayersReady, LogLine, NixBegun, Resolved, Sink
 from proxy.flight import Shared, SingleFlight
@@ -39,6 +40,7 @@ from proxy.model import (
     canonical_json,
     sha256_hex,
 )
+from proxy.named_images import Defined, NamedImages
 from proxy.nix import Nix
 from proxy.package_sets import PackageSets
 from proxy.packing import CODECS
@@ -46,6 +48,7 @@ from proxy.popularity import NO_TABLE, Table
 from proxy.publish import Publisher
 from proxy.recipes import Recipe
 from proxy.registry import Registry
+from proxy.rootfs import Root
 
 _log = logging.getLogger(__name__)
 _REMEMBERED_FAILURES = 1024
@@ -68,15 +71,21 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """Packages that are realised, by the name as typed, and the layers of their closure."""
+    """What is realised, and the layers of its closure.
 
-    packages: Mapping[str, Package]
+    `packages` are those of a request, by the name as typed. A named image has its `recipe` and its `root` already.
+    """
+
+    package_set: PackageSet
     plans: tuple[LayerPlan, ...]
+    output_tag: str
+    packages: Mapping[str, Package] = field(default_factory=dict)
+    recipe: Recipe | None = None
+    root: Root | None = None
 
-    def tags(self, package_set: PackageSet, asked: str) -> tuple[str, ...]:
-        """The tags of the image: its packages' output hash and the set's revision, which never change, and `asked`."""
-        outputs = sorted(path for package in self.packages.values() for _, path in package.outputs)
-        never_changing = (output_tag(outputs), package_set.revision)
+    def tags(self, asked: str) -> tuple[str, ...]:
+        """The tags of the image: its outputs' hash and its set's revision, which never change, and `asked`."""
+        never_changing = (self.output_tag, self.package_set.revision)
         return (*(tag for tag in dict.fromkeys(never_changing) if tag != asked), asked)
 
 
@@ -89,6 +98,7 @@ class Pipeline:
         sets: PackageSets,
         names: AttributeNames,
         nix: Nix,
+        images: NamedImages,
         registry: Registry,
         publisher: Publisher,
         listing: rootfs.Listing,
@@ -101,6 +111,7 @@ class Pipeline:
         self._sets = sets
         self._names = names
         self._nix = nix
+        self._images = images
         self._registry = registry
         self._publisher = publisher
         self._listing = listing
@@ -149,15 +160,21 @@ class Pipeline:
 
     async def _build(self, request: ImageRequest, stages: "_Stages") -> str:
         """The digest of the manifest that was made and put."""
-        package_set = await self._sets.resolve(request.package_set, request.tag)
+        if request.image:
+            defined = await self._images.define(request)
+            key = definition_key(defined, self._options)
+            opened = self._contents.hold(key, lambda: self._named_content(request, defined, key))
+        else:
+            package_set = await self._sets.resolve(request.package_set, request.tag)
+            key = content_key(request, package_set, self._options)
+            opened = self._contents.hold(key, lambda: self._content(request, package_set, key))
         stages.ended("set")
-        key = content_key(request, package_set, self._options)
         self._sink(Resolved(request.repository, request.tag, key))
-        async with self._contents.hold(key, lambda: self._content(request, package_set, key)) as content:
+        async with opened as content:
             stages.ended("nix")
-            image = await self._image(request, package_set, content, stages)
+            image = await self._image(request, content, stages)
             await self._registry.put_blob(request.repository, image.config)
-            await self._put(request.repository, image, content.tags(package_set, request.tag))
+            await self._put(request.repository, image, content.tags(request.tag))
             stages.ended("put")
         return image.manifest_descriptor.digest
 
@@ -192,13 +209,51 @@ class Pipeline:
                 packages, closure = await self._realised(
                     request, package_set, key, attributes, optional, roots.name
                 )
-            size = sum(info.nar_size for info in closure.paths)
-            _within(options.policy.most_bytes, size, len(closure.paths), request.attributes)
+            _small_enough(options.policy.most_bytes, closure, request)
+            outputs = sorted(path for package in packages.values() for _, path in package.outputs)
+            table = _table(request.package_set, options)
             yield _Content(
-                packages, layering.plan(closure, options.most_layers - 1, _table(request, options))
+                package_set,
+                layering.plan(closure, options.most_layers - 1, table),
+                output_tag(outputs),
+                packages=packages,
             )
         finally:
             await asyncio.to_thread(roots.cleanup)
+
+    @asynccontextmanager
+    async def _named_content(
+        self, request: ImageRequest, defined: Defined, key: str
+    ) -> AsyncIterator[_Content]:
+        """The same for a named image."""
+        options = self._options
+        roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=self._roots)
+        try:
+            most = options.policy.most_bytes
+            if most and defined.package_set.substitutes:
+                _within(most, await self._images.to_fetch(defined), 0, request.asked)
+            self._sink(NixBegun(key, "building"))
+            on_line = self._line(request, key)
+            try:
+                realised = await self._images.realise(defined, Path(roots.name), on_line)
+            except DerivationLost:
+                defined = await self._images.define(request)
+                realised = await self._images.realise(defined, Path(roots.name), on_line)
+            _small_enough(most, realised.closure, request)
+            layers = defined.definition.most_layers or options.most_layers
+            yield _Content(
+                defined.package_set,
+                layering.plan(realised.closure, layers - 1, _table(defined.chosen, options)),
+                named_tag(defined.definition, realised.outputs),
+                recipe=defined.definition.recipe,
+                root=realised.root,
+            )
+        finally:
+            await asyncio.to_thread(roots.cleanup)
+
+    def _line(self, request: ImageRequest, key: str) -> Callable[[str], None]:
+        """Takes the lines of a build's log."""
+        return lambda line: self._sink(LogLine(request.asked, line, key))
 
     async def _realised(
         self,
@@ -222,22 +277,20 @@ class Pipeline:
         most = self._options.policy.most_bytes
         if most and package_set.substitutes:
             fetched = await self._nix.to_fetch(package_set, list(packages.values()))
-            _within(most, fetched, 0, request.attributes)
+            _within(most, fetched, 0, request.asked)
         self._sink(NixBegun(key, "building"))
         closure = await self._nix.realise(
             package_set,
             list(packages.values()),
             request.attributes,
             Path(roots),
-            lambda line: self._sink(LogLine(request.attributes, line, key)),
+            self._line(request, key),
         )
         return packages, closure
 
-    async def _image(
-        self, request: ImageRequest, package_set: PackageSet, content: _Content, stages: "_Stages"
-    ) -> Image:
+    async def _image(self, request: ImageRequest, content: _Content, stages: "_Stages") -> Image:
         options = self._options
-        recipe = recipes.from_request(request, content.packages)
+        recipe = content.recipe or recipes.from_request(request, content.packages)
         total = len(content.plans) + 1  # and the root
         layers = await self._publisher.publish(
             request.repository,
@@ -245,23 +298,23 @@ class Pipeline:
             lambda ready: self._sink(LayersReady(request.repository, request.tag, ready, total)),
         )
         stages.ended("layers")
-        root, command = await asyncio.to_thread(self._root, recipe)
+        root, command = await asyncio.to_thread(self._root, recipe, content.root)
         for lost in root.collisions:
             self._sink(Collided(request.repository, lost.path, lost.winner, lost.loser))
         top = await self._publisher.publish_entries(request.repository, root.entries)
         stages.ended("root")
         system = request.preset.system or options.system
         return manifest.assemble(
-            recipes.facts(recipe, package_set, system, command),
+            recipes.facts(recipe, content.package_set, system, command),
             (*layers, top),
             recipes.comments(recipe, content.plans),
             form=options.form,
             compression=options.compression,
         )
 
-    def _root(self, recipe: Recipe) -> tuple[rootfs.Root, tuple[str, ...]]:
-        """The root tree and what `docker run` starts."""
-        return recipes.root(recipe, self._listing), recipes.command(recipe, self._listing)
+    def _root(self, recipe: Recipe, made: Root | None) -> tuple[Root, tuple[str, ...]]:
+        """The root tree, unless it is made already, and what `docker run` starts."""
+        return made or recipes.root(recipe, self._listing), recipes.command(recipe, self._listing)
 
 
 class _Stages:
@@ -297,6 +350,19 @@ def output_tag(outputs: Sequence[str]) -> str:
     return sha256_hex(canonical_json(list(outputs)))[:32]
 
 
+def named_tag(definition: Definition, outputs: Sequence[str]) -> str:
+    """The same for a named image, whose outputs come in the order in which their files win; `outputs` ends with what
+    commands made of the root. Its file may say more of it than its outputs do, and all that counts too."""
+    recipe = replace(definition.recipe, packages=())
+    return sha256_hex(canonical_json([list(outputs), asdict(recipe), definition.most_layers]))[:32]
+
+
+def _small_enough(most: int, closure: Closure, request: ImageRequest) -> None:
+    """Raises `ImageTooLarge`."""
+    size = sum(info.nar_size for info in closure.paths)
+    _within(most, size, len(closure.paths), request.asked)
+
+
 def _within(most: int, size: int, paths: int, attributes: Sequence[str]) -> None:
     """Raises `ImageTooLarge` for a closure of more than `most` bytes (0: no limit); `paths` 0: not fetched yet."""
     if most and size > most:
@@ -309,12 +375,26 @@ def _within(most: int, size: int, paths: int, attributes: Sequence[str]) -> None
 
 def content_key(request: ImageRequest, package_set: PackageSet, options: Options) -> str:
     """The key of a content: a hash of all that its packages and layers depend on, and of no order of names."""
+    asked = {
+        "attributes": sorted(request.attributes),
+        "system": request.preset.system or options.system,
+    }
+    return _key(asked, package_set, _table(request.package_set, options), options)
+
+
+def definition_key(defined: Defined, options: Options) -> str:
+    """The same for a named image: every field of its definition counts."""
+    asked = {"definition": asdict(defined.definition), "system": options.system}
+    return _key(asked, defined.package_set, _table(defined.chosen, options), options)
+
+
+def _key(asked: Mapping[str, object], package_set: PackageSet, table: Table, options: Options) -> str:
     return sha256_hex(
         canonical_json(
             {
+                **asked,
                 "always": list(options.always),
                 "arguments": dict(package_set.arguments),
-                "attributes": sorted(request.attributes),
                 "builder": BUILDER_VERSION,
                 "codec": CODECS[options.compression],
                 "format": options.form,
@@ -322,12 +402,11 @@ def content_key(request: ImageRequest, package_set: PackageSet, options: Options
                 "policy": asdict(options.policy),
                 "revision": package_set.revision,
                 "set": package_set.name,
-                "system": request.preset.system or options.system,
-                "table": _table(request, options).digest,
+                "table": table.digest,
             }
         )
     )
 
 
-def _table(request: ImageRequest, options: Options) -> Table:
-    return options.tables.get(request.package_set, NO_TABLE)
+def _table(package_set: str, options: Options) -> Table:
+    return options.tables.get(package_set, NO_TABLE)

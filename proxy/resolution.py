@@ -30,7 +30,7 @@ def read(
     refusals = [_refusal(result) for result in results if result["kind"] == "refused"]
     if refusals:
         raise PackageRefused("; ".join(refusals) + f" (package set {package_set})")
-    return {result["typed"]: _package(result) for result in results}
+    return {result["typed"]: package(result) for result in results}
 
 
 def _problem(result: Mapping[str, Any], known: Sequence[str]) -> str:
@@ -92,7 +92,8 @@ def _refusal(result: Mapping[str, Any]) -> str:
             return f"{name} is named by policy.deny_packages of this host"
 
 
-def _package(result: Mapping[str, Any]) -> Package:
+def package(result: Mapping[str, Any]) -> Package:
+    """The package of one result of kind `package`."""
     return Package(
         attribute=result["attribute"],
         name=result["name"],

@@ -91,6 +91,18 @@ def _date(value: str) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _component(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*", value):
+        raise ValueError("a prefix is one component of a repository path, for example images")
+    return value
+
+
+def _absolute(value: str) -> str:
+    if value and not Path(value).is_absolute():
+        raise ValueError("a file is named by its absolute path")
+    return value
+
+
 def _user(value: str) -> str:
     if value and not re.fullmatch(r"\d+:\d+", value):
         raise ValueError("a user is UID:GID, for example 1000:1000")
@@ -192,6 +204,13 @@ class NamesSection(_Section):
     aliases: dict[str, str] = {}
 
 
+class Images(_Section):
+    """The operator's file of named images, and what comes before their names."""
+
+    file: Annotated[str, AfterValidator(_absolute)] = ""
+    prefix: Annotated[str, AfterValidator(_component)] = "images"
+
+
 class PolicySection(_Section):
     """Which packages may be served."""
 
@@ -274,6 +293,7 @@ class Settings(_Section):
     packages: Packages = Packages()
     sets: dict[str, PackageSource] = {}
     names: NamesSection = NamesSection()
+    images: Images = Images()
     policy: PolicySection = PolicySection()
     nix: NixSection = NixSection()
     layers: Layers = Layers()
@@ -282,6 +302,14 @@ class Settings(_Section):
     status: StatusSection = StatusSection()
     traces: TracesSection = TracesSection()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _unambiguous(self) -> "Settings":
+        prefix = self.images.prefix
+        if self.images.file and (prefix in self.sets or prefix in self.presets):
+            what = "package set" if prefix in self.sets else "meta-package"
+            raise ValueError(f"images.prefix: {prefix} is the name of a {what} too")
+        return self
 
     @property
     def data_dir(self) -> Path:

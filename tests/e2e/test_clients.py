@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from proxy import resources
 from proxy.model import DOCKER_MANIFEST, OCI_MANIFEST
 from tests.support.clients import Docker, containerd, podman, skopeo_copy
 from tests.support.handmade import image, push, store_layers, tar
@@ -62,7 +63,11 @@ async def demo(tmp_path_factory: pytest.TempPathFactory, store: Path) -> AsyncIt
             name: await push(registry.url, name, "latest", image(tars, media_type=media_type))
             for name, media_type in _PUSHED.items()
         }
-        settings = {"registry": {"url": registry.url}, "nix": {"store": str(store)}}
+        settings = {
+            "registry": {"url": registry.url},
+            "nix": {"store": str(store)},
+            "images": {"file": str(_images(folder / "operator"))},
+        }
         async with nixfront(folder, settings=settings, args=("--demo",), env={"PATH": nix.path}) as proxy:
             yield Demo(proxy, registry, pushed, nix)
 
@@ -110,6 +115,42 @@ async def test_containerd_pulls_and_runs(demo: Demo, tmp_path: Path) -> None:
         await ctr.succeed("images", "pull", "--plain-http", name)
 
         assert "Hello, world!" in await ctr.succeed("run", "--rm", name, "container")
+
+
+async def test_named_image_runs_as_its_file_says(demo: Demo, docker: Docker) -> None:
+    name = f"{demo.proxy.host}/images/greeter"
+    asks = "id -u; id -un; id -g; pwd; echo $HOME $GREETER_FILE; stat -c '%u:%g %a' motto /etc/passwd /tmp; cat motto"
+    shell = ("run", "--rm", "--pull=never", "--network=none", "--entrypoint=/bin/bash", name, "-c", asks)
+
+    await docker.succeed("pull", name)
+
+    assert (await docker.run(name)).strip() == "Hello from a named image"
+    assert (await docker.run(name, "--greeting=Hi")).strip() == "Hi"
+    assert (await docker.succeed(*shell)).splitlines() == [
+        "1000",
+        "user",
+        "1000",
+        "/srv/greeter",
+        "/home/user /srv/greeter/motto",
+        "1000:1000 640",
+        "1000:1000 644",
+        "1000:1000 1777",
+        "Good morning",
+    ]
+    checked = await validate(demo.proxy.url, "images/greeter", "latest", commanded=(1000, 1000))
+    assert await _digest_in(docker, name) == checked.digest
+    config = json.loads(await docker.succeed("image", "inspect", "--format", "{{json .Config}}", name))
+    assert config["ExposedPorts"] == {"8080/tcp": {}, "5353/udp": {}}
+    assert config["Labels"]["org.opencontainers.image.title"] == "greeter"
+    assert len(checked.layers) <= 12
+
+
+async def test_log_of_failed_commands_reaches_the_terminal(demo: Demo, docker: Docker) -> None:
+    refused = await docker("pull", f"{demo.proxy.host}/images/failing")
+
+    assert refused.returncode != 0
+    assert "building the extraCommands of image failing failed" in refused.output
+    assert "rm: cannot remove 'bin/hullo': No such file or directory" in refused.output
 
 
 async def test_second_pull_starts_no_nix(demo: Demo, docker: Docker) -> None:
@@ -236,6 +277,15 @@ async def test_log_of_a_failed_build_reaches_the_terminal(
     assert "unrecognized option '--no-such-option'" in failing.output
     assert unfetchable.returncode != 0
     assert "http://127.0.0.1:1/nothing" in unfetchable.output
+
+
+def _images(folder: Path) -> Path:
+    """The file of named images that comes with nixfront, and one that fails."""
+    folder.mkdir()
+    shutil.copy(resources.SAMPLES / "images.nix", folder / "sample.nix")
+    failing = 'failing = { packages = [ "hello" ]; extraCommands = "rm bin/hullo"; };'
+    (folder / "images.nix").write_text(f"arguments: import ./sample.nix arguments // {{ {failing} }}")
+    return folder / "images.nix"
 
 
 def _failing_packages(folder: Path) -> Path:

@@ -33,6 +33,10 @@ class Row:
 ROWS = [
     Row(errors.NameInvalid, "fetch--00", "stands for no visible character of ASCII"),
     Row(errors.TagUnknown, "tool:v1", "tag 'v1' names no revision of package set path"),
+    Row(errors.ImageUnknown, "images/wep", "no image wep, did you mean web?"),
+    Row(
+        errors.ImageInvalid, "images/web", "image web: packges is no key of an image, did you mean packages?"
+    ),
     Row(errors.PackageUnknown, "tol", "no package tol, did you mean tool?"),
     Row(errors.PackageRefused, "unfree", "policy.allow_unfree would allow it"),
     Row(errors.EvaluationFailed, "removed", "removed is gone, use tool"),
@@ -63,7 +67,10 @@ async def proxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve
         """,
         encoding="ascii",
     )
+    images = folder / "images.nix"
+    images.write_text("{ web.packges = [ ]; }", encoding="ascii")
     settings = {
+        "images": {"file": str(images)},
         "packages": {"kind": "path", "path": str(_packages(folder / "packages"))},
         "nix": {"store": str(folder / "store")},
     }

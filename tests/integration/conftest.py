@@ -22,7 +22,7 @@ def nix_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     programs = tmp_path / "programs"
     programs.mkdir()
     count = tmp_path / "nix-starts"
-    for name in ("nix", "nix-instantiate", "nix-store"):
+    for name in ("nix", "nix-build", "nix-instantiate", "nix-store"):
         folders = os.environ["PATH"].split(":")
         real = next(Path(folder, name) for folder in folders if Path(folder, name).exists())
         wrapper = programs / name

@@ -32,9 +32,11 @@ class Front:
         ):
             return answer.status, dict(answer.headers), await answer.read()
 
-    async def pull(self, repository: str, tag: str = "latest") -> ValidatedImage:
-        """The whole image, validated."""
-        return await validate(self.url, repository, tag)
+    async def pull(
+        self, repository: str, tag: str = "latest", *, commanded: tuple[int, int] | None = None
+    ) -> ValidatedImage:
+        """The whole image, validated; `commanded` as there."""
+        return await validate(self.url, repository, tag, commanded=commanded)
 
     def told(self, kind: type[E]) -> list[E]:
         """The events of this kind, in their order."""

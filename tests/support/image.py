@@ -24,7 +24,7 @@ class FetchedImage:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One entry of a layer's archive. `path` is the name in the archive, `mode` the 12 permission bits."""
+    """One entry of a layer's archive. `path` is the name in the archive, `mode` the 12 permission bits; UID and GID."""
 
     path: str
     kind: Kind
@@ -32,6 +32,7 @@ class Member:
     size: int
     target: str
     layer: int
+    owner: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,13 +58,18 @@ def read_layer(path: Path, blob: Blob, number: int) -> tuple[ValidatedLayer, tup
     return ValidatedLayer(blob.digest, blob.size, diff_id, blob.media_type), members
 
 
-def check_members(infos: Sequence[tarfile.TarInfo], number: int) -> tuple[Member, ...]:
-    """The members of a layer, each with a header that does not depend on who packed it, parents first, sorted."""
+def check_members(
+    infos: Sequence[tarfile.TarInfo], number: int, commanded: tuple[int, int] | None = None
+) -> tuple[Member, ...]:
+    """The members of a layer, each with a header that does not depend on who packed it, parents first, sorted.
+
+    `commanded`: the owner of all of them, where an operator's commands made the layer; the modes are theirs then.
+    """
     members: list[Member] = []
     directories: set[str] = set()
     seen: set[str] = set()
     for info in infos:
-        member = _member(info, number)
+        member = _member(info, number, commanded)
         parent = member.path.rpartition("/")[0]
         assert not parent or parent in directories, (
             f"layer {number}: {member.path} comes without its directory {parent} before it"
@@ -107,7 +112,7 @@ def check_tree(layers: Sequence[Sequence[Member]]) -> Mapping[str, Member]:
     return files
 
 
-def _member(info: tarfile.TarInfo, number: int) -> Member:
+def _member(info: tarfile.TarInfo, number: int, commanded: tuple[int, int] | None) -> Member:
     name, where = info.name, f"layer {number}: {info.name!r}"
     assert not name.startswith("/"), f"{where} is an absolute name"
     assert not {"", ".", ".."} & set(name.split("/")), f"{where} has an empty, '.' or '..' part"
@@ -122,11 +127,14 @@ def _member(info: tarfile.TarInfo, number: int) -> Member:
         kind = "file"
     assert info.mtime == 1, f"{where} has mtime {info.mtime}, not 1"
     home = name.startswith("home/")  # a user's home is that user's
-    assert home or (info.uid, info.gid) == (0, 0), f"{where} belongs to {info.uid}:{info.gid}, not 0:0"
+    uid, gid = commanded or (0, 0)
+    assert home or (info.uid, info.gid) == (uid, gid), (
+        f"{where} belongs to {info.uid}:{info.gid}, not {uid}:{gid}"
+    )
     assert not info.uname + info.gname, f"{where} names its owner {info.uname!r}:{info.gname!r}"
     assert info.mode & ~0o7777 == 0, f"{where} has mode {info.mode:o}"
     assert not info.mode & 0o6000, f"{where} has mode {info.mode:04o}: setuid or setgid"
-    if kind != "symlink":
+    if kind != "symlink" and commanded is None:
         sticky_directory = kind == "directory" and info.mode & 0o1000
         assert sticky_directory or not info.mode & 0o022, (
             f"{where} has mode {info.mode:04o}: others may write"
@@ -135,7 +143,7 @@ def _member(info: tarfile.TarInfo, number: int) -> Member:
         # Private places (/root, /etc/shadow) are for the root layer alone; the store is for everybody.
         wanted = wanted if name.startswith(_STORE) else wanted & 0o700
         assert info.mode & wanted == wanted, f"{where} has mode {info.mode:04o}, which lacks {wanted:04o}"
-    return Member(name, kind, info.mode, info.size, info.linkname, number)
+    return Member(name, kind, info.mode, info.size, info.linkname, number, (info.uid, info.gid))
 
 
 def _check_directory(files: Mapping[str, Member], path: str, mode: int) -> None:

@@ -44,24 +44,27 @@ async def validate(
     *,
     accept: Sequence[str] = EVERY_TYPE,
     ours: bool = True,
+    commanded: tuple[int, int] | None = None,
 ) -> ValidatedImage:
     """The image at this reference, every byte of it fetched and checked.
 
     `ours=False` is for an image that somebody else pushed: documents, digests and sizes must still be right, but
-    its layers may look as they like. Raises `AssertionError`, which names the first breach found.
+    its layers may look as they like. `commanded`: see `tree.check_members`, for the root layer. Raises `AssertionError`, which names the first breach found.
     """
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="validate-"))
     try:
         async with aiohttp.ClientSession(base_url, auto_decompress=False) as session:
             fetched = await fetch(session, repository, reference, folder, accept)
-        image = await asyncio.to_thread(check_image, fetched, ours=ours)
+        image = await asyncio.to_thread(check_image, fetched, ours=ours, commanded=commanded)
         await _unpack(image, fetched, folder)
     finally:
         await asyncio.to_thread(_remove, folder)
     return image
 
 
-def check_image(fetched: FetchedImage, *, ours: bool = True) -> ValidatedImage:
+def check_image(
+    fetched: FetchedImage, *, ours: bool = True, commanded: tuple[int, int] | None = None
+) -> ValidatedImage:
     """The same without network: everything that can be said about the bytes alone. Raises `AssertionError`."""
     manifest = check_manifest(fetched.manifest, fetched.content_type, fetched.content_digest)
     assert len(fetched.layers) == len(manifest.layers), (
@@ -78,7 +81,10 @@ def check_image(fetched: FetchedImage, *, ours: bool = True) -> ValidatedImage:
     files: dict[str, Member] = {}
     if ours:
         check_conventions(config, len(layers))
-        checked = [tree.check_members(members, number) for number, members in enumerate(contents)]
+        checked = [
+            tree.check_members(members, number, commanded if number == len(contents) - 1 else None)
+            for number, members in enumerate(contents)
+        ]
         files.update(tree.check_tree(checked))
     return ValidatedImage(manifest.digest, manifest.media_type, config, tuple(layers), files)
 

@@ -273,6 +273,54 @@ def test_repeating_a_name_is_not_asking_for_more() -> None:
     assert request.attributes == ("git",)
 
 
+# --- named images -----------------------------------------------------------------------------------------
+
+IMAGES = Vocabulary(presets={"web": SHELL}, package_sets=frozenset({"mine"}), images="images")
+
+
+@pytest.mark.parametrize(
+    ("repository", "image"),
+    [
+        ("images/web", "web"),
+        ("images/team/web", "team/web"),
+        ("images/a--2bb", "a+b"),
+        ("images/python3.11", "python3.11"),
+        ("images/images", "images"),
+        ("images/mine/x", "mine/x"),
+    ],
+)
+def test_what_follows_the_prefix_is_the_name_of_an_image(repository: str, image: str) -> None:
+    request = names.parse(repository, "v1", IMAGES)
+
+    assert request == ImageRequest(repository, "v1", (), image=image)
+    assert request is not None
+    assert request.asked == (f"image {image}",)
+
+
+@pytest.mark.parametrize("repository", ["web/images", "mine/images", "imagesx/web"])
+def test_the_prefix_counts_in_front_alone(repository: str) -> None:
+    request = names.parse(repository, "latest", IMAGES)
+
+    assert request is not None
+    assert request.image == ""
+
+
+def test_without_a_file_the_prefix_is_a_package() -> None:
+    request = parse("images/web")
+
+    assert request is not None
+    assert (request.image, request.attributes) == ("", ("images", "web"))
+
+
+@pytest.mark.parametrize(
+    ("repository", "message"),
+    [("images", "'images' names no image; put one after it"), ("images/a--00", "--00 in 'images/a--00'")],
+)
+def test_a_prefix_needs_a_name_that_can_be(repository: str, message: str) -> None:
+    with pytest.raises(NameInvalid, match=message):
+        names.parse(repository, "latest", IMAGES)
+
+
 @given(st.text(), st.text())
 def test_no_text_raises_anything_but_name_invalid(repository: str, reference: str) -> None:
     with suppress(NameInvalid):  # a meta-package alone

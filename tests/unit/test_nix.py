@@ -89,6 +89,37 @@ def test_a_plan_is_asked_for_and_nothing_is_done() -> None:
     assert nix.plan_argv([GIT]) == ("nix-store", "--realise", "/nix/store/g.drv!out,doc", "--dry-run")
 
 
+def test_what_is_wanted_beside_packages_is_realised_with_them() -> None:
+    path = Package("p", "p", "", (("out", "/nix/store/p"),), "")
+
+    argv = nix.realise_argv([JQ, path, path], Path("/roots/r"), ["/nix/store/x.drv!out", "/nix/store/p"])
+
+    assert argv == (
+        "nix-store",
+        "--realise",
+        "/nix/store/j.drv!bin",
+        "/nix/store/p",
+        "/nix/store/x.drv!out",
+        "--add-root",
+        "/roots/r",
+        "--indirect",
+    )
+
+
+def test_a_root_is_built_from_a_file_and_rooted() -> None:
+    argv = nix.build_argv(Path("/expressions/root.nix"), Path("/roots/r.json"), Path("/roots/root"))
+
+    assert argv == (
+        "nix-build",
+        "/expressions/root.nix",
+        "--argstr",
+        "request",
+        "/roots/r.json",
+        "--out-link",
+        "/roots/root",
+    )
+
+
 @pytest.mark.parametrize(
     ("lines", "fetched"),
     [

@@ -1,17 +1,21 @@
 """The pure parts of the pipeline: what the key of a content depends on."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import names, pipeline
+from proxy.definition import Definition, Named
 from proxy.errors import ImageTooLarge
-from proxy.model import ImageRequest, PackageSet, Policy, Preset
+from proxy.model import ImageRequest, Package, PackageSet, Policy, Preset
+from proxy.named_images import Defined
 from proxy.pipeline import Options, content_key
 from proxy.popularity import Table
+from proxy.recipes import Recipe
 
 SET = PackageSet(
     name="nixpkgs",
@@ -102,6 +106,71 @@ def test_a_closure_is_within_its_limit(most: int, fine: bool) -> None:
             pipeline._within(most, 30, 2, NAMES)
         with pytest.raises(ImageTooLarge, match=r"git htop .* that would have to be fetched"):
             pipeline._within(most, 30, 0, NAMES)
+
+
+DEFINED = Defined(
+    Definition(
+        Recipe((Package("a", "a-1", "/a.drv", (("out", "/nix/store/a"),), ""),), image="web"),
+        runs=Named(("/nix/store/r",), ("/r.drv!out",)),
+    ),
+    SET,
+)
+PACKAGE = Package("b", "b-1", "/b.drv", (("out", "/nix/store/b"),), "")
+OTHER: dict[str, object] = {
+    "recipe.packages": (PACKAGE,),
+    "recipe.image": "other",
+    "recipe.command": ("x",),
+    "recipe.entrypoint": ("x",),
+    "recipe.user": "1:1",
+    "recipe.home": "1:1",
+    "recipe.directory": "/x",
+    "recipe.environment": (("A", "b"),),
+    "recipe.labels": (("A", "b"),),
+    "recipe.ports": ("80/tcp",),
+    "recipe.owner": (1, 1),
+    "recipe.script": True,
+    "runs": Named(),
+    "most_layers": 7,
+    "script": "true",
+    "commands": Named(("/nix/store/c",)),
+    "tools": (PACKAGE,),
+}
+
+
+def changed(key: str) -> Defined:
+    """The definition with another value for this key."""
+    part, _, field = key.partition(".")
+    old: Any = DEFINED.definition
+    value: Any = replace(old.recipe, **{field: OTHER[key]}) if field else OTHER[key]
+    return replace(DEFINED, definition=replace(old, **{part: value}))
+
+
+def test_every_field_of_a_definition_is_tried() -> None:
+    recipe = {f"recipe.{field.name}" for field in fields(Recipe)}
+    rest = {field.name for field in fields(Definition)} - {"recipe"}
+
+    assert recipe | rest == OTHER.keys()
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_every_field_of_a_definition_changes_its_key(key: str) -> None:
+    one = pipeline.definition_key(DEFINED, OPTIONS)
+
+    assert pipeline.definition_key(changed(key), OPTIONS) != one
+    assert (
+        pipeline.definition_key(replace(DEFINED, package_set=replace(SET, revision="4567")), OPTIONS) != one
+    )
+    assert pipeline.definition_key(DEFINED, replace(OPTIONS, system="aarch64-linux")) != one
+
+
+@pytest.mark.parametrize("key", [key for key in OTHER if key.startswith("recipe.") or key == "most_layers"])
+def test_whatever_a_named_image_says_of_itself_changes_its_tag(key: str) -> None:
+    outputs = [] if key == "recipe.packages" else ["/nix/store/a"]
+
+    one = pipeline.named_tag(DEFINED.definition, ["/nix/store/a"])
+
+    assert pipeline.named_tag(changed(key).definition, outputs) != one
+    assert names.parse("git", one, names.Vocabulary()) is not None
 
 
 def test_the_tag_of_outputs_is_a_tag() -> None:

@@ -8,14 +8,25 @@ from proxy import resources
 
 
 @pytest.mark.parametrize(
-    "name", ["default.nix", "source.nix", "resolve.nix", "describe.nix", "debian/default.nix"]
+    "name",
+    [
+        "default.nix",
+        "source.nix",
+        "resolve.nix",
+        "describe.nix",
+        "images.nix",
+        "root.nix",
+        "root.sh",
+        "debian/default.nix",
+    ],
 )
 def test_the_nix_expressions_are_there(name: str) -> None:
     assert (resources.EXPRESSIONS / name).is_file()
 
 
-def test_the_sample_settings_are_there() -> None:
-    assert (resources.SAMPLES / "nixfront.yml").is_file()
+@pytest.mark.parametrize("name", ["nixfront.yml", "images.nix"])
+def test_the_samples_are_there(name: str) -> None:
+    assert (resources.SAMPLES / name).is_file()
 
 
 @pytest.mark.parametrize("folder", [resources.EXPRESSIONS, resources.SAMPLES])

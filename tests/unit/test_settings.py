@@ -349,6 +349,8 @@ def test_networks_are_networks(networks: str, fine: bool) -> None:
         ("NIXFRONT_STATE_URL", "redis://127.0.0.1/1", "redis://127.0.0.1/1"),
         ("NIXFRONT_NAMES_ALIASES", "{gtk-plus: gtk+}", {"gtk-plus": "gtk+"}),
         ("NIXFRONT_NAMES_PRESETS", "{x: {packages: [a]}}", {"x": PresetSection(packages=("a",))}),
+        ("NIXFRONT_IMAGES_FILE", "/etc/images.nix", "/etc/images.nix"),
+        ("NIXFRONT_IMAGES_PREFIX", "ours", "ours"),
         ("NIXFRONT_POLICY_ALLOW_UNFREE", "[x]", ("x",)),
         ("NIXFRONT_POLICY_ALLOW_INSECURE", "[x-1]", ("x-1",)),
         ("NIXFRONT_POLICY_ALLOW_BROKEN", "['*']", ("*",)),
@@ -565,3 +567,32 @@ def test_settings_cannot_be_changed() -> None:
 
     with pytest.raises(ValueError, match="frozen"):
         settings.http = settings.http  # type: ignore[misc]
+
+
+# --- named images -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("images: {file: images.nix}", "images.file: .*absolute path"),
+        ("images: {prefix: a/b}", "images.prefix: .*one component"),
+        ("images: {prefix: Images}", "images.prefix: .*one component"),
+        ("images: {file: /i.nix, prefix: shell}", "images.prefix: shell is the name of a meta-package too"),
+        (
+            "images: {file: /i.nix, prefix: team}\nsets: {team: {kind: path, path: /p}}",
+            "images.prefix: team is the name of a package set too",
+        ),
+    ],
+)
+def test_images_need_a_file_and_a_prefix_of_their_own(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+
+    with pytest.raises(SettingsInvalid, match=message):
+        load(file, {})
+
+
+def test_without_a_file_the_prefix_is_free(file: Path) -> None:
+    file.write_text("images: {prefix: shell}")
+
+    assert load(file, {}).images.prefix == "shell"

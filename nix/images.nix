@@ -1,0 +1,187 @@
+# A named image of the operator's file: its definition, checked, with its packages resolved and described.
+#
+#   nix-instantiate --eval --strict --json --read-write-mode nix/images.nix --argstr request JSON
+#
+# request: what default.nix takes (the set whose packages the image's strings name), but `image` for `attributes`, and
+#   image     name of the image, as it was typed
+#   file      absolute path of the operator's file: a set of images, or a function of { pkgs, system, ... } that yields one
+#   pkgs      { expression; arguments; }: the default package set, for that function
+#   set       name of the package set that the strings are about, "" for the default one
+#   sets      names of all package sets that an image may choose
+#   aliases   { name = attribute path; }: other names for attributes
+#
+# result, one of
+#   { kind = "missing"; part; names; }        the file has no such image, but `names`
+#   { kind = "ambiguous"; names; }            these differ only in case
+#   { kind = "elsewhere"; image; set; }       the image is about another package set than this request: to be asked again with it
+#   { kind = "wrong"; image; mistakes; }      mistakes = [ { key; problem; known; } ]: `known` are the keys there are, where one is not
+#   { kind = "image"; image; packages; contents; optional; tools; ...}: the keys of the definition with their defaults, and
+#     packages, optional   results as in default.nix
+#     contents      the same for derivations, and { kind = "path"; path; drvPath; output; } for store paths (drvPath and output
+#                   are "" where it is a plain path)
+#     tools         bash and coreutils, as in default.nix, where there are extraCommands
+#     env, labels   [ { name; value; } ], sorted
+#     runs, commands { texts; plain; derivations = [ { drvPath; outputs; } ]; }: the texts that say what a container runs,
+#                   and extraCommands; `texts` were made from derivations, `plain` from none
+#
+# A text may name store paths of derivations, and a path of the file's folder may be a content: evaluation writes both to
+# the store and builds nothing.
+{ request }:
+let
+  asked = builtins.fromJSON request;
+  resolve = import ./resolve.nix;
+  policy = asked.policy // { inherit (asked) system; };
+
+  packages = import ./load.nix asked;
+  pkgs = if asked.set == "" then packages else import ./load.nix (asked // asked.pkgs);
+
+  # What the operator wrote is the operator's own wish: bound by the policy, and by no list of what may be asked for.
+  describe = import ./describe.nix { inherit policy; asked = false; };
+  byName = typed: describe (resolve packages { inherit typed; path = parts (asked.aliases.${typed} or typed); });
+  byValue = value: describe { kind = "found"; typed = value.name; attribute = value.name; inherit value; };
+  package = value: if builtins.isString value then byName (plain value) else byValue value;
+
+  # The parts of an attribute path, `--2b` being `+`, as in the path of a repository.
+  parts = typed: map unescape (builtins.filter builtins.isString (builtins.split "[.]" typed));
+  unescape = part: builtins.concatStringsSep "" (map
+    (piece: if builtins.isString piece then piece else builtins.fromJSON ''"\u00${builtins.head piece}"'')
+    (builtins.split "--([3-6][0-9a-f]|2[1-9a-f]|7[0-9a-e])" part));
+
+  plain = builtins.unsafeDiscardStringContext;
+  derivationsOf = text:
+    let context = builtins.getContext text; in
+    map (drvPath: { inherit drvPath; inherit (context.${drvPath}) outputs; })
+      (builtins.filter (name: context.${name} ? outputs) (builtins.attrNames context));
+  named = texts: {
+    texts = map plain (builtins.filter builtins.hasContext texts);
+    plain = builtins.filter (text: !builtins.hasContext text) texts;
+    derivations = builtins.concatMap derivationsOf texts;
+  };
+
+  content = value:
+    if isDerivation value then byValue value
+    else
+      let text = "${value}"; from = derivationsOf text; in {
+        kind = "path";
+        path = plain text;
+        drvPath = if from == [ ] then "" else (builtins.head from).drvPath;
+        output = if from == [ ] then "" else builtins.head (builtins.head from).outputs;
+      };
+
+  # --- what a definition may hold ---------------------------------------------------------------------------
+
+  isDerivation = value: builtins.isAttrs value && value.type or null == "derivation";
+  isText = builtins.isString;
+  isNumber = value: builtins.isInt value && value >= 0;
+  listOf = fits: value: builtins.isList value && builtins.all fits value;
+  texts = { default = [ ]; is = listOf isText; what = "a list of strings"; };
+  textsByName = {
+    default = { };
+    is = value: builtins.isAttrs value && !isDerivation value && builtins.all isText (builtins.attrValues value);
+    what = "a set of strings";
+  };
+  text = { default = ""; is = isText; what = "a string"; };
+  number = { default = 0; is = isNumber; what = "a number that is not negative"; };
+
+  keys = {
+    packages = {
+      default = [ ];
+      is = listOf (value: isText value || isDerivation value);
+      what = "a list of attribute paths (strings) and derivations";
+    };
+    contents = {
+      default = [ ];
+      is = listOf (value: isText value || builtins.isPath value || isDerivation value);
+      what = "a list of store paths (strings) and derivations";
+    };
+    extraCommands = text;
+    uid = number;
+    gid = number;
+    user = text;
+    cmd = texts;
+    entrypoint = texts;
+    env = textsByName;
+    labels = textsByName;
+    workdir = text;
+    exposedPorts = {
+      default = [ ];
+      is = listOf (value: isText value || isNumber value);
+      what = "a list of ports, each a number or a string like \"53/udp\"";
+    };
+    maxLayers = number;
+    set = text;
+  };
+
+  kindOf = value: if isDerivation value then "derivation" else builtins.typeOf value;
+  shown = value:
+    let held = unique (map kindOf (if builtins.isList value then value else builtins.attrValues value)); in
+    if (builtins.isList value || builtins.isAttrs value) && !isDerivation value && held != [ ] then
+      "${kindOf value} of ${builtins.concatStringsSep ", " held}"
+    else kindOf value;
+  unique = builtins.foldl' (done: name: if builtins.elem name done then done else done ++ [ name ]) [ ];
+
+  mistakesOf = definition:
+    let
+      given = builtins.attrNames definition;
+      unknown = builtins.filter (key: !(keys ? ${key})) given;
+      unfit = builtins.filter (key: keys ? ${key} && definition.${key} != null && !keys.${key}.is definition.${key}) given;
+    in
+    map (key: { inherit key; problem = "is no key of an image"; known = builtins.attrNames keys; }) unknown
+    ++ map
+      (key: {
+        inherit key;
+        problem = "has to be ${keys.${key}.what}, and is a ${shown definition.${key}}";
+        known = [ ];
+      })
+      unfit;
+
+  # --- the answer -------------------------------------------------------------------------------------------
+
+  written = import (/. + asked.file);
+  arguments = { inherit pkgs; inherit (asked) system; };
+  taken = builtins.functionArgs written;
+  images =
+    if !builtins.isFunction written then written
+    else written (if taken == { } then arguments else builtins.intersectAttrs taken arguments);
+  found = resolve images { typed = asked.image; path = [ asked.image ]; };
+  image = found.attribute;
+
+  wrong = key: problem: { kind = "wrong"; inherit image; mistakes = [ { inherit key problem; known = [ ]; } ]; };
+  answer = definition:
+    let
+      value = key: default: let given = definition.${key} or null; in if given == null then default else given;
+      chosen = builtins.mapAttrs (key: about: value key about.default) keys;
+      pairs = set: map (name: { inherit name; value = plain set.${name}; }) (builtins.attrNames set);
+      mistakes = mistakesOf definition;
+    in
+    if mistakes != [ ] then { kind = "wrong"; inherit image mistakes; }
+    else if chosen.set != "" && !builtins.elem chosen.set asked.sets then
+      wrong "set" (
+        "names no package set, but \"${chosen.set}\"; "
+        + (if asked.sets == [ ] then "there is only the default one" else "there are ${builtins.concatStringsSep ", " asked.sets}")
+      )
+    else if chosen.set != asked.set then { kind = "elsewhere"; inherit image; inherit (chosen) set; }
+    else {
+      kind = "image";
+      inherit image;
+      packages = map package chosen.packages;
+      contents = map content chosen.contents;
+      optional = builtins.filter (result: result.kind == "package") (map (name: byName name) asked.optional);
+      tools = if chosen.extraCommands == "" then [ ] else map byName [ "bash" "coreutils" ];
+      runs = named (chosen.cmd ++ chosen.entrypoint ++ builtins.attrValues chosen.env ++ [ chosen.workdir ]);
+      commands = named [ chosen.extraCommands ];
+      env = pairs chosen.env;
+      labels = pairs chosen.labels;
+      extraCommands = plain chosen.extraCommands;
+      inherit (chosen) uid gid user cmd entrypoint workdir exposedPorts maxLayers;
+    };
+in
+if !builtins.isAttrs images then {
+  kind = "wrong";
+  image = "";
+  mistakes = [ { key = ""; problem = "images.file has to yield a set of images, and yields a ${kindOf images}"; known = [ ]; } ];
+}
+else if found.kind != "found" then { inherit (found) kind part names; }
+else if !builtins.isAttrs found.value || isDerivation found.value then
+  wrong "" "has to be a set that defines an image, and is a ${kindOf found.value}"
+else answer found.value
