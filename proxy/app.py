@@ -31,6 +31,7 @@ from proxy import (
     tables,
     watching,
 )
+from proxy.answers import Answers
 from proxy.attribute_names import AttributeNames
 from proxy.errors import SettingsInvalid
 from proxy.event_log import log_event
@@ -90,7 +91,7 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         else:
             watched.add_to(application)
         application.router.add_route(
-            "*", "/{path:.*}", handlers.Handlers(made.relay, waiting, _vocabulary(settings)).everything
+            "*", "/{path:.*}", handlers.Handlers(made.answers, waiting, _vocabulary(settings)).everything
         )
         application.on_response_prepare.append(passthrough.drop_added_headers)
         application.on_response_prepare.append(observe.name_request)
@@ -117,7 +118,7 @@ class _Made:
     """What one application consists of."""
 
     pipeline: Pipeline
-    relay: passthrough.Passthrough
+    answers: Answers
     registry: Registry
     nix: Nix
 
@@ -145,6 +146,11 @@ async def _assemble(
     nix = packages.nix
     listing = store.StoreListing(nix.prefix)
     registry = Registry(session, url)
+    answers = Answers(
+        passthrough.Passthrough(session, url),
+        seconds=settings.answers.seconds,
+        most_bytes=settings.answers.most_bytes,
+    )
     publisher = Publisher(
         registry,
         state,
@@ -173,11 +179,11 @@ async def _assemble(
         ),
         roots=await asyncio.to_thread(_empty_folder, data / "gcroots"),
         failure_seconds=settings.builds.failure_seconds,
-        sink=sink,
+        sink=_each(answers.told, sink),
     )
     stack.push_async_callback(pipeline.close)
     _log.info("registry url=%s", url)
-    return _Made(pipeline, passthrough.Passthrough(session, url), registry, nix)
+    return _Made(pipeline, answers, registry, nix)
 
 
 @dataclass(frozen=True, slots=True)

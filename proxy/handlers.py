@@ -2,36 +2,38 @@
 
 The client's request goes to the registry first, as it is, with the client's own credentials. Only where that says 404
 to a GET or HEAD of a manifest by tag may a build start, and afterwards the same request goes to the registry again:
-the reply is always the registry's own.
+the reply is always the registry's own. What the registry told everybody a moment ago need not be asked again: `answers`.
 """
 
 from aiohttp import ClientResponse, hdrs, web
 
 from proxy import names, waiting
+from proxy.answers import Answers
 from proxy.model import ImageRequest
 from proxy.names import Vocabulary
-from proxy.passthrough import Passthrough
 from proxy.waiting import Waiting
 
 
 class Handlers:
     """The routes of one application."""
 
-    def __init__(self, passthrough: Passthrough, waiting: Waiting, words: Vocabulary) -> None:
-        """`waiting` has made what `passthrough` did not find, if the name means something in these `words`."""
+    def __init__(self, answers: Answers, waiting: Waiting, words: Vocabulary) -> None:
+        """`waiting` has made what the registry behind `answers` did not have, if the name means something in these `words`."""
         self._words = words
-        self._passthrough = passthrough
+        self._answers = answers
         self._waiting = waiting
 
     async def everything(self, request: web.Request) -> web.StreamResponse:
         """Any method, any path. Raises a `NixfrontError` if a build was wanted and failed."""
+        if (recalled := self._answers.recall(request)) is not None:
+            return recalled
         hop, request = waiting.as_asked(request)
-        async with self._passthrough.send(request) as answer:
+        async with self._answers.send(request) as answer:
             wanted = _wanted(request, answer, self._words)
             if wanted is None:
-                return await self._passthrough.relay(request, answer)
+                return await self._answers.relay(request, answer)
         not_yet = await self._waiting.ensure(request, hop, wanted)
-        return not_yet or await self._passthrough.forward(request)
+        return not_yet or await self._answers.forward(request)
 
 
 def _wanted(request: web.Request, answer: ClientResponse, words: Vocabulary) -> ImageRequest | None:

@@ -13,6 +13,7 @@ hexadecimal digits of the character: `gtk--2b` is `gtk+`, `lua5--2e4` is one att
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from proxy.errors import NameInvalid
 from proxy.model import ImageRequest, Preset
@@ -25,6 +26,10 @@ _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # distribution-spec, "Referrers Tag Schema"; cosign appends .sig, .att and .sbom to the same stem.
 _REFERRERS_TAG = re.compile(r"[a-z0-9]+-[0-9a-f]{64,}(?:\.[a-z0-9.]+)?")
 _MANIFEST_PATH = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)")
+# distribution-spec: "<digest> ... MUST match `algorithm:encoded`"; the stock registry's are all of this form.
+_DIGEST = r"[a-z0-9]+:[0-9a-f]{32,}"
+_CONTENT_PATH = re.compile(rf"/v2/({_REPOSITORY.pattern})/(manifests|blobs)/({_TAG.pattern}|{_DIGEST})")
+_UPLOAD_PATH = re.compile(rf"/v2/{_REPOSITORY.pattern}/blobs/uploads/[\w.~=-]*", re.ASCII)
 _ESCAPE = re.compile(r"--([0-9a-f]{2})")
 _MOST_PARTS = 8
 
@@ -48,6 +53,26 @@ def manifest_route(path: str) -> tuple[str, str] | None:
     """(repository, reference) if the path, as it came over the wire, is that of a manifest, else None."""
     match = _MANIFEST_PATH.fullmatch(path)
     return (match["name"], match["reference"]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a path of the registry is about, told from a path that can be read in one way only."""
+
+    repository: str
+    kind: Literal["manifests", "blobs"]
+    reference: str
+
+
+def content(path: str) -> Content | None:
+    """What the path is about if it is spelled as the grammar has it, nothing escaped, and no query behind it."""
+    match = _CONTENT_PATH.fullmatch(path)
+    return Content(match[1], "manifests" if match[2] == "manifests" else "blobs", match[3]) if match else None
+
+
+def is_upload(path: str) -> bool:
+    """Whether the path, without its query, is one that blobs are sent to."""
+    return _UPLOAD_PATH.fullmatch(path) is not None
 
 
 def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | None:

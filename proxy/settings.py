@@ -248,6 +248,13 @@ class ImageSection(_Section):
     format: Literal["docker", "oci"] = "docker"
 
 
+class AnswersSection(_Section):
+    """How long the registry's answers about manifests are remembered, in seconds, and how many bytes of manifests."""
+
+    seconds: float = Field(default=5, ge=0)
+    most_bytes: int = Field(default=64 << 20, ge=0)
+
+
 class Builds(_Section):
     """How clients wait for a build (`waiting` has the reasons), and how long a failure is remembered, in seconds."""
 
@@ -298,6 +305,7 @@ class Settings(_Section):
     nix: NixSection = NixSection()
     layers: Layers = Layers()
     image: ImageSection = ImageSection()
+    answers: AnswersSection = AnswersSection()
     builds: Builds = Builds()
     status: StatusSection = StatusSection()
     traces: TracesSection = TracesSection()

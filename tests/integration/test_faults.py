@@ -101,7 +101,7 @@ async def test_a_blob_that_breaks_off_breaks_the_clients_connection(start: Start
 
 
 async def test_a_layer_that_the_registry_lost_is_sent_again(start: Start, registry: Server) -> None:
-    async with start(registry.url) as front, aiohttp.ClientSession() as session:
+    async with start(registry.url, answers={"seconds": 0}) as front, aiohttp.ClientSession() as session:
         first = await front.pull("alpha")
         async with session.delete(f"{registry.url}/v2/alpha/manifests/{first.digest}") as deleted:
             assert deleted.status == 202

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +148,11 @@ def store_layers(
     ]
 
 
-async def push(base_url: str, repository: str, tag: str, made: HandmadeImage) -> str:
+async def push(
+    base_url: str, repository: str, tag: str, made: HandmadeImage, *, headers: Mapping[str, str] | None = None
+) -> str:
     """The digest of the image, once it is in the registry under this tag. Raises `AssertionError`."""
-    async with aiohttp.ClientSession(base_url) as session:
+    async with aiohttp.ClientSession(base_url, headers=headers) as session:
         for blob in (made.config, *made.layers):
             async with session.post(f"/v2/{repository}/blobs/uploads/") as begun:
                 assert begun.status == 202, f"POST of an upload answered {begun.status}"

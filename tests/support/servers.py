@@ -29,9 +29,12 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def stock_registry(folder: Path, *, quiet: bool = False) -> AsyncIterator[Server]:
+async def stock_registry(
+    folder: Path, *, quiet: bool = False, sections: _Settings | None = None
+) -> AsyncIterator[Server]:
     """A stock distribution registry that keeps its blobs in `folder`: the program that NIXFRONT_TEST_REGISTRY
     names, or the one of the Debian package, or upstream's. Its log has each request unless it is `quiet`.
+    `sections` are laid over its configuration.
     """
     host = f"127.0.0.1:{free_port()}"
     settings = {
@@ -42,6 +45,7 @@ async def stock_registry(folder: Path, *, quiet: bool = False) -> AsyncIterator[
             "delete": {"enabled": True},
         },
         "http": {"addr": host},
+        **(sections or {}),
     }
     # Every JSON text is YAML.
     config = await asyncio.to_thread(write, folder / "registry.yml", json.dumps(settings))
@@ -90,7 +94,7 @@ def _variables(prefix: str, settings: _Settings) -> Iterator[tuple[str, str]]:
 
 
 def _answers(host: str) -> Callable[[], Awaitable[bool]]:
-    """Whether the registry interface at `host` answers 200, as a question that can be asked again."""
+    """Whether the registry interface at `host` answers (401: to those it knows), as a question that can be asked again."""
 
     async def ask() -> bool:
         try:
@@ -98,7 +102,7 @@ def _answers(host: str) -> Callable[[], Awaitable[bool]]:
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
                 session.get(f"http://{host}/v2/") as answer,
             ):
-                return answer.status == 200
+                return answer.status in (200, 401)
         except (aiohttp.ClientError, TimeoutError):
             return False
 

@@ -68,7 +68,14 @@ class WrongDigest:
     digest: str = "sha256:" + "0" * 64
 
 
-Fault = Status | Cut | Delay | WrongDigest
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Let the registry answer at once, and the client have the answer this many seconds later."""
+
+    seconds: float
+
+
+Fault = Status | Cut | Delay | WrongDigest | Late
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +129,7 @@ class Shim:
                 return _break(request)
             case Delay(seconds):
                 await asyncio.sleep(seconds)
-            case Cut() | WrongDigest() | None:
+            case Cut() | WrongDigest() | Late() | None:
                 pass  # these befall the answer
         session = request.app[_SESSION]
         try:
@@ -169,6 +176,8 @@ async def _answer(
     headers = _passed_on(answer.headers)
     if isinstance(fault, WrongDigest):
         headers["Docker-Content-Digest"] = fault.digest
+    if isinstance(fault, Late):
+        await asyncio.sleep(fault.seconds)
     relayed = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
     await relayed.prepare(request)
     left = fault.after if isinstance(fault, Cut) else None

@@ -42,6 +42,52 @@ def test_manifest_paths_are_told_from_all_others(path: str, expected: tuple[str,
     assert names.manifest_route(path) == expected
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v2/git/manifests/latest", ("git", "manifests", "latest")),
+        ("/v2/a/b__c/manifests/V1.0_x-y", ("a/b__c", "manifests", "V1.0_x-y")),
+        (f"/v2/a/manifests/sha256:{HEX}", ("a", "manifests", f"sha256:{HEX}")),
+        (f"/v2/a/blobs/sha256:{HEX}", ("a", "blobs", f"sha256:{HEX}")),
+        ("/v2/a/manifests/b/manifests/c", ("a/manifests/b", "manifests", "c")),
+        ("/v2/a/blobs/b/manifests/c", ("a/blobs/b", "manifests", "c")),
+        ("/v2/a%2Fb/manifests/latest", None),
+        ("/v2/a/manifests/la%74est", None),
+        ("/v2/a/manifests/latest?ns=docker.io", None),
+        ("/v2//a/manifests/latest", None),
+        ("/v2/./a/manifests/latest", None),
+        ("/v2/b/../a/manifests/latest", None),
+        ("/v2/A/manifests/latest", None),
+        ("/v2/a/manifests/latest/", None),
+        ("/v2/a/manifests/latest\n", None),
+        ("/v2/a/blobs/sha256:../../../../etc/passwd", None),
+        ("http://elsewhere/v2/a/manifests/latest", None),
+        ("/v2/a/tags/list", None),
+    ],
+)
+def test_only_a_path_that_can_be_read_in_one_way_is_read(
+    path: str, expected: tuple[str, str, str] | None
+) -> None:
+    found = names.content(path)
+
+    assert (found and (found.repository, found.kind, found.reference)) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v2/a/b/blobs/uploads/", True),
+        ("/v2/a/manifests/b/blobs/uploads/0-9_a.b~c=", True),
+        ("/v2/a/blobs/uploads", False),
+        ("/v2/a/blobs/uploads/x/../../../manifests/latest", False),
+        ("/v2/a/blobs/uploads/x%2Fy", False),
+        ("/v2/a/blobs/uploads/manifests/latest", False),
+    ],
+)
+def test_paths_that_blobs_are_sent_to(path: str, expected: bool) -> None:
+    assert names.is_upload(path) is expected
+
+
 SHELL = Preset(packages=("bash", "nano"), command=("/bin/bash",))
 WORDS = Vocabulary(
     presets={
