@@ -46,10 +46,7 @@ _IGNORED = frozenset(
         "docker-distribution-api-version",
         request_id.HEADER.lower(),
     }
-)
-# Request headers of a web server in front of us; a registry may go by them, so they are part of the question.
-_FORWARDED = frozenset(
-    {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip"}
+    | headers.FORWARDING  # the registry gets our own
 )
 # Response headers that are meant for one client, or say that the body is not the manifest itself.
 _PERSONAL = frozenset({"set-cookie", "content-encoding", "transfer-encoding", "www-authenticate"})
@@ -60,12 +57,15 @@ _UNKEPT = ("no-store", "no-cache", "private")  # Cache-Control of a response
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What of a request the registry's answer depends on; `accepted` holds the media types of all Accept lines."""
+    """What of a request the registry's answer depends on; `accepted` holds the media types of all Accept lines.
+
+    `client` is what the registry is told about who asks: it may go by addresses.
+    """
 
     repository: str
     reference: str
     accepted: frozenset[str]
-    forwarded: tuple[tuple[str, str], ...]
+    client: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,20 +150,20 @@ class Answers:
         if path is None or path.kind != "manifests":
             return None
         accepted: list[str] = []
-        forwarded: list[tuple[str, str]] = []
         for name, value in request.headers.items():
             lower = name.lower()
             if lower == "accept":
                 accepted += value.split(",")
-            elif lower in _FORWARDED:
-                forwarded.append((lower, value))
             elif lower not in _IGNORED:
                 return None
         transport = request.transport
         if transport is None or transport.get_extra_info("peercert"):
             return None
         return Question(
-            path.repository, path.reference, frozenset(kind.strip() for kind in accepted), tuple(forwarded)
+            path.repository,
+            path.reference,
+            frozenset(kind.strip() for kind in accepted),
+            tuple(self._passthrough.client(request).headers()),
         )
 
     def _again(self, request: web.Request, known: _Known) -> web.StreamResponse | None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 from time import monotonic
 from typing import IO
@@ -19,6 +20,7 @@ import aiohttp
 from aiohttp import web
 
 from proxy import (
+    forwarding,
     handlers,
     local_registry,
     named_images,
@@ -55,6 +57,9 @@ from proxy.waiting import Rules, Waiting
 
 _log = logging.getLogger("nixfront")
 _READ_BUFFER = 1 << 18  # bytes that aiohttp reads ahead from the registry
+# As much as the stock registry takes: tokens, and the states of uploads, can be long.
+_LONGEST_LINE = 1 << 20  # bytes of a request's or an answer's first line, or of a header
+_MOST_HEADERS = 1024
 
 
 @asynccontextmanager
@@ -91,7 +96,10 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         else:
             watched.add_to(application)
         application.router.add_route(
-            "*", "/{path:.*}", handlers.Handlers(made.answers, waiting, _vocabulary(settings)).everything
+            "*",
+            r"/{path:[\s\S]*}",
+            handlers.Handlers(made.answers, waiting, _vocabulary(settings)).everything,
+            expect_handler=passthrough.expect,
         )
         application.on_response_prepare.append(passthrough.drop_added_headers)
         application.on_response_prepare.append(observe.name_request)
@@ -104,7 +112,14 @@ async def _listen(application: web.Application, address: str, stack: AsyncExitSt
     """The origin at which the application answers for as long as the stack. Raises `OSError`."""
     # Bodies are relayed as they come; a handler ends with its client, a build does not (see `flight`).
     runner = web.AppRunner(
-        application, handler_cancellation=True, auto_decompress=False, access_log=None, shutdown_timeout=5
+        application,
+        handler_cancellation=True,
+        auto_decompress=False,
+        access_log=None,
+        shutdown_timeout=5,
+        max_line_size=_LONGEST_LINE,
+        max_field_size=_LONGEST_LINE,
+        max_headers=_MOST_HEADERS,
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
@@ -147,7 +162,7 @@ async def _assemble(
     listing = store.StoreListing(nix.prefix)
     registry = Registry(session, url)
     answers = Answers(
-        passthrough.Passthrough(session, url),
+        passthrough.Passthrough(session, url, _networks(settings.http.trusted_proxies)),
         seconds=settings.answers.seconds,
         most_bytes=settings.answers.most_bytes,
     )
@@ -276,6 +291,9 @@ def _session(*traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
         read_bufsize=_READ_BUFFER,
+        max_line_size=_LONGEST_LINE,
+        max_field_size=_LONGEST_LINE,
+        max_headers=_MOST_HEADERS,
     )
 
 
@@ -290,6 +308,10 @@ def _tables(settings: Settings) -> dict[str, Table]:
                 name or "(default)",
             )
     return chosen
+
+
+def _networks(written: Sequence[str]) -> tuple[forwarding.Network, ...]:
+    return tuple(ip_network(network, strict=False) for network in written)
 
 
 def _policy(settings: Settings) -> Policy:

@@ -19,13 +19,22 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-# `Host` is made anew for the registry; `Expect` has been answered by our own server.
-_CLIENT_ONLY = frozenset({"host", "expect"})
+#: What web servers in front say about a request: made anew for the registry, by `forwarding`.
+FORWARDING = frozenset(
+    {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip"}
+)
+# `Host` is made anew too: our client writes the registry's.
+_CLIENT_ONLY = frozenset({"host"}) | FORWARDING
 
 
 def forward(pairs: Pairs) -> list[tuple[str, str]]:
     """The headers of a client's request that the registry gets, all lines of each (docker sends many `Accept`)."""
-    return _without(pairs, _HOP_BY_HOP | _CLIENT_ONLY)
+    return [pair for pair in _without(pairs, _HOP_BY_HOP | _CLIENT_ONLY) if not waits([pair])]
+
+
+def waits(pairs: Pairs) -> bool:
+    """Whether the client waits for a 100 before it sends its body."""
+    return any(name.lower() == "expect" and value.lower() == "100-continue" for name, value in pairs)
 
 
 def backward(pairs: Pairs) -> list[tuple[str, str]]:

@@ -1,19 +1,23 @@
 """A client's request to the registry and the registry's answer to the client, streamed both ways.
 
 Nothing is decompressed, followed, cached or held in memory; backpressure is the sockets' own. Status, reason phrase
-and headers stay as they are, but for hop-by-hop ones and a `Location` on the registry, which is made to name us.
+and headers stay as they are, but for hop-by-hop ones and a `Location` that names the registry, which is made to name us.
+A client that asks before it sends a body is told to go on at once: a stock registry may keep it waiting for ever.
 """
 
 import logging
-from collections.abc import AsyncIterator
+import socket
+import struct
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
-from proxy import headers, request_id
+from proxy import forwarding, headers, request_id
 from proxy.errors import RegistryUnavailable
 
 _log = logging.getLogger(__name__)
@@ -22,16 +26,29 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)
 _NOT_ADDED = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT)
 #: The names of the headers that the registry sent, lowercase.
 _RELAYED: web.ResponseKey[frozenset[str]] = web.ResponseKey("relayed", frozenset)
-_ADDED = (hdrs.SERVER, hdrs.CONTENT_TYPE)  # by aiohttp, where they are missing
+_ADDED = (hdrs.SERVER, hdrs.CONTENT_TYPE, hdrs.DATE)  # by aiohttp, where they are missing
 
 
 class Passthrough:
     """Relays to the registry at `registry`, an origin (`http://127.0.0.1:5000`)."""
 
-    def __init__(self, session: aiohttp.ClientSession, registry: str) -> None:
-        """`session` must not decompress: its bodies are relayed byte for byte."""
+    def __init__(
+        self, session: aiohttp.ClientSession, registry: str, trusted: Sequence[forwarding.Network] = ()
+    ) -> None:
+        """`session` must not decompress: its bodies are relayed byte for byte. `trusted`: of front proxies."""
         self._session = session
         self._registry = registry.rstrip("/")
+        self._trusted = trusted
+
+    def client(self, request: web.Request) -> forwarding.Client:
+        """Who sent this request."""
+        return forwarding.client(
+            request.headers.items(),
+            request.remote or "",
+            "https" if request.secure else "http",
+            self._trusted,
+            "" if request.raw_path.startswith("/") else urlsplit(request.raw_path).netloc.rpartition("@")[2],
+        )
 
     @asynccontextmanager
     async def send(self, request: web.Request) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -39,14 +56,13 @@ class Passthrough:
 
         Raises `RegistryUnavailable` as long as nothing was answered.
         """
-        kept = CIMultiDict(headers.forward(request.headers.items()))
+        kept = CIMultiDict([*headers.forward(request.headers.items()), *self.client(request).headers()])
         if identity := request_id.CURRENT.get():
             kept[request_id.HEADER] = identity
         try:
             context = self._session.request(
                 request.method,
-                # The path alone: a request line may hold a whole URL (RFC 9112, section 3.2.2).
-                URL(self._registry + request.rel_url.raw_path_qs, encoded=True),
+                URL(self._registry + target(request), encoded=True),
                 headers=kept,
                 data=request.content.iter_any() if request.body_exists else None,
                 allow_redirects=False,
@@ -73,16 +89,14 @@ class Passthrough:
             )
         response[_RELAYED] = frozenset(name.lower() for name in answer.headers)
         await response.prepare(request)
-        if request.method == hdrs.METH_HEAD or answer.status in (204, 304):
-            return response
-        try:
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk)
-        except aiohttp.ClientError as error:
-            _log.warning("the registry broke off path=%s error=%s", request.path, error)
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionResetError("the registry broke off in the middle of a body") from error
+        if request.method != hdrs.METH_HEAD and answer.status not in (204, 304):
+            try:
+                async for chunk in answer.content.iter_any():
+                    await response.write(chunk)
+            except aiohttp.ClientError as error:
+                _log.warning("the registry broke off path=%s error=%s", request.path, error)
+                _break(request, response)
+                raise ConnectionResetError("the registry broke off in the middle of a body") from error
         await response.write_eof()
         return response
 
@@ -90,6 +104,35 @@ class Passthrough:
         """Both of the above: the plain case."""
         async with self.send(request) as answer:
             return await self.relay(request, answer)
+
+
+def target(request: web.Request) -> str:
+    """Path and query as they came, alone: a request line may hold a whole URL (RFC 9112, section 3.2.2)."""
+    path = request.rel_url.raw_path_qs
+    fragment = request.rel_url.raw_fragment
+    # No request has a fragment: for a server that is a sign like any other.
+    return f"{path}%23{fragment}" if fragment else path
+
+
+async def expect(request: web.Request) -> None:
+    """An `expect_handler`: a 100 for who waits for one; any other expectation is for the registry to judge."""
+    if headers.waits(request.headers.items()) and request.version >= HttpVersion11 and request.body_exists:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # of the answer, nothing is written yet
+
+
+def _break(request: web.Request, response: web.StreamResponse) -> None:
+    """End the client's connection so that it is seen to be broken, after all that was sent."""
+    transport = request.transport
+    if transport is None:
+        return
+    if hdrs.TRANSFER_ENCODING not in response.headers and response.content_length is None:
+        # The end of the connection would be the end of the body, and all well: it has to be reset.
+        if (raw := transport.get_extra_info("socket")) is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    else:
+        transport.close()
 
 
 async def drop_added_headers(_: web.Request, response: web.StreamResponse) -> None:

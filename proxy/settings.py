@@ -58,6 +58,12 @@ def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _proxies(values: tuple[str, ...]) -> tuple[str, ...]:
+    if "*" in values:
+        raise ValueError("whoever is believed is named by network, for example 10.0.0.0/8")
+    return _networks(values)
+
+
 def _origin(value: str) -> str:
     parts = urlsplit(value)  # and .port below: both raise ValueError
     bare = parts.path in ("", "/") and not parts.query and not parts.fragment and parts.port != 0
@@ -117,6 +123,7 @@ class Http(_Section):
     """Where clients connect."""
 
     addr: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8080"
+    trusted_proxies: Annotated[tuple[str, ...], AfterValidator(_proxies)] = ()
 
 
 class Data(_Section):

@@ -249,11 +249,20 @@ async def test_clients_of_a_web_server_in_front_are_told_apart(
     start: Start, registry: Server, relay: Shim
 ) -> None:
     await handmade.push(registry.url, "team/tool", "v1", made())
-    async with start(relay.url, answers=LONG) as front:
+    async with start(relay.url, answers=LONG, http={"trusted_proxies": ("127.0.0.1",)}) as front:
         for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
             await ask(front, PATH, headers={**DOCKER, "X-Forwarded-For": address})
 
     assert relay.counts["GET", "manifest"] == 2
+
+
+async def test_who_only_says_to_be_another_is_not(start: Start, registry: Server, relay: Shim) -> None:
+    await handmade.push(registry.url, "team/tool", "v1", made())
+    async with start(relay.url, answers=LONG) as front:
+        for address in ("192.0.2.1", "192.0.2.2"):
+            await ask(front, PATH, headers={**DOCKER, "X-Forwarded-For": address})
+
+    assert relay.counts["GET", "manifest"] == 1
 
 
 @pytest.mark.parametrize("path", ["/v2/team/tool", "/v2/te%61m/tool"], ids=["plain", "escaped"])

@@ -123,9 +123,20 @@ async def test_an_upload_comes_back_through_us(start: Start, registry: Server) -
         status, headers, _ = await front.get("/v2/some/blobs/uploads/", "POST")
 
     assert status == 202
-    assert headers["Location"].startswith("/v2/some/blobs/uploads/"), (
-        "relative: to whatever name we are reached by"
-    )
+    assert headers["Location"].startswith(f"{front.url}/v2/some/blobs/uploads/")
+
+
+async def test_a_trusted_proxy_in_front_says_how_clients_name_us(start: Start, registry: Server) -> None:
+    said = {
+        "X-Forwarded-Host": "images.example",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-For": "192.0.2.1",
+    }
+    async with start(registry.url, http={"trusted_proxies": ("127.0.0.0/8",)}) as front:
+        _, headers, _ = await front.get("/v2/some/blobs/uploads/", "POST", headers=said)
+
+    assert headers["Location"].startswith("https://images.example/v2/some/blobs/uploads/")
+    assert "192.0.2.1" in registry.process.log_text(), "the registry's log names the client"
 
 
 async def test_answers_are_the_registrys_byte_for_byte(start: Start, registry: Server) -> None:

@@ -58,9 +58,9 @@ async def front(folder: Path, count: Path, registry_url: str, **sections: Any) -
     chosen = settings.load(
         None,
         {},
-        http={"addr": "127.0.0.1:0"},
+        http={"addr": "127.0.0.1:0", **sections.pop("http", {})},
         data={"dir": str(folder / "data")},
-        registry={"url": registry_url},
+        registry={"url": registry_url, **sections.pop("registry", {})},
         **sections,
     )
     events: list[Event] = []

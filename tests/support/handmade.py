@@ -158,7 +158,9 @@ async def push(
                 assert begun.status == 202, f"POST of an upload answered {begun.status}"
                 location = begun.headers["Location"]
             joined = "&" if "?" in location else "?"
-            async with session.put(f"{location}{joined}digest={digest_of(blob)}", data=blob) as stored:
+            async with session.put(
+                f"{location}{joined}digest={digest_of(blob)}", data=io.BytesIO(blob)
+            ) as stored:
                 assert stored.status == 201, f"PUT of a blob answered {stored.status}: {await stored.text()}"
         path = f"/v2/{repository}/manifests/{tag}"
         async with session.put(path, data=made.manifest, headers={"Content-Type": made.media_type}) as named:

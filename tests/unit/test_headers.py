@@ -31,10 +31,24 @@ def test_hop_by_hop_headers_stay_on_their_side(name: str) -> None:
     assert headers.backward(pairs) == [("Accept", "a")]
 
 
-@pytest.mark.parametrize("name", ["Host", "Expect", "host", "EXPECT"])
+@pytest.mark.parametrize(
+    "name",
+    ["Host", "host", "X-Forwarded-For", "x-forwarded-host", "X-Forwarded-Proto", "Forwarded", "X-Real-IP"],
+)
 def test_what_is_made_anew_for_the_registry_is_not_forwarded(name: str) -> None:
     assert headers.forward([(name, "x")]) == []
     assert headers.backward([(name, "x")]) == [(name, "x")]
+
+
+@pytest.mark.parametrize("value", ["100-continue", "100-Continue"])
+def test_who_waits_for_a_100_is_answered_here(value: str) -> None:
+    assert headers.waits([("Accept", "a"), ("expect", value)])
+    assert headers.forward([("Expect", value)]) == []
+
+
+def test_another_expectation_is_for_the_registry_to_judge() -> None:
+    assert not headers.waits([("Expect", "x")])
+    assert headers.forward([("Expect", "x")]) == [("Expect", "x")]
 
 
 def test_every_line_of_a_repeated_header_goes_on_in_order() -> None:

@@ -326,6 +326,14 @@ def test_networks_are_networks(networks: str, fine: bool) -> None:
             load(None, {"NIXFRONT_STATUS_NETWORKS": networks})
 
 
+@pytest.mark.parametrize("network", ["10.0.0.0/33", "front", "", "*"])
+def test_a_trusted_proxy_is_an_address_or_a_network(file: Path, network: str) -> None:
+    file.write_text(f"http: {{trusted_proxies: [10.0.0.1, '{network}']}}")
+
+    with pytest.raises(SettingsInvalid, match=r"^http\.trusted_proxies: .*network"):
+        load(file, {})
+
+
 # --- the environment --------------------------------------------------------------------------------------
 
 
@@ -333,6 +341,7 @@ def test_networks_are_networks(networks: str, fine: bool) -> None:
     ("variable", "value", "expected"),
     [
         ("NIXFRONT_HTTP_ADDR", "0.0.0.0:1", "0.0.0.0:1"),
+        ("NIXFRONT_HTTP_TRUSTED_PROXIES", "[10.0.0.0/8, '::1']", ("10.0.0.0/8", "::1")),
         ("NIXFRONT_DATA_DIR", "/x", "/x"),
         ("NIXFRONT_REGISTRY_URL", "http://x:1", "http://x:1"),
         ("NIXFRONT_PACKAGES_KIND", "demo", "demo"),
