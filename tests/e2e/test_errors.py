@@ -30,6 +30,7 @@ class Row:
     text: str
 
 
+#: `tests/unit/test_errors.py` looks whether a class is missing.
 ROWS = [
     Row(errors.NameInvalid, "fetch--00", "stands for no visible character of ASCII"),
     Row(errors.TagUnknown, "tool:v1", "tag 'v1' names no revision of package set path"),
@@ -108,26 +109,6 @@ async def test_what_a_person_reads(proxy: Server, clients: Clients, row: Row) ->
     assert row.text in docker.output
     assert row.text in pod.output
     assert (row.text if status == 503 else "not found") in ctr.output
-
-
-async def test_every_class_that_a_pull_can_meet_has_its_row() -> None:
-    never_reach_a_client = {
-        errors.SourceMissing,  # told as one of the two that it can mean
-        errors.BuildTimedOut,  # a BuildFailed, after a while: in the integration tests
-        errors.NixUnavailable,  # needs a host without Nix: in test_clients
-        errors.DerivationLost,  # needs a garbage collection at the wrong moment, twice
-        errors.StoreUnreadable,  # needs a store that breaks while it is read: in the integration tests
-        errors.Unforeseen,  # a bug
-        errors.StillBuilding,  # needs a build that takes its time: in test_waiting
-        errors.RegistryUnavailable,  # needs a registry that is away: in the integration tests
-        errors.RegistryRefused,
-        errors.DigestMismatch,
-        errors.DigestNotReady,
-        errors.ProcessFailed,
-        errors.SettingsInvalid,
-    }
-
-    assert {row.error for row in ROWS} == set(WIRE) - never_reach_a_client
 
 
 def _packages(folder: Path) -> Path:

@@ -4,6 +4,8 @@ import pytest
 
 from proxy import errors
 from proxy.errors import NixfrontError, ProcessFailed, RegistryRefused
+from proxy.oci_errors import WIRE
+from tests.e2e.test_errors import ROWS
 
 
 @pytest.mark.parametrize(
@@ -74,3 +76,24 @@ def test_only_what_would_fail_again_is_lasting() -> None:
         "PackageUnusable",
         "TagUnknown",
     }
+
+
+def test_every_class_that_a_pull_can_meet_has_its_row() -> None:
+    never_reach_a_client = {
+        errors.SourceMissing,  # told as one of the two that it can mean
+        errors.BuildTimedOut,  # a BuildFailed, after a while: in the integration tests
+        errors.NixUnavailable,  # needs a host without Nix: in test_clients
+        errors.DerivationLost,  # needs a garbage collection at the wrong moment, twice
+        errors.StoreUnreadable,  # needs a store that breaks while it is read: in the integration tests
+        errors.Unforeseen,  # a bug
+        errors.StillBuilding,  # needs a build that takes its time: in test_waiting
+        errors.RegistryUnavailable,  # needs a registry that is away: in the integration tests
+        errors.RegistryRefused,
+        errors.DigestMismatch,
+        errors.DigestNotReady,
+        errors.ProcessFailed,
+        errors.SettingsInvalid,
+        errors.StateUnavailable,  # needs a Redis that is away: in the integration tests
+    }
+
+    assert {row.error for row in ROWS} == set(WIRE) - never_reach_a_client
