@@ -117,11 +117,13 @@ class Answers:
                 self._forget(written)
             yield answer
 
-    async def relay(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    async def relay(
+        self, request: web.Request, answer: aiohttp.ClientResponse, read: bytes = b""
+    ) -> web.StreamResponse:
         """As `Passthrough.relay`; an answer that may be kept is read first. Raises `RegistryUnavailable` where it ends early."""
         asked = request.get(_ASKED)
         if asked is None or not _may_be_kept(answer):
-            return await self._passthrough.relay(request, answer)
+            return await self._passthrough.relay(request, answer, read)
         known = _Known(_head(answer), answer.headers["Docker-Content-Digest"], answer.content_length or 0)
         manifest = b"" if request.method == "HEAD" else await _body(answer)
         if not manifest or digest_of(manifest) == known.digest:

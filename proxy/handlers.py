@@ -7,7 +7,7 @@ the reply is always the registry's own. What the registry told everybody a momen
 
 from aiohttp import ClientResponse, hdrs, web
 
-from proxy import names, waiting
+from proxy import names, tag_list, waiting
 from proxy.answers import Answers
 from proxy.model import ImageRequest
 from proxy.names import Vocabulary
@@ -29,6 +29,11 @@ class Handlers:
             return recalled
         hop, request = waiting.as_asked(request)
         async with self._answers.send(request) as answer:
+            if (name := tag_list.repository(request, answer, self._words)) is not None:
+                said = await tag_list.read(answer)
+                if tag_list.unknown_name(said):
+                    return tag_list.empty(name)
+                return await self._answers.relay(request, answer, said)
             wanted = _wanted(request, answer, self._words)
             if wanted is None:
                 return await self._answers.relay(request, answer)

@@ -26,6 +26,7 @@ _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # distribution-spec, "Referrers Tag Schema"; cosign appends .sig, .att and .sbom to the same stem.
 _REFERRERS_TAG = re.compile(r"[a-z0-9]+-[0-9a-f]{64,}(?:\.[a-z0-9.]+)?")
 _MANIFEST_PATH = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)")
+_TAGS_PATH = re.compile(r"/v2/(?P<name>.+)/tags/list")
 # distribution-spec: "<digest> ... MUST match `algorithm:encoded`"; the stock registry's are all of this form.
 _DIGEST = r"[a-z0-9]+:[0-9a-f]{32,}"
 _CONTENT_PATH = re.compile(rf"/v2/({_REPOSITORY.pattern})/(manifests|blobs)/({_TAG.pattern}|{_DIGEST})")
@@ -53,6 +54,12 @@ def manifest_route(path: str) -> tuple[str, str] | None:
     """(repository, reference) if the path, as it came over the wire, is that of a manifest, else None."""
     match = _MANIFEST_PATH.fullmatch(path)
     return (match["name"], match["reference"]) if match else None
+
+
+def tags_route(path: str) -> str | None:
+    """The repository if the path, as it came over the wire, is that of its tags, else None."""
+    match = _TAGS_PATH.fullmatch(path)
+    return match["name"] if match else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,8 +79,13 @@ class Passthrough:
         finally:
             response.release()
 
-    async def relay(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-        """Send the answer on to the client. A body that breaks off breaks the client's connection too."""
+    async def relay(
+        self, request: web.Request, answer: aiohttp.ClientResponse, read: bytes = b""
+    ) -> web.StreamResponse:
+        """Send the answer on to the client; `read` is what was read of its body already.
+
+        A body that breaks off breaks the client's connection too.
+        """
         response = web.StreamResponse(status=answer.status, reason=answer.reason)
         response.headers.extend(headers.backward(answer.headers.items()))
         if hdrs.LOCATION in response.headers:
@@ -91,6 +96,7 @@ class Passthrough:
         await response.prepare(request)
         if request.method != hdrs.METH_HEAD and answer.status not in (204, 304):
             try:
+                await response.write(read)
                 async for chunk in answer.content.iter_any():
                     await response.write(chunk)
             except aiohttp.ClientError as error:
@@ -136,9 +142,13 @@ def _break(request: web.Request, response: web.StreamResponse) -> None:
 
 
 async def drop_added_headers(_: web.Request, response: web.StreamResponse) -> None:
-    """A signal handler for `on_response_prepare`: what aiohttp added to a relayed answer goes again."""
+    """A signal handler for `on_response_prepare`: what aiohttp added to a relayed answer goes again.
+
+    Of our own answers goes the name of the program: it says more than anybody needs to know.
+    """
     sent = response.get(_RELAYED)
     if sent is None:
+        response.headers.popall(hdrs.SERVER, None)
         return
     for name in _ADDED:
         if name.lower() not in sent:

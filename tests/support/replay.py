@@ -27,6 +27,7 @@ DIFFERENCES = {
     ),
     "absolute": "Asked for a whole address, the registry's Link is one too; through nixfront it is the path in it.",
     "ours": "Few paths at the root are nixfront's own, for those who watch it; none is of the distribution specification.",
+    "no tag yet": "The tags of a name that can be built are an empty list before there are any.",
     "unknown tag": "A tag that nobody has is what nixfront is for: it says why it cannot make it.",
 }
 
@@ -390,7 +391,10 @@ LISTS = [
     row(f"POST {TOOL}/tags/list"),
     row(f"DELETE {TOOL}/tags/list"),
     row("GET /v2/UPPER/tags/list"),
-    row("GET /v2/team/mounted/tags/list"),
+    row("GET /v2/nosuch/tags/list", differs=("no tag yet", 200)),
+    row("HEAD /v2/nosuch/tags/list"),
+    row("GET /v2/no/such--00/tags/list"),
+    row("GET /v2/team/mounted/tags/list", differs=("no tag yet", 200)),
     row(f"GET {TOOL}/referrers/{{manifest}}"),
     row(f"GET {TOOL}/referrers/{{manifest}}?artifactType=application/x"),
     row(f"GET {TOOL}/referrers/sha256:xyz"),

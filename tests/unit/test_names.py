@@ -398,3 +398,18 @@ def test_a_hostile_name_is_read_in_no_time(piece: str) -> None:
     repository = piece * 20_000 + "!"  # it never matches, so every way to match is tried
 
     assert parse(repository) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "repository"),
+    [
+        ("/v2/hello/tags/list", "hello"),
+        ("/v2/a/b/tags/list", "a/b"),
+        ("/v2/tags/list", None),
+        ("/v2/hello/tags/list/", None),
+        ("/v2/hello/tags", None),
+        ("/v1/hello/tags/list", None),
+    ],
+)
+def test_the_path_of_tags(path: str, repository: str | None) -> None:
+    assert names.tags_route(path) == repository
