@@ -51,7 +51,7 @@ async def stock_registry(
     config = await asyncio.to_thread(write, folder / "registry.yml", json.dumps(settings))
     named = os.environ.get("NIXFRONT_TEST_REGISTRY")
     argv = (named or program("docker-registry", "registry"), "serve", str(config))
-    async with serving(argv, log=folder / "registry.log", ready=_answers(host)) as process:
+    async with serving(argv, log=folder / "registry.log", ready=answers(host)) as process:
         yield Server(host, process)
 
 
@@ -79,7 +79,7 @@ async def nixfront(
     }
     argv = (program("nixfront"), "serve", *args)
     log = folder / "nixfront.log"
-    async with serving(argv, log=log, ready=_answers(host), env=environment, patience=240.0) as process:
+    async with serving(argv, log=log, ready=answers(host), env=environment, patience=240.0) as process:
         yield Server(host, process)
 
 
@@ -93,7 +93,7 @@ def _variables(prefix: str, settings: _Settings) -> Iterator[tuple[str, str]]:
             yield name, value if isinstance(value, str) else json.dumps(value)
 
 
-def _answers(host: str) -> Callable[[], Awaitable[bool]]:
+def answers(host: str) -> Callable[[], Awaitable[bool]]:
     """Whether the registry interface at `host` answers (401: to those it knows), as a question that can be asked again."""
 
     async def ask() -> bool:
