@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import re
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -29,6 +31,14 @@ def made(kind: type[NixfrontError], message: str = "no") -> NixfrontError:
 
 def test_every_error_has_a_row() -> None:
     assert set(oci_errors.WIRE) == set(kinds())
+
+
+def test_the_readme_has_a_row_for_every_error() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) `(\w+)` \|", readme, re.MULTILINE)
+
+    table = {kind.__name__: (str(wire.status), wire.code) for kind, wire in oci_errors.WIRE.items()}
+    assert {name: (status, code) for name, status, code in rows} == table
 
 
 def test_every_error_is_where_errors_are() -> None:
