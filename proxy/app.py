@@ -40,6 +40,7 @@ from proxy.event_log import log_event
 from proxy.events import Event, Sink
 from proxy.health import Health
 from proxy.metrics import Metrics
+from proxy.mirror import Mirror, MirrorRules
 from proxy.model import Policy, Preset
 from proxy.names import Vocabulary
 from proxy.nix import ImagesFile, Nix
@@ -53,7 +54,7 @@ from proxy.settings import Settings
 from proxy.state import State
 from proxy.tracing import tracing
 from proxy.visitors import Visitors
-from proxy.waiting import Rules, Waiting
+from proxy.waiting import Waiting, WaitingRules
 
 _log = logging.getLogger("nixfront")
 _READ_BUFFER = 1 << 18  # bytes that aiohttp reads ahead from the registry
@@ -79,7 +80,7 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
             middlewares.insert(0, traced.middleware)
             client_traces.append(traced.registry_trace())
         made = await _assemble(settings, stack, metrics, client_traces, _each(*sinks))
-        waiting = Waiting(made.pipeline, progress, _rules(settings), _log_place(settings))
+        waiting = Waiting(made.pipeline, progress, _waiting_rules(settings), _log_place(settings))
         observer = observe.Observer(metrics, log_requests=settings.log.requests)
         application = web.Application(middlewares=[observer.middleware, *middlewares])
         health = Health({"registry": made.registry.ping, "nix": made.nix.ping})
@@ -95,17 +96,33 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
             await _listen(own, settings.status.addr, stack)
         else:
             watched.add_to(application)
-        application.router.add_route(
-            "*",
-            r"/{path:[\s\S]*}",
-            handlers.Handlers(made.answers, waiting, _vocabulary(settings)).everything,
-            expect_handler=passthrough.expect,
-        )
-        application.on_response_prepare.append(passthrough.drop_added_headers)
-        application.on_response_prepare.append(observe.name_request)
+        if settings.mirror.addr:
+            for_mirrors = web.Application(middlewares=[observer.middleware, *middlewares])
+            _serve_images(for_mirrors, made.answers, waiting, settings, mirror=True)
+            await _listen(for_mirrors, settings.mirror.addr, stack)
+        _serve_images(application, made.answers, waiting, settings, mirror=False)
         origin = await _listen(application, settings.http.addr, stack)
         stack.callback(health.stop)
         yield origin
+
+
+def _serve_images(
+    application: web.Application,
+    answers: Answers,
+    waiting: Waiting,
+    settings: Settings,
+    *,
+    mirror: bool,
+) -> None:
+    """Let the application answer the registry's whole interface; with `mirror` all its clients take it for one."""
+    chosen = settings.mirror
+    if mirror and not (chosen.allow or chosen.prefix):
+        _log.warning("mirror.addr serves nothing without mirror.allow or mirror.prefix")
+    rules = MirrorRules(frozenset(chosen.namespaces), chosen.allow, chosen.prefix)
+    whole = handlers.Handlers(Mirror(rules, always=mirror), answers, waiting, _vocabulary(settings))
+    application.router.add_route("*", r"/{path:[\s\S]*}", whole.everything, expect_handler=passthrough.expect)
+    application.on_response_prepare.append(passthrough.drop_added_headers)
+    application.on_response_prepare.append(observe.name_request)
 
 
 async def _listen(application: web.Application, address: str, stack: AsyncExitStack) -> str:
@@ -318,8 +335,8 @@ def _policy(settings: Settings) -> Policy:
     return Policy(**settings.policy.model_dump(exclude={"most_packages"}))
 
 
-def _rules(settings: Settings) -> Rules:
-    return Rules(**settings.builds.model_dump(include={field.name for field in fields(Rules)}))
+def _waiting_rules(settings: Settings) -> WaitingRules:
+    return WaitingRules(**settings.builds.model_dump(include={field.name for field in fields(WaitingRules)}))
 
 
 def _log_place(settings: Settings) -> str:

@@ -22,6 +22,12 @@ class NameInvalid(NixfrontError):
     lasting = True
 
 
+class NotMirrored(NixfrontError):
+    """Asked for as of another registry, it is not among what this mirror serves in its place."""
+
+    lasting = True
+
+
 class TagUnknown(NixfrontError):
     """The tag names no revision of the package set."""
 

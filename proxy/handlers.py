@@ -9,6 +9,7 @@ from aiohttp import ClientResponse, hdrs, web
 
 from proxy import names, tag_list, waiting
 from proxy.answers import Answers
+from proxy.mirror import Mirror
 from proxy.model import ImageRequest
 from proxy.names import Vocabulary
 from proxy.waiting import Waiting
@@ -17,17 +18,21 @@ from proxy.waiting import Waiting
 class Handlers:
     """The routes of one application."""
 
-    def __init__(self, answers: Answers, waiting: Waiting, words: Vocabulary) -> None:
-        """`waiting` has made what the registry behind `answers` did not have, if the name means something in these `words`."""
+    def __init__(self, mirror: Mirror, answers: Answers, waiting: Waiting, words: Vocabulary) -> None:
+        """`mirror` says what is asked for; `waiting` has made what the registry behind `answers` did not have, if the
+        name means something in these `words`.
+        """
         self._words = words
+        self._mirror = mirror
         self._answers = answers
         self._waiting = waiting
 
     async def everything(self, request: web.Request) -> web.StreamResponse:
         """Any method, any path. Raises a `NixfrontError` if a build was wanted and failed."""
+        hop, asked = waiting.as_asked(request)
+        request = self._mirror.direct(asked)
         if (recalled := self._answers.recall(request)) is not None:
             return recalled
-        hop, request = waiting.as_asked(request)
         async with self._answers.send(request) as answer:
             if (name := tag_list.repository(request, answer, self._words)) is not None:
                 said = await tag_list.read(answer)
@@ -37,7 +42,7 @@ class Handlers:
             wanted = _wanted(request, answer, self._words)
             if wanted is None:
                 return await self._answers.relay(request, answer)
-        not_yet = await self._waiting.ensure(request, hop, wanted)
+        not_yet = await self._waiting.ensure(asked, hop, wanted)
         return not_yet or await self._answers.forward(request)
 
 

@@ -82,6 +82,11 @@ def is_upload(path: str) -> bool:
     return _UPLOAD_PATH.fullmatch(path) is not None
 
 
+def is_repository(text: str) -> bool:
+    """Whether this can be the name of a repository."""
+    return _REPOSITORY.fullmatch(text) is not None
+
+
 def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | None:
     """What to build for this tag, or None if it can never be ours (a digest, a referrers tag, a bad name).
 
@@ -89,7 +94,7 @@ def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | 
     """
     if not _TAG.fullmatch(reference) or _REFERRERS_TAG.fullmatch(reference):
         return None
-    if not _REPOSITORY.fullmatch(repository):
+    if not is_repository(repository):
         return None
     components = repository.split("/")
     if words.images and components[0] == words.images:

@@ -30,6 +30,7 @@ _UNAVAILABLE = Wire("UNAVAILABLE", 503)
 
 WIRE: dict[type[NixfrontError], Wire] = {
     errors.NameInvalid: Wire("NAME_INVALID", 404),
+    errors.NotMirrored: Wire("NAME_UNKNOWN", 404),
     errors.TagUnknown: _UNKNOWN,
     errors.ImageUnknown: _UNKNOWN,
     errors.ImageInvalid: _UNKNOWN,

@@ -115,6 +115,12 @@ def _user(value: str) -> str:
     return value
 
 
+def _path_prefix(value: str) -> str:
+    if value and not re.fullmatch(r"(?:[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*/)+", value):
+        raise ValueError("a prefix is the beginning of a repository's path, with a slash at its end: nix/")
+    return value
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -274,6 +280,15 @@ class Builds(_Section):
     failure_seconds: float = Field(default=15, ge=0)
 
 
+class MirrorSection(_Section):
+    """What is served to clients that come as to a mirror of another registry; empty `addr`: none without `?ns=`."""
+
+    addr: Annotated[str, AfterValidator(_address_or_none)] = ""
+    namespaces: tuple[str, ...] = ("docker.io",)
+    allow: tuple[str, ...] = ()
+    prefix: Annotated[str, AfterValidator(_path_prefix)] = ""
+
+
 class StatusSection(_Section):
     """Where and to whom `/metrics`, `/healthz` and `/readyz` answer; empty `addr`: where clients connect."""
 
@@ -314,6 +329,7 @@ class Settings(_Section):
     image: ImageSection = ImageSection()
     answers: AnswersSection = AnswersSection()
     builds: Builds = Builds()
+    mirror: MirrorSection = MirrorSection()
     status: StatusSection = StatusSection()
     traces: TracesSection = TracesSection()
     log: Log = Log()

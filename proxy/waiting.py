@@ -45,7 +45,7 @@ class Then(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class WaitingRules:
     """The operator's choice of the above; with no `hops` a HEAD waits as a GET does."""
 
     patience: float
@@ -56,7 +56,7 @@ class Rules:
     hold_seconds: float
 
 
-def decide(method: str, hop: int, agent: str, rules: Rules) -> tuple[float, Then]:
+def decide(method: str, hop: int, agent: str, rules: WaitingRules) -> tuple[float, Then]:
     """For how many seconds this request is held, and what it gets if the build has not ended by then."""
     if method == hdrs.METH_HEAD and rules.hops:
         return rules.patience, Then.ASK_WITH_GET
@@ -81,8 +81,9 @@ def read_query(query: str) -> tuple[int, str]:
 
 def as_asked(request: web.Request) -> tuple[int, web.Request]:
     """The hop of a client that was sent on, 0 for any other, and its request as it was before that."""
-    hop, query = read_query(request.rel_url.raw_query_string)
-    if query == request.rel_url.raw_query_string or not names.manifest_route(request.rel_url.raw_path):
+    given = request.rel_url.raw_query_string
+    hop, query = read_query(given) if given else (0, given)
+    if query == given or not names.manifest_route(request.rel_url.raw_path):
         return 0, request
     path = request.rel_url.raw_path
     return hop, request.clone(rel_url=URL(f"{path}?{query}" if query else path, encoded=True))
@@ -91,7 +92,7 @@ def as_asked(request: web.Request) -> tuple[int, web.Request]:
 class Waiting:
     """Between a client that has limits and a build that has others."""
 
-    def __init__(self, pipeline: Pipeline, progress: Progress, rules: Rules, log: str) -> None:
+    def __init__(self, pipeline: Pipeline, progress: Progress, rules: WaitingRules, log: str) -> None:
         """`log` tells a person, in a few words, where the log of a build is."""
         self._pipeline = pipeline
         self._progress = progress

@@ -9,7 +9,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,8 +91,11 @@ class Podman:
 
 
 @contextlib.asynccontextmanager
-async def dockerd(folder: Path) -> AsyncIterator[Docker]:
-    """Debian's docker engine with its own containerd; containers get no network. Needs root."""
+async def dockerd(folder: Path, *options: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Docker]:
+    """Debian's docker engine with its own containerd; containers get no network. Needs root.
+
+    `env` replaces the environment.
+    """
     async with _short_folder() as sockets:
         socket = sockets / "docker.sock"
         # dockerd picks the storage driver itself: overlay2, or vfs where the file system cannot do it.
@@ -106,13 +109,14 @@ async def dockerd(folder: Path) -> AsyncIterator[Docker]:
             "--iptables=false",
             "--ip6tables=false",
             "--exec-opt=native.cgroupdriver=cgroupfs",
+            *options,
         )
         docker = Docker(socket)
 
         async def ready() -> bool:
             return (await docker("version")).returncode == 0
 
-        async with serving(argv, log=folder / "dockerd.log", ready=ready) as process:
+        async with serving(argv, log=folder / "dockerd.log", ready=ready, env=env) as process:
             await _tell_driver(docker)
             yield replace(docker, pid=process.pid)
 

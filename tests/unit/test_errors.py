@@ -71,6 +71,7 @@ def test_only_what_would_fail_again_is_lasting() -> None:
         "ImageTooLarge",
         "ImageUnknown",
         "NameInvalid",
+        "NotMirrored",
         "PackageRefused",
         "PackageUnknown",
         "PackageUnusable",
@@ -86,6 +87,7 @@ def test_every_class_that_a_pull_can_meet_has_its_row() -> None:
         errors.DerivationLost,  # needs a garbage collection at the wrong moment, twice
         errors.StoreUnreadable,  # needs a store that breaks while it is read: in the integration tests
         errors.Unforeseen,  # a bug
+        errors.NotMirrored,  # its clients go on to another registry: in test_mirror
         errors.StillBuilding,  # needs a build that takes its time: in test_waiting
         errors.RegistryUnavailable,  # needs a registry that is away: in the integration tests
         errors.RegistryRefused,

@@ -15,7 +15,7 @@ from proxy import errors, oci_errors
 from proxy.errors import NixfrontError, PackageUnknown, RegistryRefused
 
 # distribution-spec, "Error Codes"; UNAVAILABLE is the stock registry's own for 503.
-CODES = {"MANIFEST_UNKNOWN", "NAME_INVALID", "UNAVAILABLE"}
+CODES = {"MANIFEST_UNKNOWN", "NAME_INVALID", "NAME_UNKNOWN", "UNAVAILABLE"}
 
 
 def kinds(of: type[NixfrontError] = NixfrontError) -> list[type[NixfrontError]]:

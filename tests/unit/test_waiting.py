@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from proxy import waiting
-from proxy.waiting import Rules, Then
+from proxy.waiting import Then, WaitingRules
 
-RULES = Rules(
+RULES = WaitingRules(
     patience=5, hop_seconds=22, hops=9, restart_agents=("containerd",), restart_seconds=25, hold_seconds=3600
 )
-HELD = Rules(patience=5, hop_seconds=22, hops=0, restart_agents=(), restart_seconds=25, hold_seconds=3600)
+HELD = WaitingRules(
+    patience=5, hop_seconds=22, hops=0, restart_agents=(), restart_seconds=25, hold_seconds=3600
+)
 
 DOCKER = "docker/20.10.24 go/go1.19.8 os/linux UpstreamClient(Docker-Client/20.10.24 \\(linux\\))"
 DOCKER_ON_CONTAINERD = "docker/29.2.1 go/go1.25.6 os/linux containerd-client/2.2.1+unknown storage-driver/x"
@@ -40,13 +42,15 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("method", "hop", "agent", "rules", "seconds", "then"), TABLE)
-def test_the_table(method: str, hop: int, agent: str, rules: Rules, seconds: float, then: Then) -> None:
+def test_the_table(
+    method: str, hop: int, agent: str, rules: WaitingRules, seconds: float, then: Then
+) -> None:
     assert waiting.decide(method, hop, agent, rules) == (seconds, then)
 
 
 @given(st.sampled_from([DOCKER, CTR, SKOPEO, DOCKER_ON_CONTAINERD]), st.integers(0, 9))
 def test_a_chain_ends_within_the_redirects_that_docker_follows(agent: str, hops: int) -> None:
-    rules = Rules(5, 22, hops, ("containerd",), 25, 3600)
+    rules = WaitingRules(5, 22, hops, ("containerd",), 25, 3600)
 
     answers = [waiting.decide("GET", hop, agent, rules)[1] for hop in range(11)]
 

@@ -138,6 +138,8 @@ rec {
   refused = throw "refused has been removed, use hello";
   talkative = make { name = "talkative-1.0"; script = "seq 1 60000 >&2; mkdir $out"; };
   slow = make { name = "slow-1.0"; script = "sleep 2; mkdir $out; echo slow > $out/data"; };
+  slowCtr = make { name = "slow-ctr"; script = "sleep 2; mkdir $out; echo ctr > $out/data"; };
+  slowPodman = make { name = "slow-podman"; script = "sleep 2; mkdir $out; echo podman > $out/data"; };
   endless = make { name = "endless-1.0"; script = "echo this is how far it came >&2; sleep 600"; };
   failsLate = make { name = "fails-late-1.0"; script = "sleep 1; echo this is how it failed >&2; exit 3"; };
   thinking =

@@ -1,0 +1,137 @@
+"""nixfront in the place of another registry: at an address for mirror clients, and by `?ns=` at the other one."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+
+from proxy.events import BuildStarted
+from tests.support.front import Front
+from tests.support.processes import free_port
+from tests.support.servers import Server
+from tests.support.validate import validate
+
+Start = Callable[..., AbstractAsyncContextManager[Front]]
+
+DOCKER = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """The two addresses of one nixfront, and what the registry behind it was asked."""
+
+    front: Front
+    mirror: Front
+    registry: Server
+
+    def asked(self, text: str) -> int:
+        """How many lines of the registry's log hold this."""
+        return sum(text in line for line in self.registry.process.log_text().splitlines())
+
+
+@asynccontextmanager
+async def mirrored(start: Start, registry: Server, **sections: object) -> AsyncIterator[Both]:
+    addr = f"127.0.0.1:{free_port()}"
+    mirror = {"addr": addr, "allow": ("hello", "slow"), "prefix": "nix/"}
+    async with start(registry.url, mirror=mirror, **sections) as front:
+        yield Both(front, Front(f"http://{addr}", front.events, front.count), registry)
+
+
+async def test_direct_and_mirror_clients_share_what_was_built(start: Start, registry: Server) -> None:
+    async with mirrored(start, registry) as both:
+        through = await validate(both.mirror.url, "library/hello", "latest")
+        starts = both.front.nix_starts()
+        prefixed = await validate(both.mirror.url, "nix/hello", "latest")
+        direct = await both.front.pull("hello")
+        tags = await both.mirror.get("/v2/library/hello/tags/list")
+        catalog = await both.front.get("/v2/_catalog")
+
+        assert both.front.nix_starts() == starts
+    assert through == prefixed == direct
+    assert "latest" in json.loads(tags[2])["tags"]
+    assert json.loads(catalog[2]) == {"repositories": ["hello"]}
+
+
+async def test_what_is_not_named_is_404_at_once(start: Start, registry: Server) -> None:
+    async with mirrored(start, registry) as both:
+        await both.front.pull(
+            "alpha"
+        )  # which the registry then has, and no mirror's client may take for docker.io's
+        starts, asked = both.front.nix_starts(), both.asked("alpha")
+        paths = [
+            "library/alpha/manifests/latest",
+            "alpha/manifests/latest",
+            "alpha/tags/list",
+            "nginx/manifests/1",
+        ]
+        answers = [
+            await both.mirror.get(f"/v2/{path}", method, headers=DOCKER)
+            for path in paths
+            for method in ("HEAD", "GET")
+        ]
+        ping = await both.mirror.get("/v2/")
+
+        assert both.front.nix_starts() == starts
+        assert len(both.front.told(BuildStarted)) == 1
+    assert {status for status, _, _ in answers} == {404}
+    assert json.loads(answers[1][2])["errors"][0] == {
+        "code": "NAME_UNKNOWN",
+        "message": "alpha is not among what this mirror serves (mirror.allow, mirror.prefix)",
+    }
+    assert (both.asked("alpha"), both.asked("nginx")) == (asked, 0)
+    assert ping[0] == 200
+
+
+async def test_a_namespace_is_compared_and_goes_no_further(start: Start, registry: Server) -> None:
+    async with mirrored(start, registry) as both:
+        found = await both.front.get("/v2/library/hello/manifests/latest?ns=docker.io", headers=DOCKER)
+        digest = found[1]["Docker-Content-Digest"]
+        again = await both.front.get(f"/v2/library/hello/manifests/{digest}?ns=docker.io", headers=DOCKER)
+        config = json.loads(found[2])["config"]["digest"]
+        blob = await both.front.get(f"/v2/library/hello/blobs/{config}?ns=docker.io")
+        starts = both.front.nix_starts()
+        refused = [
+            await both.front.get(f"/v2/{name}/manifests/latest?ns={namespace}", headers=DOCKER)
+            for name, namespace in [
+                ("library/hello", "quay.io"),
+                ("library/hello", both.registry.host),
+                ("library/alpha", "docker.io"),
+            ]
+        ]
+
+        assert both.front.nix_starts() == starts
+    assert (found[0], again[0], blob[0]) == (200, 200, 200)
+    assert found[2] == again[2]
+    assert [status for status, _, _ in refused] == [404] * 3
+    assert (both.asked("ns="), both.asked("library")) == (0, 0)
+
+
+@pytest.mark.parametrize("at", ["front", "mirror"])
+async def test_a_mirrors_client_waits_as_any_other(start: Start, registry: Server, at: str) -> None:
+    scaled = {"patience": 0.3, "hop_seconds": 0.3}
+    path = "/v2/library/slow/manifests/latest?ns=docker.io"
+    async with mirrored(start, registry, builds=scaled) as both, aiohttp.ClientSession() as session:
+        here: Front = getattr(both, at)
+        head = await here.get(path, "HEAD", headers=DOCKER)
+        async with session.get(here.url + path, headers=DOCKER) as answer:
+            status, history = answer.status, answer.history
+
+        assert len(both.front.told(BuildStarted)) == 1
+    assert head[0] == 405
+    assert status == 200
+    assert {hop.url.path for hop in history} == {"/v2/library/slow/manifests/latest"}
+    assert history[0].headers["Location"] == "?ns=docker.io&wait=1"
+    assert (both.asked("ns="), both.asked("wait=")) == (0, 0)
+
+
+async def test_a_mirror_takes_nothing(start: Start, registry: Server) -> None:
+    async with mirrored(start, registry) as both:
+        status, _, body = await both.mirror.get("/v2/library/hello/blobs/uploads/", "POST")
+        other, _, _ = await both.front.get("/v2/hello/manifests/x?ns=docker.io", "PUT", data=b"{}")
+
+    assert (status, other) == (404, 404)
+    assert "a mirror takes nothing" in json.loads(body)["errors"][0]["message"]
+    assert both.asked("/uploads/") == 0
