@@ -6,6 +6,7 @@ registry's log, which has a line for each of its hops: nixfront asks the registr
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -38,20 +39,22 @@ class Slow:
         """How often its client asked for `latest`; nixfront's own questions are left out."""
         line = f'"{method} /v2/{repository}/manifests/latest HTTP/1.1"'
         log = self.registry.process.log_text().splitlines()
-        return sum(line in entry and "aiohttp" not in entry for entry in log)
+        return sum(line in entry and "nixfront/" not in entry for entry in log)
 
     def builds(self, repository: str) -> int:
         """How many builds of it were begun."""
-        return self._told(f"start image={repository}:latest")
+        return self._told("build started", repository)
 
-    async def until(self, what: str, repository: str) -> None:
-        """Wait until nixfront's log says `start` or `done` for this image."""
+    async def until(self, event: str, repository: str) -> None:
+        """Wait until nixfront's log has this event of this image's build."""
         async with asyncio.timeout(90):
-            while not self._told(f"{what} image={repository}:latest"):
+            while not self._told(event, repository):
                 await asyncio.sleep(0.1)
 
-    def _told(self, text: str) -> int:
-        return self.proxy.process.log_text().count(text)
+    def _told(self, event: str, repository: str) -> int:
+        whole, _, _ = self.proxy.process.log_text().rpartition("\n")  # it is being written
+        lines = map(json.loads, whole.splitlines())
+        return sum(line["event"] == event and line.get("image") == f"{repository}:latest" for line in lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ async def slow(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slow]:
                 "packages": {"kind": "path", "path": str(folder / "packages")},
                 "nix": {"store": str(folder / "store")},
                 "builds": _SCALED,
+                "log": {"level": "debug", "format": "json"},
             },
             env={"NIX_CONFIG": "substituters =\nextra-sandbox-paths = /bin /usr /lib /lib64\n"},
         ) as proxy,
@@ -141,14 +145,14 @@ async def test_a_killed_client_does_not_stop_the_build(slow: Slow, clients: Clie
             client: await stack.enter_async_context(_started(argv)) for client, argv in commands.items()
         }
         for client in _CLIENTS:
-            await slow.until("start", f"short-{client}")
+            await slow.until("build started", f"short-{client}")
         await asyncio.sleep(2)  # each is in the middle of its chain
         for child in started.values():
             os.killpg(child.pid, signal.SIGKILL)
         os.kill(engine.pid, signal.SIGKILL)
 
     for client in _CLIENTS:
-        await slow.until("done", f"short-{client}")
+        await slow.until("build done", f"short-{client}")
         await clients.pull(client, f"{name}{client}")
     assert [slow.builds(f"short-{client}") for client in _CLIENTS] == [1] * 4
 
