@@ -1,5 +1,6 @@
 """The command: what it prints, where, and its exit codes."""
 
+import json
 import os
 import socket
 import subprocess
@@ -60,13 +61,96 @@ def test_wrong_use_is_2_with_the_usage(argv: list[str], capsys: pytest.CaptureFi
     assert printed.err.startswith("usage: nixfront")
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["images"], ["check-config"]])
+@pytest.mark.parametrize("command", [[], *([command.name] for command in cli.COMMANDS)])
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main([*command, "--help"])
 
+    printed = capsys.readouterr().out
     assert caught.value.code == 0
-    assert capsys.readouterr().out.startswith(" ".join(["usage: nixfront", *command]))
+    assert printed.startswith(" ".join(["usage: nixfront", *command]))
+    assert "exit codes:" in printed
+    assert max(map(len, printed.splitlines())) <= 120
+    if command:
+        assert "--config FILE" in printed
+        assert "--json" in printed
+
+
+def test_the_list_of_commands_names_each(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+
+    printed = capsys.readouterr().out
+    for command in cli.COMMANDS:
+        assert f"    {command.name} " in printed
+        assert command.help in " ".join(printed.split())
+
+
+def test_names_of_commands_are_all_different() -> None:
+    names = [command.name for command in cli.COMMANDS]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completions_name_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--print-completion", shell])
+
+    printed = capsys.readouterr().out
+    assert caught.value.code == 0
+    for command in cli.COMMANDS:
+        assert command.name in printed
+
+
+def test_json_is_one_document_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check-config", "--json"]) == 0
+
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["layers"]["most"] == 100
+    assert printed.err == ""
+
+
+def test_json_tells_of_failures_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NIXFRONT_REGISTRY_URL", f"http://127.0.0.1:{closed_port()}")
+
+    assert cli.main(["images", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["kind"] == "RegistryUnavailable"
+
+
+def test_no_colour_where_there_is_no_terminal() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "proxy", "doctor"],
+        cwd=Path(cli.__file__).parent.parent,
+        env={**os.environ, "PATH": "/nowhere", "TERM": "xterm-256color"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert "XX  nix: Nix does not start" in ended.stdout
+    assert "\x1b" not in ended.stdout + ended.stderr
+
+
+def test_colour_on_a_terminal() -> None:
+    main, other = os.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "proxy", "check-config", "--config", "/nowhere.yml"],
+        cwd=Path(cli.__file__).parent.parent,
+        env={**environment, "TERM": "xterm-256color"},
+        stderr=other,
+        stdout=other,
+    ) as child:
+        os.close(other)
+        shown = os.read(main, 4096)
+    os.close(main)
+
+    assert child.returncode == 2
+    assert b"\x1b[" in shown
 
 
 def test_the_defaults_are_fine(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,72 @@
+"""The subcommands about this host: `serve`, `check-config`, `doctor`."""
+
+import argparse
+import asyncio
+import logging
+import signal
+from dataclasses import asdict
+
+from proxy import app, doctor, logs
+from proxy.commands import Command
+from proxy.console import Console
+from proxy.settings import Settings
+
+_SIGNS = {"fine": ("ok", "green"), "doubtful": ("!!", "yellow"), "wrong": ("XX", "bold red")}
+
+
+def _serve(settings: Settings, _: argparse.Namespace, console: Console) -> int:
+    logs.configure(settings.log.level, "json" if console.as_json else settings.log.format)
+    asyncio.run(_until_told(settings))
+    return 0
+
+
+async def _until_told(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, stop.set)
+    async with app.serve(settings) as origin:
+        logging.getLogger("nixfront").info("listening url=%s packages=%s", origin, settings.packages.kind)
+        await stop.wait()
+        logging.getLogger("nixfront").info("stopping")
+
+
+def _check_config(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+    console.line(f"{arguments.config or 'the defaults'}: fine")
+    console.document(settings.model_dump(mode="json"))
+    return 0
+
+
+def _doctor(settings: Settings, _: argparse.Namespace, console: Console) -> int:
+    """A line for each finding, and one for its cure; 1 when something is wrong."""
+    with console.working("examining this host"):
+        found = asyncio.run(doctor.examine(settings))
+    console.document([asdict(finding) for finding in found])
+    for finding in found:
+        sign, style = _SIGNS[finding.level]
+        console.line(f"{sign}  {finding.check}: {finding.told}", style)
+        if finding.cure:
+            console.line(f"    -> {finding.cure}")
+    return 1 if any(finding.level == "wrong" for finding in found) else 0
+
+
+COMMANDS = (
+    Command("serve", "answer pulls", "Answer pulls until SIGTERM or SIGINT.", _serve, demo=True),
+    Command(
+        "check-config",
+        "read the settings and say what is wrong with them",
+        "Read the settings, from the file and the environment, and say what is wrong with them.",
+        _check_config,
+        example="With --json it prints all settings as they are in force.",
+    ),
+    Command(
+        "doctor",
+        "say what keeps nixfront from working here, and the cure",
+        "Examine Nix, the registry, the package sets, the data folder, the disk, the addresses and the clock of this host with "
+        "these settings.",
+        _doctor,
+        example="It changes nothing that stays; it builds one tiny thing, and begins an upload that it cancels. Exit code 1 when "
+        "something is wrong; what is only doubtful (!!) is 0.",
+        demo=True,
+    ),
+)
