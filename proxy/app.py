@@ -4,8 +4,10 @@ import asyncio
 import fcntl
 import logging
 import os
+import secrets
 import shutil
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,21 +37,28 @@ from proxy import (
 )
 from proxy.answers import Answers
 from proxy.attribute_names import AttributeNames
+from proxy.builds import Builds
 from proxy.errors import SettingsInvalid
 from proxy.event_log import log_event
 from proxy.events import Event, Sink
+from proxy.fair_queue import FairQueue
 from proxy.health import Health
+from proxy.history import History
 from proxy.metrics import Metrics
 from proxy.mirror import Mirror, MirrorRules
 from proxy.model import Policy, Preset
+from proxy.moving_tags import MovingTags
 from proxy.names import Vocabulary
 from proxy.nix import ImagesFile, Nix
+from proxy.own_tags import OwnTags
 from proxy.package_sets import Choice, PackageSets
 from proxy.pipeline import Options, Pipeline
 from proxy.popularity import Table
 from proxy.progress import Progress
 from proxy.publish import Publisher
+from proxy.pulls import Pulls
 from proxy.registry import Registry
+from proxy.served import Served
 from proxy.settings import Settings
 from proxy.state import State
 from proxy.tracing import tracing
@@ -80,7 +89,7 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
             middlewares.insert(0, traced.middleware)
             client_traces.append(traced.registry_trace())
         made = await _assemble(settings, stack, metrics, client_traces, _each(*sinks))
-        waiting = Waiting(made.pipeline, progress, _waiting_rules(settings), _log_place(settings))
+        waiting = Waiting(made.builds, progress, _waiting_rules(settings), _log_place(settings))
         observer = observe.Observer(metrics, log_requests=settings.log.requests)
         application = web.Application(middlewares=[observer.middleware, *middlewares])
         health = Health({"registry": made.registry.ping, "nix": made.nix.ping})
@@ -98,10 +107,11 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
             watched.add_to(application)
         if settings.mirror.addr:
             for_mirrors = web.Application(middlewares=[observer.middleware, *middlewares])
-            _serve_images(for_mirrors, made.answers, waiting, settings, mirror=True)
+            _serve_images(for_mirrors, made.answers, waiting, made.served, settings, mirror=True)
             await _listen(for_mirrors, settings.mirror.addr, stack)
-        _serve_images(application, made.answers, waiting, settings, mirror=False)
+        _serve_images(application, made.answers, waiting, made.served, settings, mirror=False)
         origin = await _listen(application, settings.http.addr, stack)
+        stack.push_async_callback(made.builds.drain, settings.builds.grace_seconds)
         stack.callback(health.stop)
         yield origin
 
@@ -110,6 +120,7 @@ def _serve_images(
     application: web.Application,
     answers: Answers,
     waiting: Waiting,
+    served: Served,
     settings: Settings,
     *,
     mirror: bool,
@@ -119,7 +130,7 @@ def _serve_images(
     if mirror and not (chosen.allow or chosen.prefix):
         _log.warning("mirror.addr serves nothing without mirror.allow or mirror.prefix")
     rules = MirrorRules(frozenset(chosen.namespaces), chosen.allow, chosen.prefix)
-    whole = handlers.Handlers(Mirror(rules, always=mirror), answers, waiting, _vocabulary(settings))
+    whole = handlers.Handlers(Mirror(rules, always=mirror), answers, waiting, served, _vocabulary(settings))
     application.router.add_route("*", r"/{path:[\s\S]*}", whole.everything, expect_handler=passthrough.expect)
     application.on_response_prepare.append(passthrough.drop_added_headers)
     application.on_response_prepare.append(observe.name_request)
@@ -149,7 +160,8 @@ async def _listen(application: web.Application, address: str, stack: AsyncExitSt
 class _Made:
     """What one application consists of."""
 
-    pipeline: Pipeline
+    builds: Builds
+    served: Served
     answers: Answers
     registry: Registry
     nix: Nix
@@ -183,6 +195,12 @@ async def _assemble(
         seconds=settings.answers.seconds,
         most_bytes=settings.answers.most_bytes,
     )
+    tags = OwnTags(registry, state)
+    machine = await asyncio.to_thread(_machine, data)
+    await state.end_builds(machine, time.time())
+    history = History(state, machine)
+    stack.push_async_callback(history.close)
+    sink = history.hearing(sink)
     publisher = Publisher(
         registry,
         state,
@@ -198,6 +216,7 @@ async def _assemble(
         nix=nix,
         images=_named_images(settings, packages, listing),
         registry=registry,
+        tags=tags,
         publisher=publisher,
         listing=listing,
         options=Options(
@@ -213,9 +232,31 @@ async def _assemble(
         failure_seconds=settings.builds.failure_seconds,
         sink=_each(answers.told, sink),
     )
-    stack.push_async_callback(pipeline.close)
+    builds = Builds(
+        pipeline,
+        registry,
+        state,
+        FairQueue(settings.builds.at_once, share=settings.builds.share, most_waiting=settings.builds.queue),
+        machine=machine,
+        lease_seconds=settings.state.lease_seconds,
+        failure_seconds=settings.builds.failure_seconds,
+    )
+    stack.push_async_callback(builds.close)
+    moving = MovingTags(
+        state,
+        tags,
+        pipeline,
+        builds,
+        _vocabulary(settings),
+        sink,
+        time_to_live=settings.packages.time_to_live,
+        when=settings.packages.refresh,
+    )
+    stack.push_async_callback(moving.close)
+    pulls = Pulls(state)
+    stack.push_async_callback(pulls.close)
     _log.info("registry url=%s", url)
-    return _Made(pipeline, answers, registry, nix)
+    return _Made(builds, Served(pulls, moving), answers, registry, nix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +418,14 @@ def _lock(data: Path) -> IO[bytes]:
         lock.close()
         raise SettingsInvalid(f"data.dir: {data} is in use by another nixfront") from error
     return lock
+
+
+def _machine(data: Path) -> str:
+    """The name of this machine among those that share a state: drawn once for each data folder."""
+    file = data / "machine"
+    if not file.exists():
+        file.write_text(secrets.token_hex(8), encoding="ascii")
+    return file.read_text(encoding="ascii").strip()
 
 
 def _empty_folder(folder: Path) -> Path:

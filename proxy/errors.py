@@ -107,6 +107,19 @@ class Unforeseen(NixfrontError):
     """An error of ours that nobody thought of; the log has it."""
 
 
+class Busy(NixfrontError):
+    """More is asked for than this host does at once; `retry_after`: seconds after which to try again."""
+
+    def __init__(self, message: str, retry_after: int = 30) -> None:
+        """Keep when to come again."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Stopping(NixfrontError):
+    """nixfront is being stopped, and starts nothing new."""
+
+
 class PackageUnusable(NixfrontError):
     """A package exists but cannot be put into an image (for example one that is a plain data file)."""
 
@@ -174,3 +187,11 @@ class ProcessFailed(NixfrontError):
 
 class SettingsInvalid(NixfrontError):
     """The configuration has an unknown key or a wrong value; the message names the key's path."""
+
+
+def told_elsewhere(kind: str, message: str) -> NixfrontError:
+    """The error that another machine met, by the name of its class; one that is no lasting error is `Unforeseen`."""
+    found = globals().get(kind)
+    if isinstance(found, type) and issubclass(found, NixfrontError) and found.lasting:
+        return found(message)
+    return Unforeseen(message)

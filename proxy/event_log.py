@@ -11,6 +11,7 @@ from proxy.events import (
     LayerStored,
     LogLine,
     NixBegun,
+    RefreshFailed,
     Resolved,
 )
 
@@ -34,6 +35,8 @@ def log_event(event: Event) -> None:
             _log.debug("layer stored", how=how, bytes=size)
         case Collided(repository, path, winner, loser):
             _log.warning("collision", image=repository, path=f"/{path}", kept=winner, dropped=loser)
+        case RefreshFailed(repository, tag, error):
+            _log.warning("refresh failed, the old image stays", image=f"{repository}:{tag}", error=error)
         case BuildEnded(repository, tag, digest, error, outcome=outcome, seconds=seconds):
             image = f"{repository}:{tag}"
             if error:

@@ -82,5 +82,24 @@ class BuildEnded:
     seconds: tuple[tuple[str, float], ...] = ()
 
 
-Event = BuildStarted | Resolved | NixBegun | LogLine | LayersReady | LayerStored | Collided | BuildEnded
+@dataclass(frozen=True, slots=True)
+class RefreshFailed:
+    """What a moving tag means now could not be made; the tag names the image that it named before."""
+
+    repository: str
+    tag: str
+    error: str
+
+
+Event = (
+    BuildStarted
+    | Resolved
+    | NixBegun
+    | LogLine
+    | LayersReady
+    | LayerStored
+    | Collided
+    | BuildEnded
+    | RefreshFailed
+)
 Sink = Callable[[Event], None]

@@ -12,13 +12,16 @@ from proxy.answers import Answers
 from proxy.mirror import Mirror
 from proxy.model import ImageRequest
 from proxy.names import Vocabulary
+from proxy.served import Served
 from proxy.waiting import Waiting
 
 
 class Handlers:
     """The routes of one application."""
 
-    def __init__(self, mirror: Mirror, answers: Answers, waiting: Waiting, words: Vocabulary) -> None:
+    def __init__(
+        self, mirror: Mirror, answers: Answers, waiting: Waiting, served: Served, words: Vocabulary
+    ) -> None:
         """`mirror` says what is asked for; `waiting` has made what the registry behind `answers` did not have, if the
         name means something in these `words`.
         """
@@ -26,6 +29,7 @@ class Handlers:
         self._mirror = mirror
         self._answers = answers
         self._waiting = waiting
+        self._served = served
 
     async def everything(self, request: web.Request) -> web.StreamResponse:
         """Any method, any path. Raises a `NixfrontError` if a build was wanted and failed."""
@@ -40,9 +44,9 @@ class Handlers:
                     return tag_list.empty(name)
                 return await self._answers.relay(request, answer, said)
             wanted = _wanted(request, answer, self._words)
-            if wanted is None:
+            if wanted is None and not await self._served.note(request, answer):
                 return await self._answers.relay(request, answer)
-        not_yet = await self._waiting.ensure(asked, hop, wanted)
+        not_yet = await self._waiting.ensure(asked, hop, wanted) if wanted is not None else None
         return not_yet or await self._answers.forward(request)
 
 

@@ -6,6 +6,7 @@ is a 404 with the message, what the host must mend is a 503, and the reason phra
 """
 
 import json
+import re
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -15,6 +16,9 @@ from proxy import errors
 from proxy.errors import NixfrontError
 
 _LONGEST_REASON = 200
+# Clients that do not wait as a 429 asks them to: docker gives up, containerd asks six times at once. A 503 shows them
+# its reason phrase. skopeo and podman wait.
+_DEAF = re.compile(r"docker|containerd|buildkit", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ WIRE: dict[type[NixfrontError], Wire] = {
     errors.NixUnavailable: _UNAVAILABLE,
     errors.DerivationLost: _UNAVAILABLE,
     errors.StoreUnreadable: _UNAVAILABLE,
+    errors.Busy: Wire("TOOMANYREQUESTS", 429),
+    errors.Stopping: _UNAVAILABLE,
     errors.Unforeseen: _UNAVAILABLE,
     errors.StillBuilding: _UNAVAILABLE,
     errors.RegistryUnavailable: _UNAVAILABLE,
@@ -58,19 +64,24 @@ WIRE: dict[type[NixfrontError], Wire] = {
 }
 
 
-def response(error: NixfrontError, status: int = 0) -> web.Response:
+def response(error: NixfrontError, status: int = 0, user_agent: str = "") -> web.Response:
     """The answer that tells a client about this error, in the JSON envelope of the distribution specification.
 
     `status`: instead of the one in the table.
     """
     wire = WIRE[type(error)]
+    headers = {"Docker-Distribution-Api-Version": "registry/2.0"}
+    if isinstance(error, errors.Busy):
+        headers["Retry-After"] = str(error.retry_after)
+        if _DEAF.search(user_agent):
+            wire = _UNAVAILABLE
     envelope = {"errors": [{"code": wire.code, "message": str(error)}]}
     return web.Response(
         status=status or wire.status,
         reason=reason_phrase(str(error)),
         body=json.dumps(envelope).encode(),
         content_type="application/json",
-        headers={"Docker-Distribution-Api-Version": "registry/2.0"},
+        headers=headers,
     )
 
 
@@ -87,4 +98,4 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     try:
         return await handler(request)
     except NixfrontError as error:
-        return response(error)
+        return response(error, user_agent=request.headers.get("User-Agent", ""))

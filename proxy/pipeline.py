@@ -42,6 +42,7 @@ from proxy.model import (
 )
 from proxy.named_images import Defined, NamedImages
 from proxy.nix import Nix
+from proxy.own_tags import OwnTags
 from proxy.package_sets import PackageSets
 from proxy.packing import CODECS
 from proxy.popularity import NO_TABLE, Table
@@ -49,6 +50,7 @@ from proxy.publish import Publisher
 from proxy.recipes import Recipe
 from proxy.registry import Registry
 from proxy.rootfs import Root
+from proxy.state import TagRecord
 
 _log = logging.getLogger(__name__)
 _REMEMBERED_FAILURES = 1024
@@ -100,6 +102,7 @@ class Pipeline:
         nix: Nix,
         images: NamedImages,
         registry: Registry,
+        tags: OwnTags,
         publisher: Publisher,
         listing: rootfs.Listing,
         options: Options,
@@ -113,6 +116,7 @@ class Pipeline:
         self._nix = nix
         self._images = images
         self._registry = registry
+        self._own_tags = tags
         self._publisher = publisher
         self._listing = listing
         self._options = options
@@ -131,18 +135,32 @@ class Pipeline:
         """
         await self._tags.run((request.repository, request.tag), lambda: self._make(request))
 
+    async def refresh(self, request: ImageRequest, record: TagRecord) -> None:
+        """This tag of ours names what it means now; one that is not ours any more is left as it is.
+
+        Raises a `NixfrontError`.
+        """
+        await self._make(request, record)
+
+    async def key(self, request: ImageRequest) -> str:
+        """What the image of this request would be made from now, as a key. Raises a `NixfrontError`."""
+        if request.image:
+            return image_key(request, definition_key(await self._images.define(request), self._options))
+        package_set = await self._sets.resolve(request.package_set, request.tag)
+        return image_key(request, content_key(request, package_set, self._options))
+
     async def close(self) -> None:
         """Cancel the builds that are under way."""
         await self._tags.close()
         await self._publisher.close()
 
-    async def _make(self, request: ImageRequest) -> None:
-        if await self._taken(request):
+    async def _make(self, request: ImageRequest, record: TagRecord | None = None) -> None:
+        if record is None and await self._taken(request):
             return
         self._sink(BuildStarted(request.repository, request.tag))
         stages = _Stages()
         try:
-            digest = await self._build(request, stages)
+            digest = await self._build(request, stages, record)
         except NixfrontError as error:
             told = _with_presets(error, request)
             outcome = type(told).__name__
@@ -158,7 +176,7 @@ class Pipeline:
             raise Unforeseen(f"nixfront failed ({type(error).__name__}); its log says more") from error
         self._sink(BuildEnded(request.repository, request.tag, digest=digest, seconds=stages.seconds))
 
-    async def _build(self, request: ImageRequest, stages: "_Stages") -> str:
+    async def _build(self, request: ImageRequest, stages: "_Stages", record: TagRecord | None) -> str:
         """The digest of the manifest that was made and put."""
         if request.image:
             defined = await self._images.define(request)
@@ -174,16 +192,10 @@ class Pipeline:
             stages.ended("nix")
             image = await self._image(request, content, stages)
             await self._registry.put_blob(request.repository, image.config)
-            await self._put(request.repository, image, content.tags(request.tag))
+            tags = content.tags(request.tag)
+            await self._own_tags.put(request.repository, image, tags, image_key(request, key), record)
             stages.ended("put")
         return image.manifest_descriptor.digest
-
-    async def _put(self, repository: str, image: Image, tags: Sequence[str]) -> None:
-        """Put the manifest under these tags, the one that was asked for last; none that is there is touched."""
-        for tag in tags:  # a person may have pushed while we were building
-            if await self._registry.manifest_digest(repository, tag) is None:
-                media_type = image.manifest_descriptor.media_type
-                await self._registry.put_manifest(repository, tag, media_type, image.manifest)
 
     async def _taken(self, request: ImageRequest) -> bool:
         """Whether the tag is there under any media type: then it stands, whoever pushed it."""
@@ -371,6 +383,12 @@ def _within(most: int, size: int, paths: int, attributes: Sequence[str]) -> None
             f"{' '.join(attributes)} and what it needs are {size / 1e6:.0f} MB {where}; "
             f"policy.most_bytes of this host allows {most / 1e6:.0f} MB"
         )
+
+
+def image_key(request: ImageRequest, content: str) -> str:
+    """The key of an image: that of its content, and what of the request decides the rest, the order of names too."""
+    preset = asdict(request.preset)
+    return sha256_hex(canonical_json({"content": content, "names": request.attributes, "preset": preset}))
 
 
 def content_key(request: ImageRequest, package_set: PackageSet, options: Options) -> str:

@@ -139,9 +139,10 @@ class Data(_Section):
 
 
 class StateSection(_Section):
-    """Where nixfront keeps what it remembers; empty: a file in the data folder."""
+    """Where nixfront keeps what it remembers; empty: a file in the data folder. A lease is in seconds."""
 
     url: Annotated[str, AfterValidator(_redis)] = ""
+    lease_seconds: float = Field(default=15, ge=1)
 
 
 class RegistrySection(_Section):
@@ -182,6 +183,7 @@ class Packages(PackageSource):
     system: str = ""
     always: tuple[str, ...] = ("cacert", "iana-etc")
     time_to_live: float = Field(default=3600, ge=0)
+    refresh: Literal["behind", "wait", "never"] = "behind"
 
 
 class PresetSection(_Section):
@@ -269,7 +271,7 @@ class AnswersSection(_Section):
 
 
 class Builds(_Section):
-    """How clients wait for a build (`waiting` has the reasons), and how long a failure is remembered, in seconds."""
+    """How clients wait for a build (`waiting` has the reasons), how many there are at once, how long a failure is kept."""
 
     patience: float = Field(default=5, gt=0)
     hop_seconds: float = Field(default=22, gt=0)
@@ -278,6 +280,10 @@ class Builds(_Section):
     restart_seconds: float = Field(default=25, gt=0)
     hold_seconds: float = Field(default=3600, gt=0)
     failure_seconds: float = Field(default=15, ge=0)
+    at_once: int = Field(default=8, ge=1)
+    share: int = Field(default=4, ge=1)
+    queue: int = Field(default=100, ge=0)
+    grace_seconds: float = Field(default=15, ge=0)
 
 
 class MirrorSection(_Section):

@@ -29,7 +29,8 @@ def layer_key(plan: LayerPlan, codec: str) -> str:
 class TagRecord:
     """A tag that we put: `digest` of its manifest, and a `key` of all that the image was made from.
 
-    `checked`: when that was last what the tag means.
+    `checked`: when that was last what the tag means; `moving`: whether that can change. `replaced`: while a manifest
+    is being put in place of another, the digest of the other: the tag may name either.
     """
 
     repository: str
@@ -37,6 +38,8 @@ class TagRecord:
     digest: str
     key: str
     checked: float
+    moving: bool = False
+    replaced: str = ""
 
 
 @dataclass(frozen=True, slots=True)

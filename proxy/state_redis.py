@@ -4,7 +4,7 @@ All keys start with `nixfront:`; another database number (`redis://host/1`) keep
 an expiry, taken and given back by small scripts, so that only their holder prolongs or ends one.
 
     layer:<key>        hash: digest, size, diff_id, store_paths      blob:<digest>    sorted set of repositories
-    tags:<repository>  hash: tag -> [digest, key, checked]           images           sorted set of "repository digest"
+    tags:<repository>  hash: tag -> [digest, key, checked, ...]      images           sorted set of "repository digest"
     image:<member>     hash: made, pulled                            revisions        hash: [set, reference] -> [revision, when]
     builds             sorted set of ids by start                    build            hash: id -> the record
     failure:<key>      [kind, message], expires                      lease:<key>      the holder, expires
@@ -79,7 +79,7 @@ class RedisState:
 
     async def record_tag(self, record: TagRecord) -> None:
         image = f"image:{record.repository} {record.digest}"
-        value = json.dumps([record.digest, record.key, record.checked])
+        value = json.dumps(astuple(record)[2:])
         await self._write(
             ("HSETNX", image, "made", str(record.checked)),
             ("HSETNX", image, "pulled", "0"),
@@ -155,7 +155,8 @@ class RedisState:
         return bool(await self._read(1, "EVAL", _TAKE, 1, f"lease:{key}", holder, _milliseconds(seconds)))
 
     async def release(self, key: str, holder: str) -> None:
-        await self._write(("EVAL", _RELEASE, 1, f"lease:{key}", holder))
+        # Now or never: one that is given back late could be a new one, and this one ends by itself.
+        await self._read(None, "EVAL", _RELEASE, 1, f"lease:{key}", holder)
 
     async def check(self) -> None:
         await self._border.check(lambda: self._ask("PING"))

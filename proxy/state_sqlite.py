@@ -34,7 +34,7 @@ _MIGRATIONS = (
     """
     CREATE TABLE tags (
         repository TEXT NOT NULL, tag TEXT NOT NULL, digest TEXT NOT NULL, key TEXT NOT NULL, checked REAL NOT NULL,
-        PRIMARY KEY (repository, tag)
+        moving INTEGER NOT NULL, replaced TEXT NOT NULL, PRIMARY KEY (repository, tag)
     ) WITHOUT ROWID;
     CREATE TABLE images (
         repository TEXT NOT NULL, digest TEXT NOT NULL, made REAL NOT NULL, pulled REAL NOT NULL,
@@ -95,21 +95,21 @@ class SqliteState:
 
     async def recall_tag(self, repository: str, tag: str) -> TagRecord | None:
         rows = await self._read("SELECT * FROM tags WHERE repository = ? AND tag = ?", repository, tag)
-        return next((TagRecord(*row) for row in rows), None)
+        return next((_tag(*row) for row in rows), None)
 
     async def record_tag(self, record: TagRecord) -> None:
         await self._write(
             "INSERT OR IGNORE INTO images VALUES (?, ?, ?, 0)",
             (record.repository, record.digest, record.checked),
         )
-        await self._write("INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?)", astuple(record))
+        await self._write("INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(record))
 
     async def forget_tag(self, repository: str, tag: str) -> None:
         await self._write("DELETE FROM tags WHERE repository = ? AND tag = ?", (repository, tag))
 
     async def tags(self, repository: str) -> tuple[TagRecord, ...]:
         rows = await self._read("SELECT * FROM tags WHERE repository = ? ORDER BY tag", repository)
-        return tuple(TagRecord(*row) for row in rows)
+        return tuple(_tag(*row) for row in rows)
 
     async def images(self) -> AsyncIterator[ImageRecord]:
         last = ("", "")
@@ -230,6 +230,12 @@ async def open_state(file: Path) -> AsyncIterator[SqliteState]:
         yield SqliteState(connection, str(file))
     finally:
         await connection.close()
+
+
+def _tag(
+    repository: str, tag: str, digest: str, key: str, checked: float, moving: int, replaced: str
+) -> TagRecord:
+    return TagRecord(repository, tag, digest, key, checked, bool(moving), replaced)
 
 
 async def _connect(file: Path) -> aiosqlite.Connection:

@@ -24,9 +24,9 @@ from aiohttp import hdrs, web
 from yarl import URL
 
 from proxy import names, oci_errors
+from proxy.builds import Builds
 from proxy.errors import StillBuilding
 from proxy.model import ImageRequest
-from proxy.pipeline import Pipeline
 from proxy.progress import Progress
 
 _PARAMETER = "wait"
@@ -92,9 +92,9 @@ def as_asked(request: web.Request) -> tuple[int, web.Request]:
 class Waiting:
     """Between a client that has limits and a build that has others."""
 
-    def __init__(self, pipeline: Pipeline, progress: Progress, rules: WaitingRules, log: str) -> None:
+    def __init__(self, builds: Builds, progress: Progress, rules: WaitingRules, log: str) -> None:
         """`log` tells a person, in a few words, where the log of a build is."""
-        self._pipeline = pipeline
+        self._builds = builds
         self._progress = progress
         self._rules = rules
         self._log = log
@@ -108,7 +108,7 @@ class Waiting:
         seconds, then = decide(request.method, hop, agent, self._rules)
         try:
             async with asyncio.timeout(seconds):
-                await self._pipeline.ensure(wanted)
+                await self._builds.ensure(wanted, request.remote or "")
         except TimeoutError:
             return self._answer(then, request.rel_url.raw_query_string, hop, wanted)
         return None

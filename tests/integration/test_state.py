@@ -85,7 +85,7 @@ async def test_many_layers_at_once_are_all_kept(opened: Opener) -> None:
 
 
 async def test_tags_and_images(opened: Opener) -> None:
-    newer = TagRecord("shell/git", "latest", "sha256:dd", "key2", 200.0)
+    newer = TagRecord("shell/git", "latest", "sha256:dd", "key2", 200.0, moving=True, replaced="sha256:cc")
     pinned = TagRecord("shell/git", "0123", "sha256:cc", "key", 100.5)
     before = TagRecord("shell", "latest", "sha256:ee", "key3", 50.0)
     async with opened() as known:

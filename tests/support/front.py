@@ -53,6 +53,7 @@ class Front:
 @asynccontextmanager
 async def front(folder: Path, count: Path, registry_url: str, **sections: Any) -> AsyncIterator[Front]:
     """Start nixfront with data and store in `folder`; `sections` are settings, as `layers={"most": 10}`."""
+    sections["builds"] = {"grace_seconds": 0, **sections.get("builds", {})}
     sections["nix"] = {"store": str(folder / "store"), **sections.get("nix", {})}
     sections["packages"] = {"kind": "path", "path": str(PACKAGES), **sections.get("packages", {})}
     chosen = settings.load(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ import aiohttp
 from tests.support.processes import Running, free_port, program, search_path, serving, write
 
 _Settings = Mapping[str, object]
+_ROOT = Path(__file__).parents[2]
+#: The command of this tree, for tests that kill it and need not have it installed.
+FROM_CHECKOUT = ("env", f"PYTHONPATH={_ROOT}", sys.executable, "-P", "-m", "proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +66,13 @@ async def nixfront(
     settings: _Settings | None = None,
     args: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    command: Sequence[str] = ("nixfront",),
 ) -> AsyncIterator[Server]:
     """The installed command `nixfront serve`, its data in `folder`, ready when `GET /v2/` answers 200.
 
     `settings` are nested as in the configuration file (`{"registry": {"url": ...}}`) and are handed over as
-    environment variables; `env` is laid over the environment of the tests; `args` follow `serve`.
+    environment variables; `env` is laid over the environment of the tests; `args` follow `serve`. `FROM_CHECKOUT` as
+    `command` runs what stands in the tree.
     """
     host = f"127.0.0.1:{free_port()}"
     environment = {
@@ -77,7 +83,7 @@ async def nixfront(
         **dict(_variables("NIXFRONT", settings or {})),
         **(env or {}),
     }
-    argv = (program("nixfront"), "serve", *args)
+    argv = (*command, "serve", *args)
     log = folder / "nixfront.log"
     async with serving(argv, log=log, ready=answers(host), env=environment, patience=240.0) as process:
         yield Server(host, process)

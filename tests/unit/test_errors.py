@@ -86,6 +86,8 @@ def test_every_class_that_a_pull_can_meet_has_its_row() -> None:
         errors.NixUnavailable,  # needs a host without Nix: in test_clients
         errors.DerivationLost,  # needs a garbage collection at the wrong moment, twice
         errors.StoreUnreadable,  # needs a store that breaks while it is read: in the integration tests
+        errors.Busy,  # needs more builds than a host does: in test_limits
+        errors.Stopping,  # needs a host that is stopped: in test_shutdown
         errors.Unforeseen,  # a bug
         errors.NotMirrored,  # its clients go on to another registry: in test_mirror
         errors.StillBuilding,  # needs a build that takes its time: in test_waiting
@@ -99,3 +101,17 @@ def test_every_class_that_a_pull_can_meet_has_its_row() -> None:
     }
 
     assert {row.error for row in ROWS} == set(WIRE) - never_reach_a_client
+
+
+def test_an_error_of_another_machine_is_the_same_error_here() -> None:
+    error = errors.told_elsewhere("PackageUnknown", "no package helo")
+
+    assert type(error) is errors.PackageUnknown
+    assert str(error) == "no package helo"
+
+
+@pytest.mark.parametrize(
+    "kind", ["Sequence", "NoSuchError", "ProcessFailed", "NixfrontError", "__name__", ""]
+)
+def test_what_is_no_lasting_error_is_none_here_either(kind: str) -> None:
+    assert type(errors.told_elsewhere(kind, "no")) is errors.Unforeseen

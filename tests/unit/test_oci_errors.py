@@ -15,7 +15,7 @@ from proxy import errors, oci_errors
 from proxy.errors import NixfrontError, PackageUnknown, RegistryRefused
 
 # distribution-spec, "Error Codes"; UNAVAILABLE is the stock registry's own for 503.
-CODES = {"MANIFEST_UNKNOWN", "NAME_INVALID", "NAME_UNKNOWN", "UNAVAILABLE"}
+CODES = {"MANIFEST_UNKNOWN", "NAME_INVALID", "NAME_UNKNOWN", "TOOMANYREQUESTS", "UNAVAILABLE"}
 
 
 def kinds(of: type[NixfrontError] = NixfrontError) -> list[type[NixfrontError]]:
@@ -55,14 +55,36 @@ def test_every_error_becomes_an_envelope(kind: type[NixfrontError]) -> None:
     ((told,),) = json.loads(response.body).values()
     assert told["code"] in CODES
     assert told["message"] == str(error)
-    assert response.status in (404, 503)
+    assert response.status in (404, 429, 503)
     assert response.content_type == "application/json"
     assert response.headers["Docker-Distribution-Api-Version"] == "registry/2.0"
 
 
 @pytest.mark.parametrize("kind", kinds())
 def test_what_a_person_can_mend_is_a_404(kind: type[NixfrontError]) -> None:
-    assert oci_errors.WIRE[kind].status == (404 if kind.lasting else 503)
+    later = 429 if issubclass(kind, errors.Busy) else 503
+    assert oci_errors.WIRE[kind].status == (404 if kind.lasting else later)
+
+
+@pytest.mark.parametrize(
+    ("agent", "status"),
+    [
+        ("skopeo/1.9.3", 429),
+        ("libpod/4.3.1", 429),
+        ("cri-o/1.24", 429),
+        ("", 429),
+        ("docker/20.10.24 go/go1.19.8 UpstreamClient(Docker-Client/20.10.24)", 503),
+        ("containerd/1.6.20", 503),
+        ("docker/29.0.0 containerd-client/2.1.0", 503),
+        ("buildkit/v0.12", 503),
+    ],
+)
+def test_who_does_not_wait_is_told_why(agent: str, status: int) -> None:
+    response = oci_errors.response(errors.Busy("100 builds are waiting", 7), user_agent=agent)
+
+    assert response.status == status
+    assert response.reason == "100 builds are waiting"
+    assert response.headers["Retry-After"] == "7"
 
 
 @pytest.mark.parametrize(

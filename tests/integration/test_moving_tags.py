@@ -1,0 +1,225 @@
+"""A moving tag of ours follows what it means; a tag that a person pushed is never touched."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from proxy.events import BuildEnded, BuildStarted, RefreshFailed
+from tests.support import handmade
+from tests.support.front import Front
+from tests.support.servers import Server
+from tests.support.shim import Delay, Rule, shim
+
+Start = Callable[..., AbstractAsyncContextManager[Front]]
+PATH = "/v2/tool/manifests/latest"
+TYPES = ", ".join(
+    f"application/vnd.{kind}"
+    for kind in ("docker.distribution.manifest.v2+json", "oci.image.manifest.v1+json")
+)
+
+
+class Set:
+    """A folder that is a package set, whose one tool changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def write(self, version: str, script: str = "mkdir -p $out/bin; echo $version > $out/bin/tool") -> None:
+        (self.folder / "default.nix").write_text(
+            f"""{{ system }}: {{ tool = derivation {{
+                inherit system; name = "tool-{version}"; version = "{version}"; builder = "/bin/sh";
+                args = [ "-euc" ''{script}; chmod +x $out/bin/tool'' ]; PATH = "/usr/bin:/bin";
+            }}; }}""",
+            encoding="ascii",
+        )
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Set:
+    made = Set(tmp_path / "set")
+    made.write("1")
+    return made
+
+
+def settings(packages: Set, **more: object) -> dict[str, dict[str, object]]:
+    return {"packages": {"path": str(packages.folder), "time_to_live": 0.2, **more}}
+
+
+async def digest(origin: str, tag: str = "latest") -> str | None:
+    """What the registry itself says, or nixfront."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.head(f"{origin}/v2/tool/manifests/{tag}", headers={"Accept": TYPES}) as answer,
+    ):
+        return answer.headers["Docker-Content-Digest"] if answer.status == 200 else None
+
+
+async def until(front: Front, kind: type[BuildEnded] | type[RefreshFailed], count: int) -> None:
+    async with asyncio.timeout(30):
+        while len(front.told(kind)) < count:
+            await asyncio.sleep(0.02)
+
+
+async def old_and_stale(front: Front) -> str:
+    """The digest of a first image, whose time to live is over."""
+    first = await digest(front.url)
+    assert first is not None
+    await asyncio.sleep(0.3)
+    return first
+
+
+async def test_the_old_image_at_once_and_the_new_one_behind_it(
+    start: Start, registry: Server, packages: Set
+) -> None:
+    slow = Rule("PUT", r"/manifests/latest", Delay(1.0), nth=2)
+    async with shim(registry.url, slow) as relay, start(relay.url, **settings(packages)) as front:
+        old = await old_and_stale(front)
+        packages.write("2")
+
+        assert await digest(front.url) == old, "the answer does not wait"
+        assert len(front.told(BuildEnded)) == 1
+        await until(front, BuildEnded, 2)
+        new = await digest(front.url)
+        image = await front.pull("tool")
+
+    assert new != old
+    assert image.digest == new
+    assert image.files["bin/tool"].target.endswith("tool-2/bin/tool")
+    assert len(front.told(BuildStarted)) == 2, "one look, however many ask"
+
+
+async def test_wait_answers_with_the_new_one(start: Start, registry: Server, packages: Set) -> None:
+    async with start(registry.url, **settings(packages, refresh="wait")) as front:
+        old = await old_and_stale(front)
+        packages.write("2")
+
+        answers = await asyncio.gather(*(digest(front.url) for _ in range(5)))
+        assert len(set(answers)) == 1
+        assert answers[0] not in (old, None)
+        assert len(front.told(BuildStarted)) == 2
+
+
+async def test_never_leaves_it(start: Start, registry: Server, packages: Set) -> None:
+    async with start(registry.url, **settings(packages, refresh="never")) as front:
+        old = await old_and_stale(front)
+        packages.write("2")
+
+        assert await digest(front.url) == old
+        await asyncio.sleep(0.5)
+        assert await digest(front.url) == old
+        assert len(front.told(BuildStarted)) == 1
+
+
+async def test_what_did_not_change_is_not_built(start: Start, registry: Server, packages: Set) -> None:
+    async with start(registry.url, **settings(packages, refresh="wait")) as front:
+        old = await old_and_stale(front)
+        evaluated = front.nix_starts("nix-instantiate")
+        looked = await digest(front.url)
+        after = front.nix_starts("nix-instantiate")
+
+    assert looked == old
+    assert len(front.told(BuildStarted)) == 1
+    assert after == evaluated + 1, (
+        "the folder is fetched anew, to see that it is the same; nothing is evaluated"
+    )
+
+
+async def test_a_refresh_that_fails_keeps_the_old_image_and_says_so(
+    start: Start, registry: Server, packages: Set, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(registry.url, **settings(packages, refresh="wait")) as front:
+        old = await old_and_stale(front)
+        packages.write("2", script="echo it went wrong >&2; exit 1")
+
+        assert await digest(front.url) == old
+        (failed,) = front.told(RefreshFailed)
+        packages.write("3")
+        await asyncio.sleep(0.3)
+        new = await digest(front.url)
+
+    assert (failed.repository, failed.tag) == ("tool", "latest")
+    assert "it went wrong" in failed.error
+    assert "refresh failed, the old image stays image=tool:latest" in caplog.text
+    assert new not in (old, None), "and the next one that works is taken"
+
+
+async def test_a_tag_that_a_person_pushed_stays(start: Start, registry: Server, packages: Set) -> None:
+    made = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
+    async with start(registry.url, **settings(packages, refresh="wait")) as front:
+        await old_and_stale(front)
+        pushed = await handmade.push(front.url, "tool", "latest", made)
+        packages.write("2")
+
+        for _ in range(3):
+            assert await digest(front.url) == pushed
+            await asyncio.sleep(0.3)
+        assert len(front.told(BuildStarted)) == 1
+
+
+async def test_a_tag_that_a_person_set_back_to_an_older_image_of_ours_stays(
+    start: Start, registry: Server, packages: Set
+) -> None:
+    async with start(registry.url, **settings(packages, refresh="wait")) as front:
+        old = await old_and_stale(front)
+        packages.write("2")
+        assert await digest(front.url) != old
+        async with aiohttp.ClientSession() as session:
+            async with session.get(
+                f"{registry.url}/v2/tool/manifests/{old}", headers={"Accept": TYPES}
+            ) as answer:
+                manifest, kind = await answer.read(), answer.headers["Content-Type"]
+            async with session.put(registry.url + PATH, data=manifest, headers={"Content-Type": kind}) as put:
+                assert put.status == 201
+        packages.write("3")
+
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            assert await digest(front.url) == old, "our image, and not our doing"
+        assert len(front.told(BuildStarted)) == 2
+
+
+async def test_a_push_in_the_middle_of_a_refresh_wins(start: Start, registry: Server, packages: Set) -> None:
+    made = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
+    async with start(registry.url, **settings(packages)) as front:
+        old = await old_and_stale(front)
+        packages.write("2", script="sleep 1; mkdir -p $out/bin; echo 2 > $out/bin/tool")
+        assert await digest(front.url) == old
+        async with asyncio.timeout(10):
+            while len(front.told(BuildStarted)) < 2:
+                await asyncio.sleep(0.02)
+        pushed = await handmade.push(registry.url, "tool", "latest", made)
+        await until(front, BuildEnded, 2)
+
+        assert await digest(registry.url) == pushed
+
+
+async def test_pinned_tags_do_not_move(start: Start, registry: Server, packages: Set) -> None:
+    async with start(registry.url, **settings(packages, refresh="wait")) as front:
+        old = await old_and_stale(front)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{registry.url}/v2/tool/tags/list") as answer,
+        ):
+            pinned = [tag for tag in (await answer.json())["tags"] if tag != "latest"]
+        packages.write("2")
+
+        for tag in pinned:
+            assert await digest(front.url, tag) == old
+        assert len(pinned) == 2
+        assert len(front.told(BuildStarted)) == 1
+        assert await digest(front.url) != old
+        for tag in pinned:
+            assert await digest(front.url, tag) == old
+
+
+async def test_what_the_last_one_knew_outlives_it(start: Start, registry: Server, packages: Set) -> None:
+    async with start(registry.url, **settings(packages)) as front:
+        old = await old_and_stale(front)
+    packages.write("2")
+    async with start(registry.url, **settings(packages, refresh="wait")) as front:
+        assert await digest(front.url) not in (old, None)

@@ -1,0 +1,90 @@
+"""SIGTERM to a real process: no new build, what runs may end, what cannot is gone on with later."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import aiohttp
+
+from tests.support.front import PACKAGES
+from tests.support.servers import FROM_CHECKOUT, Server, nixfront
+from tests.support.validate import validate
+
+
+def settings(folder: Path, registry: Server, grace: float) -> dict[str, object]:
+    return {
+        "registry": {"url": registry.url},
+        "nix": {"store": str(folder / "store")},
+        "packages": {"kind": "path", "path": str(PACKAGES)},
+        "builds": {"grace_seconds": grace},
+    }
+
+
+async def ask(server: Server, name: str) -> tuple[int, str]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{server.url}/v2/{name}/manifests/latest") as answer,
+    ):
+        await answer.read()
+        return answer.status, answer.reason or ""
+
+
+async def until_log(server: Server, text: str) -> None:
+    async with asyncio.timeout(30):
+        while text not in await asyncio.to_thread(server.process.log_text):
+            await asyncio.sleep(0.05)
+
+
+async def gone(pid: int) -> None:
+    async with asyncio.timeout(20):
+        while await asyncio.to_thread(Path(f"/proc/{pid}").exists):
+            await asyncio.sleep(0.05)
+
+
+async def test_what_runs_may_end_and_nothing_new_starts(tmp_path: Path, registry: Server) -> None:
+    async with nixfront(tmp_path, settings=settings(tmp_path, registry, 30), command=FROM_CHECKOUT) as server:
+        running = asyncio.create_task(ask(server, "slow"))
+        await until_log(server, "start image=slow:latest")
+        os.kill(server.process.pid, signal.SIGTERM)
+        await until_log(server, "stopping, waiting for builds=1")
+
+        status, reason = await ask(server, "hello")
+        joined = asyncio.create_task(ask(server, "slow"))
+        assert (status, reason) == (
+            503,
+            "nixfront is being stopped and starts no build; try again in a moment",
+        )
+        assert (await running)[0] == 200
+        assert (await joined)[0] == 200
+        await gone(server.process.pid)
+        log = server.process.log_text()
+
+    assert "Traceback" not in log
+    await validate(registry.url, "slow", "latest")
+
+
+async def test_what_does_not_end_in_time_is_gone_on_with_by_the_next_one(
+    tmp_path: Path, registry: Server
+) -> None:
+    async with nixfront(
+        tmp_path, settings=settings(tmp_path, registry, 0.3), command=FROM_CHECKOUT
+    ) as server:
+        running = asyncio.create_task(ask(server, "slow"))
+        await until_log(server, "start image=slow:latest")
+        os.kill(server.process.pid, signal.SIGTERM)
+
+        status, reason = await running
+        assert (status, reason) == (
+            503,
+            "nixfront is being stopped; what was built so far is kept, try again",
+        )
+        await gone(server.process.pid)
+        log = server.process.log_text()
+    async with nixfront(
+        tmp_path, settings=settings(tmp_path, registry, 0.3), command=FROM_CHECKOUT
+    ) as server:
+        await validate(server.url, "slow", "latest")
+
+    assert "build broken off, the next pull goes on with it image=slow:latest" in log
+    assert "Traceback" not in log
