@@ -20,7 +20,7 @@ from prometheus_client import (
 )
 
 from proxy import __version__
-from proxy.events import BuildEnded, BuildStarted, Event, LayerStored
+from proxy.events import BuildEnded, BuildStarted, Event, LayerStored, RefreshFailed
 
 #: What `/metrics` is served as: the text format of Prometheus, version 0.0.4.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -65,6 +65,9 @@ class Metrics:
             "build_stage_seconds", "How long the stages of builds took that made an image.", _LONG, "stage"
         )
         self._running = Gauge("nixfront_builds_running", "Builds under way.", registry=self._registry)
+        self._refreshes_failed = self._counter(
+            "refreshes_failed", "Moving tags that could not be made anew and keep their old image."
+        )
         self._layers = self._counter(
             "layers", "Layers of images that were made, by how the registry has them.", "how"
         )
@@ -112,6 +115,8 @@ class Metrics:
                 self._builds.labels(event.outcome).inc()
                 for stage, seconds in event.seconds:
                     self._stage_seconds.labels(stage).observe(seconds)
+            case RefreshFailed():
+                self._refreshes_failed.inc()
             case LayerStored(how, size):
                 self._layers.labels(how).inc()
                 self._layer_bytes.labels(how).inc(size)

@@ -18,6 +18,7 @@ def settings(folder: Path, registry: Server, grace: float) -> dict[str, object]:
         "nix": {"store": str(folder / "store")},
         "packages": {"kind": "path", "path": str(PACKAGES)},
         "builds": {"grace_seconds": grace},
+        "log": {"level": "debug"},
     }
 
 
@@ -45,7 +46,7 @@ async def gone(pid: int) -> None:
 async def test_what_runs_may_end_and_nothing_new_starts(tmp_path: Path, registry: Server) -> None:
     async with nixfront(tmp_path, settings=settings(tmp_path, registry, 30), command=FROM_CHECKOUT) as server:
         running = asyncio.create_task(ask(server, "slow"))
-        await until_log(server, "start image=slow:latest")
+        await until_log(server, "build started")
         os.kill(server.process.pid, signal.SIGTERM)
         await until_log(server, "stopping, waiting for builds=1")
 
@@ -71,7 +72,7 @@ async def test_what_does_not_end_in_time_is_gone_on_with_by_the_next_one(
         tmp_path, settings=settings(tmp_path, registry, 0.3), command=FROM_CHECKOUT
     ) as server:
         running = asyncio.create_task(ask(server, "slow"))
-        await until_log(server, "start image=slow:latest")
+        await until_log(server, "build started")
         os.kill(server.process.pid, signal.SIGTERM)
 
         status, reason = await running

@@ -5,7 +5,7 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.events import BuildEnded, BuildStarted
+from proxy.events import BuildEnded, BuildStarted, RefreshFailed
 from proxy.metrics import Metrics, kind_of
 
 
@@ -61,9 +61,11 @@ def test_builds_are_counted_by_what_became_of_them() -> None:
         metrics.see(BuildStarted("hello", tag))
     metrics.see(BuildEnded("hello", "a", digest="sha256:0"))
     metrics.see(BuildEnded("hello", "b", error="no", outcome="BuildFailed"))
+    metrics.see(RefreshFailed("hello", "a", "no"))
 
     found = samples(metrics)
     assert found["nixfront_builds_running", ()] == 1
+    assert found["nixfront_refreshes_failed_total", ()] == 1
     assert found["nixfront_builds_total", (("outcome", "made"),)] == 1
     assert found["nixfront_builds_total", (("outcome", "BuildFailed"),)] == 1
 
