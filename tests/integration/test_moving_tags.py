@@ -47,7 +47,10 @@ def packages(tmp_path: Path) -> Set:
 
 
 def settings(packages: Set, **more: object) -> dict[str, dict[str, object]]:
-    return {"packages": {"path": str(packages.folder), "time_to_live": 0.2, **more}}
+    return {
+        "packages": {"path": str(packages.folder), "time_to_live": 0.2, **more},
+        "answers": {"seconds": 0.1},
+    }
 
 
 async def digest(origin: str, tag: str = "latest") -> str | None:
