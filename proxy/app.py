@@ -3,7 +3,6 @@
 import asyncio
 import fcntl
 import logging
-import os
 import secrets
 import shutil
 import socket
@@ -184,7 +183,7 @@ async def _assemble(
     url = settings.registry.url or await stack.enter_async_context(local_registry.run(data / "registry"))
     session = await stack.enter_async_context(_session(*traces))
     state = await stack.enter_async_context(open_state(settings))
-    executor = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="packing")
+    executor = ThreadPoolExecutor(settings.packers, thread_name_prefix="packing")
     stack.push_async_callback(asyncio.to_thread, executor.shutdown)
     packages = _packages(settings, stack, session, metrics.ran_nix)
     nix = packages.nix
@@ -207,7 +206,7 @@ async def _assemble(
         executor,
         partial(store.store_entries, prefix=nix.prefix),
         compression=settings.layers.compression,
-        concurrency=settings.layers.concurrency,
+        uploads=settings.uploads,
         sink=sink,
     )
     pipeline = Pipeline(

@@ -28,7 +28,7 @@ from proxy.tarball import Entry
 
 BLOCK = 1 << 20  # bytes of tar in one gzip member
 _LEVEL = 4
-_AHEAD = 3  # blocks of a layer that are being made or wait to be sent
+_AHEAD = 4  # blocks of a layer that are being made or wait to be sent
 
 #: Names the bytes that come out: it is part of the key of a layer record and of an image.
 CODECS: Mapping[Compression, str] = {

@@ -37,40 +37,44 @@ class Publisher:
         entries: Callable[[Iterable[str]], Iterable[Entry]],
         *,
         compression: Compression,
-        concurrency: int,
+        uploads: int,
         sink: Sink = lambda _: None,
     ) -> None:
-        """`entries` yields the members of a layer of store paths; at most `concurrency` uploads run at once."""
+        """`entries` yields the members of a layer of store paths; at most `uploads` layers are sent at once."""
         self._sink = sink
         self._registry = registry
         self._state = state
         self._executor = executor
         self._entries = entries
         self._compression: Compression = compression
-        self._slots = asyncio.Semaphore(concurrency)
-        self._packing: SingleFlight[tuple[str, str], Layer] = SingleFlight()
+        self._slots = asyncio.Semaphore(uploads)
+        self._packing: SingleFlight[tuple[str, str], tuple[Layer, str]] = SingleFlight()
 
     async def publish(
         self, repository: str, plans: Sequence[LayerPlan], on_ready: Callable[[int], None] = lambda _: None
     ) -> tuple[Layer, ...]:
         """The layers of these plans, in their order, each now in the repository; `on_ready` hears how many are."""
         ready = itertools.count(1)
+        keys = [layer_key(plan, CODECS[self._compression]) for plan in plans]
+        known = await self._state.recall(keys, repository)
 
-        async def one(plan: LayerPlan) -> Layer:
-            layer = await self._one(repository, plan)
+        async def one(key: str, plan: LayerPlan) -> Layer:
+            layer = await self._one(repository, key, plan, known.get(key))
             on_ready(next(ready))
             return layer
 
         on_ready(0)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(plan)) for plan in plans]
+                tasks = [group.create_task(one(key, plan)) for key, plan in zip(keys, plans, strict=True)]
         except ExceptionGroup as failed:  # the first error ended the others: it is the one to tell
             # What is being packed reads the store: the caller's roots have to stay until it has ended.
-            keys = [layer_key(plan, CODECS[self._compression]) for plan in plans]
             await self._packing.settle((key, joined) for key in keys for joined in ("", repository))
             raise failed.exceptions[0] from failed
-        return tuple(task.result() for task in tasks)
+        layers = tuple(task.result() for task in tasks)
+        there = {layer.digest for layer, origins in known.values() if repository in origins[:1]}
+        await self._state.seen(repository, *(layer.digest for layer in layers if layer.digest not in there))
+        return layers
 
     async def publish_entries(self, repository: str, entries: Sequence[Entry]) -> Layer:
         """A layer of these very members, whose content is at hand, now in the repository."""
@@ -83,45 +87,49 @@ class Publisher:
         """Cancel what is being packed."""
         await self._packing.close()
 
-    async def _one(self, repository: str, plan: LayerPlan) -> Layer:
-        key = layer_key(plan, CODECS[self._compression])
+    async def _one(
+        self, repository: str, key: str, plan: LayerPlan, known: tuple[Layer, Sequence[str]] | None
+    ) -> Layer:
         # Packed by anyone, then mounted; if the registry does not mount, packed for this repository itself.
         for joined in ("", repository):
-            layer = await self._reuse(repository, key, was_there=not joined)
+            layer = await self._reuse(repository, known)
             if layer is not None:
                 return layer
-            await self._packing.run((key, joined), lambda: self._pack(repository, key, plan))
-        return await self._reuse(repository, key) or await self._pack(repository, key, plan)
-
-    async def _reuse(self, repository: str, key: str, *, was_there: bool = False) -> Layer | None:
-        """The layer if it is known and the registry has it, or can be made to have it, without its bytes.
-
-        `was_there`: it cannot be there for our having packed it just now.
-        """
-        recalled = await self._state.recall(key)
-        if recalled is None:
-            return None
-        layer, origins = recalled
-        async with self._slots:
-            if await self._registry.has_blob(repository, layer.digest):
-                if was_there:
-                    self._sink(LayerStored("present", layer.size))
+            layer, where = await self._packing.run((key, joined), lambda: self._pack(repository, key, plan))
+            if where == repository:
                 return layer
-            await self._state.forget(layer.digest, repository)
+            known = (layer, (where,))
+        raise AssertionError("unreachable: what is packed for a repository is packed in it")
+
+    async def _reuse(self, repository: str, known: tuple[Layer, Sequence[str]] | None) -> Layer | None:
+        """The layer if it is known and the registry has it, or can be made to have it, without its bytes."""
+        if known is None:
+            return None
+        layer, origins = known
+        async with self._slots:
+            if repository in origins:
+                if await self._registry.has_blob(repository, layer.digest):
+                    self._sink(LayerStored("present", layer.size))
+                    return layer
+                await self._state.forget(layer.digest, repository)
             for origin in origins:
                 if origin != repository and await self._registry.mount(repository, layer.digest, origin):
-                    await self._state.seen(layer.digest, repository)
                     self._sink(LayerStored("mounted", layer.size))
                     _log.debug("mounted layer=%s repository=%s from=%s", layer.digest, repository, origin)
                     return layer
-        return None
+            # Somebody else may have put it there.
+            if repository in origins or not await self._registry.has_blob(repository, layer.digest):
+                return None
+        self._sink(LayerStored("present", layer.size))
+        return layer
 
-    async def _pack(self, repository: str, key: str, plan: LayerPlan) -> Layer:
+    async def _pack(self, repository: str, key: str, plan: LayerPlan) -> tuple[Layer, str]:
+        """The layer, and the repository that it was packed for."""
         layer = await self._upload(repository, lambda: self._entries(plan.paths))
         await self._state.record(key, plan, layer, repository)
         self._sink(LayerStored("packed", layer.size))
         _log.debug("packed layer=%s bytes=%d repository=%s", layer.digest, layer.size, repository)
-        return layer
+        return layer, repository
 
     async def _upload(self, repository: str, entries: Callable[[], Iterable[Entry]]) -> Layer:
         """Pack and send, anew from the first byte where the registry broke off for a while."""

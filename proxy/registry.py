@@ -25,6 +25,7 @@ _OCTETS = "application/octet-stream"
 _BODY_KEPT = 64 << 10  # bytes of a refusal that are kept
 _TRIES = 3
 _PAUSE = 0.2  # seconds before the second try; doubled for each further one
+_WHOLE = 1 << 20  # bytes of a blob that are sent at once, in two requests instead of three
 _STALLED = 120.0  # seconds without progress of an upload
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=60)
 
@@ -65,17 +66,21 @@ class Registry:
 
         Raises `DigestMismatch` if the registry read other bytes than were sent.
         """
+        rest = aiter(chunks)
+        first, ended = await _beginning(rest)
         start = self._endpoint(repository, "blobs", "uploads/")
         _, headers = await self._retry("POST", start, (202,))
         location = self._location(start, headers)
         try:
-            _, headers = await self._patch(location, chunks)
-            location = self._location(location, headers)
+            if not ended:
+                _, headers = await self._send("PATCH", location, (202, 204), _joined(first, rest))
+                location = self._location(location, headers)
+                first = []
             expected = digest()
             # The query of the location is the registry's own state: it stays as it is, byte for byte.
             separator = "&" if location.raw_query_string else "?"
             finish = URL(f"{location}{separator}digest={expected}", encoded=True)
-            _, headers = await self._once("PUT", finish, (201, 204))
+            _, headers = await self._send("PUT", finish, (201, 204), b"".join(first))
         except BaseException:
             await self._cancel(location)
             raise
@@ -113,20 +118,23 @@ class Registry:
             )
         return found
 
-    async def _patch(self, location: URL, chunks: AsyncIterable[Buffer]) -> tuple[int, Mapping[str, str]]:
-        """Send the bytes of an upload, however many; it ends when the registry takes none for a while."""
+    async def _send(
+        self, method: str, url: URL, expected: tuple[int, ...], data: bytes | AsyncIterator[Buffer]
+    ) -> tuple[int, Mapping[str, str]]:
+        """Send bytes, however many; it ends when the registry takes none for a while."""
         loop = asyncio.get_running_loop()
 
-        async def watched() -> AsyncIterator[Buffer]:
+        async def watched(chunks: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:
             async for chunk in chunks:
                 limit.reschedule(loop.time() + _STALLED)
                 yield chunk
             limit.reschedule(loop.time() + _STALLED)
 
-        with _border("PATCH", location):
+        with _border(method, url):
             async with asyncio.timeout(_STALLED) as limit:
                 headers = {"Content-Type": _OCTETS}
-                return await self._once("PATCH", location, (202, 204), headers, data=watched())
+                body = data if isinstance(data, bytes) else watched(data)
+                return await self._once(method, url, expected, headers, data=body)
 
     async def _cancel(self, location: URL) -> None:
         """End an upload that will not be finished, so that the registry need not keep it."""
@@ -194,3 +202,20 @@ def _same_digest(expected: str, headers: Mapping[str, str]) -> None:
 
 async def _one(data: bytes) -> AsyncIterator[Buffer]:
     yield data
+
+
+async def _beginning(chunks: AsyncIterator[Buffer]) -> tuple[list[Buffer], bool]:
+    """What comes first, somewhat more than `_WHOLE` bytes, and whether that is all."""
+    first: list[Buffer] = []
+    async for chunk in chunks:
+        first.append(chunk)
+        if sum(len(each) for each in first) > _WHOLE:
+            return first, False
+    return first, True
+
+
+async def _joined(first: list[Buffer], rest: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:
+    while first:
+        yield first.pop(0)
+    async for chunk in rest:
+        yield chunk

@@ -254,7 +254,8 @@ class Layers(_Section):
     compression: Literal["gzip", "none"] = "gzip"
     table: str = ""
     most: int = Field(default=100, ge=2, le=125)
-    concurrency: int = Field(default=4, ge=1)
+    packers: int = Field(default=0, ge=0)
+    uploads: int = Field(default=0, ge=0)
 
 
 class ImageSection(_Section):
@@ -364,6 +365,19 @@ class Settings(_Section):
         return str(Path(self.nix.store).expanduser().absolute()) if self.nix.store else ""
 
     @property
+    def packers(self) -> int:
+        """The threads that pack layers: as many as asked for, else one for each processor that we may use."""
+        return self.layers.packers or _processors()
+
+    @property
+    def uploads(self) -> int:
+        """How many layers are sent at once: as many as asked for, else two for each processor, at least four.
+
+        More than are packed at once, because a registry takes a while to put a blob in its place.
+        """
+        return self.layers.uploads or max(4, 2 * _processors())
+
+    @property
     def system(self) -> str:
         """The Nix system that images are made for."""
         return self.packages.system or f"{platform.machine()}-linux"
@@ -377,6 +391,10 @@ class Settings(_Section):
     def presets(self) -> dict[str, PresetSection]:
         """The meta-packages by name: ours, and the operator's over them."""
         return {**_PRESETS, **self.names.presets}
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _with_addresses(chosen: PackageSource) -> PackageSource:

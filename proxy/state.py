@@ -12,7 +12,7 @@ from typing import Protocol
 
 from proxy.model import Layer, LayerPlan, canonical_json, sha256_hex
 
-#: Repositories that are tried as the source of a mount.
+#: Further repositories that are tried as the source of a mount.
 MOST_ORIGINS = 3
 #: Builds that are remembered, newest first.
 MOST_BUILDS = 1000
@@ -79,14 +79,19 @@ class State(Protocol):
 
     # --- layers: what a set of store paths became, and which repositories were seen to have the blob --------
 
-    async def recall(self, key: str) -> tuple[Layer, tuple[str, ...]] | None:
-        """The layer that this key became, and a few repositories that had its blob, sorted; None if not known."""
+    async def recall(
+        self, keys: Sequence[str], repository: str
+    ) -> Mapping[str, tuple[Layer, tuple[str, ...]]]:
+        """The layers that these keys became, as far as they are known, and a few repositories that had each blob.
+
+        `repository` comes first where it is one of them; the others are sorted.
+        """
 
     async def record(self, key: str, plan: LayerPlan, layer: Layer, repository: str) -> None:
         """Remember that the registry has this layer's blob in this repository."""
 
-    async def seen(self, digest: str, repository: str) -> None:
-        """Remember that a repository has a blob."""
+    async def seen(self, repository: str, *digests: str) -> None:
+        """Remember that a repository has these blobs."""
 
     async def forget(self, digest: str, repository: str) -> None:
         """The registry says that this repository has no such blob (any more)."""

@@ -10,6 +10,7 @@ an expiry, taken and given back by small scripts, so that only their holder prol
     failure:<key>      [kind, message], expires                      lease:<key>      the holder, expires
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -55,20 +56,30 @@ class RedisState:
         self._redis = redis
         self._border = Border(name, _GONE)
 
-    async def recall(self, key: str) -> tuple[Layer, tuple[str, ...]] | None:
+    async def recall(
+        self, keys: Sequence[str], repository: str
+    ) -> Mapping[str, tuple[Layer, tuple[str, ...]]]:
+        found = await asyncio.gather(*(self._recall(key, repository) for key in keys))
+        return {key: layer for key, layer in zip(keys, found, strict=True) if layer is not None}
+
+    async def _recall(self, key: str, repository: str) -> tuple[Layer, tuple[str, ...]] | None:
         known = await self._read({}, "HGETALL", f"layer:{key}")
         if not known:
             return None
-        origins = await self._read([], "ZRANGE", f"blob:{known['digest']}", 0, MOST_ORIGINS - 1)
-        return Layer(known["digest"], int(known["size"]), known["diff_id"]), tuple(origins)
+        blob = f"blob:{known['digest']}"
+        here = await self._read(None, "ZSCORE", blob, repository) is not None
+        found = await self._read([], "ZRANGE", blob, 0, MOST_ORIGINS)
+        others = [name for name in found if name != repository][:MOST_ORIGINS]
+        layer = Layer(known["digest"], int(known["size"]), known["diff_id"])
+        return layer, (*((repository,) if here else ()), *others)
 
     async def record(self, key: str, plan: LayerPlan, layer: Layer, repository: str) -> None:
         fields = {**asdict(layer), "store_paths": canonical_json(list(plan.paths)).decode()}
         await self._write(("HSET", f"layer:{key}", *(word for field in fields.items() for word in field)))
-        await self.seen(layer.digest, repository)
+        await self.seen(repository, layer.digest)
 
-    async def seen(self, digest: str, repository: str) -> None:
-        await self._write(("ZADD", f"blob:{digest}", 0, repository))
+    async def seen(self, repository: str, *digests: str) -> None:
+        await self._write(*(("ZADD", f"blob:{digest}", 0, repository) for digest in digests))
 
     async def forget(self, digest: str, repository: str) -> None:
         await self._write(("ZREM", f"blob:{digest}", repository))

@@ -51,6 +51,15 @@ _MIGRATIONS = (
     CREATE INDEX builds_by_start ON builds (started);
     """,
 )
+# Whether a blob is in one repository, and the first few of the others: both by the index, however many there are.
+_RECALL = """
+    SELECT key, digest, size, diff_id,
+        EXISTS (SELECT 1 FROM blobs WHERE digest = layers.digest AND repository = ?),
+        (SELECT group_concat(repository, ' ') FROM (
+            SELECT repository FROM blobs WHERE digest = layers.digest AND repository <> ?
+            ORDER BY repository LIMIT ?))
+    FROM layers WHERE key IN (KEYS)
+"""
 _BUSY = 10.0  # seconds that a write waits for another process (`nixfront prune` beside the server)
 _MOST_FAILURES = 1024
 _PAGE = 500  # rows of a listing that are held at once
@@ -68,16 +77,19 @@ class SqliteState:
             _MOST_FAILURES, lambda _, value, now: now + value[1]
         )
 
-    async def recall(self, key: str) -> tuple[Layer, tuple[str, ...]] | None:
-        rows = await self._read("SELECT digest, size, diff_id FROM layers WHERE key = ?", key)
-        for digest, size, diff_id in rows:
-            origins = await self._read(
-                "SELECT repository FROM blobs WHERE digest = ? ORDER BY repository LIMIT ?",
-                digest,
-                MOST_ORIGINS,
-            )
-            return Layer(digest, size, diff_id), tuple(repository for (repository,) in origins)
-        return None
+    async def recall(
+        self, keys: Sequence[str], repository: str
+    ) -> Mapping[str, tuple[Layer, tuple[str, ...]]]:
+        known = {}
+        for start in range(0, len(keys), _PAGE):
+            page = keys[start : start + _PAGE]
+            query = _RECALL.replace("KEYS", ", ".join("?" * len(page)))
+            for key, *layer, here, others in await self._read(
+                query, repository, repository, MOST_ORIGINS, *page
+            ):
+                origins = (repository,) if here else ()
+                known[key] = (Layer(*layer), (*origins, *(others or "").split()))
+        return known
 
     async def record(self, key: str, plan: LayerPlan, layer: Layer, repository: str) -> None:
         paths = canonical_json(list(plan.paths)).decode()
@@ -85,10 +97,11 @@ class SqliteState:
             "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?)",
             (key, layer.digest, layer.size, layer.diff_id, paths),
         )
-        await self.seen(layer.digest, repository)
+        await self.seen(repository, layer.digest)
 
-    async def seen(self, digest: str, repository: str) -> None:
-        await self._write("INSERT OR IGNORE INTO blobs VALUES (?, ?)", (digest, repository))
+    async def seen(self, repository: str, *digests: str) -> None:
+        rows = [(digest, repository) for digest in digests]
+        await self._write("INSERT OR IGNORE INTO blobs VALUES (?, ?)", *rows)
 
     async def forget(self, digest: str, repository: str) -> None:
         await self._write("DELETE FROM blobs WHERE digest = ? AND repository = ?", (digest, repository))
@@ -196,8 +209,7 @@ class SqliteState:
         """One statement for each row, each its own transaction: there is nothing to roll back when one fails."""
 
         async def tell() -> None:
-            for row in rows:
-                await self._connection.execute(statement, tuple(row))
+            await self._connection.executemany(statement, [tuple(row) for row in rows])
 
         await self._border.write(tell)
 

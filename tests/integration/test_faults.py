@@ -37,8 +37,8 @@ async def test_a_500_on_the_third_blob_leaves_no_tag_and_the_next_pull_succeeds(
     start: Start, registry: Server
 ) -> None:
     # Every try of the third blob's upload fails; a new pull finds the registry well again.
-    broken = Rule("PATCH", r"/blobs/uploads/", Status(500), nth=3, times=3)
-    async with shim(registry.url, broken) as relay, start(relay.url, layers={"concurrency": 1}) as front:
+    broken = Rule("PUT", r"/blobs/uploads/", Status(500), nth=3, times=3)
+    async with shim(registry.url, broken) as relay, start(relay.url, layers={"uploads": 1}) as front:
         status, _, _ = await front.get("/v2/hello/manifests/latest")
         left = await tags(registry, "hello")
         image = await front.pull("hello")
@@ -156,14 +156,14 @@ async def test_a_garbage_collection_in_mid_build_takes_nothing_away(
     start: Start, registry: Server, tmp_path: Path
 ) -> None:
     # The first layers are on their way, the others wait: all that needs them is our root.
-    slow = Rule("PATCH", r"/blobs/uploads/", Delay(1.5), times=2)
+    slow = Rule("PUT", r"/blobs/uploads/", Delay(1.5), times=2)
     async with (
         shim(registry.url, slow) as relay,
-        start(relay.url, layers={"concurrency": 1}) as front,
+        start(relay.url, layers={"uploads": 1}) as front,
     ):
         pull = asyncio.create_task(front.pull("beta"))
         async with asyncio.timeout(30):
-            while relay.counts["PATCH", "upload"] == 0:
+            while relay.counts["PUT", "upload"] == 0:
                 await asyncio.sleep(0.02)
         on_it = {**os.environ, "NIX_REMOTE": str(tmp_path / "store")}
         (tmp_path / "unrooted").write_text("nobody needs this")
@@ -239,14 +239,14 @@ async def test_an_upload_is_followed_on_the_registrys_own_host_only() -> None:
 async def test_a_passing_500_on_the_last_blob_is_not_noticed(start: Start, registry: Server) -> None:
     # cacert, common, hello and the root, then the config
     async with (
-        shim(registry.url, Rule("PATCH", r"/blobs/", Status(503), nth=5)) as relay,
+        shim(registry.url, Rule("PUT", r"/blobs/", Status(503), nth=5)) as relay,
         start(relay.url) as front,
     ):
         image = await front.pull("hello")
-        patches = relay.counts["PATCH", "upload"]
+        puts = relay.counts["PUT", "upload"]
 
     assert image.digest
-    assert patches == 6
+    assert puts == 6
 
 
 async def test_a_store_path_that_cannot_be_read_is_not_the_registrys_fault(

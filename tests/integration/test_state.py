@@ -49,23 +49,26 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 async def test_layers(opened: Opener) -> None:
     other = Layer("sha256:cc", 456, "sha256:dd")
     async with opened() as known:
-        assert await known.recall(KEY) is None
+        assert await known.recall([KEY], "git") == {}
         await known.record(KEY, PLAN, LAYER, "z")
         for repository in ("c", "a", "d", "b", "a"):
-            await known.seen(LAYER.digest, repository)
+            await known.seen(repository, LAYER.digest)
 
-        assert await known.recall(KEY) == (LAYER, ("a", "b", "c")), "a few, in a fixed order"
-        assert await known.recall(layer_key(PLAN, "tar2")) is None
+        assert await known.recall([KEY], "git") == {KEY: (LAYER, ("a", "b", "c"))}, "a few, in a fixed order"
+        assert await known.recall([KEY], "z") == {KEY: (LAYER, ("z", "a", "b", "c"))}, "its own first"
+        assert await known.recall([layer_key(PLAN, "tar2")], "git") == {}
 
         for repository in ("a", "b", "c", "d", "never"):
             await known.forget(LAYER.digest, repository)
     async with opened() as known:
-        assert await known.recall(KEY) == (LAYER, ("z",)), "records outlive the program"
+        assert await known.recall([KEY], "git") == {KEY: (LAYER, ("z",))}, "records outlive the program"
         await known.forget(LAYER.digest, "z")
-        assert await known.recall(KEY) == (LAYER, ()), "the layer stays"
+        assert await known.recall([KEY], "git") == {KEY: (LAYER, ())}, "the layer stays"
 
         await known.record(KEY, PLAN, other, "git")
-        assert await known.recall(KEY) == (other, ("git",)), "a later record takes an earlier one's place"
+        assert await known.recall([KEY], "git") == {KEY: (other, ("git",))}, (
+            "a later record takes an earlier one's place"
+        )
 
 
 async def test_many_layers_at_once_are_all_kept(opened: Opener) -> None:
@@ -79,9 +82,9 @@ async def test_many_layers_at_once_are_all_kept(opened: Opener) -> None:
                 for key, plan, layer in zip(keys, plans, layers, strict=True)
             )
         )
-        recalled = await asyncio.gather(*(known.recall(key) for key in keys))
+        recalled = await known.recall([*keys, KEY], "git")
 
-    assert recalled == [(layer, ("git",)) for layer in layers]
+    assert recalled == {key: (layer, ("git",)) for key, layer in zip(keys, layers, strict=True)}
 
 
 async def test_tags_and_images(opened: Opener) -> None:
@@ -235,7 +238,7 @@ async def test_redis_may_come_later_and_go_and_come_back(
     monkeypatch.setattr(state_border, "_PAUSE", 0.0)
     port = free_port()
     async with state_redis.open_state(f"redis://:secret-word@127.0.0.1:{port}/0") as known:
-        assert await known.recall(KEY) is None
+        assert await known.recall([KEY], "git") == {}
         assert await known.take("key", "one", 60), "everybody builds"
         assert [image async for image in known.images()] == []
         with pytest.raises(StateUnavailable, match="does not answer"):
@@ -247,18 +250,22 @@ async def test_redis_may_come_later_and_go_and_come_back(
         await known.record(KEY, PLAN, LAYER, "git")
         await known.record_tag(TAG)
         async with redis(tmp_path, port) as server:
-            await known.recall(KEY)
-            assert await known.recall(KEY) == (LAYER, ("git",)), "what was written before it came is there"
+            await known.recall([KEY], "git")
+            assert await known.recall([KEY], "git") == {KEY: (LAYER, ("git",))}, (
+                "what was written before it came is there"
+            )
             assert await known.recall_tag(TAG.repository, TAG.tag) == TAG
 
             os.kill(server.process.pid, signal.SIGKILL)
-            await known.seen(LAYER.digest, "beta")
-            assert await known.recall(KEY) is None
+            await known.seen("beta", LAYER.digest)
+            assert await known.recall([KEY], "git") == {}
         async with redis(tmp_path, port):
             await known.check()
-            await known.recall(KEY)
+            await known.recall([KEY], "git")
             await known.record(KEY, PLAN, LAYER, "git")
-            assert await known.recall(KEY) == (LAYER, ("beta", "git")), "nothing that was told is lost"
+            assert await known.recall([KEY], "git") == {KEY: (LAYER, ("git", "beta"))}, (
+                "nothing that was told is lost"
+            )
 
     assert "secret-word" not in caplog.text
 

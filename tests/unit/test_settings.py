@@ -113,9 +113,7 @@ def test_what_the_file_says_is_taken_and_the_rest_stays(file: Path) -> None:
         pytest.param("log: {level: loud}", "log.level: Input should be", id="a level"),
         pytest.param("layers: {most: 1}", "layers.most: Input should be greater", id="too few layers"),
         pytest.param("layers: {most: 126}", "layers.most: Input should be less", id="too many layers"),
-        pytest.param(
-            "layers: {concurrency: 0}", "layers.concurrency: Input should be greater", id="no uploads"
-        ),
+        pytest.param("layers: {uploads: -1}", "layers.uploads: Input should be greater", id="no uploads"),
         pytest.param("nix: {build_deadline: 0}", "nix.build_deadline: Input should be greater", id="no time"),
         pytest.param("nix: {build_deadline: .nan}", "nix.build_deadline: Input should be", id="no number"),
         pytest.param("answers: {seconds: -1}", "answers.seconds: Input", id="a negative memory"),
@@ -187,7 +185,8 @@ def test_every_section_refuses_an_unknown_key(file: Path, section: str) -> None:
     [
         ("layers", "most", 2),
         ("layers", "most", 125),
-        ("layers", "concurrency", 1),
+        ("layers", "packers", 0),
+        ("layers", "uploads", 1),
         ("nix", "evaluation_deadline", 0.01),
         ("nix", "build_deadline", 0.01),
         ("answers", "seconds", 0),
@@ -386,7 +385,8 @@ def test_a_trusted_proxy_is_an_address_or_a_network(file: Path, network: str) ->
         ("NIXFRONT_LAYERS_COMPRESSION", "none", "none"),
         ("NIXFRONT_LAYERS_MOST", "5", 5),
         ("NIXFRONT_LAYERS_TABLE", "/x", "/x"),
-        ("NIXFRONT_LAYERS_CONCURRENCY", "9", 9),
+        ("NIXFRONT_LAYERS_PACKERS", "9", 9),
+        ("NIXFRONT_LAYERS_UPLOADS", "9", 9),
         ("NIXFRONT_IMAGE_FORMAT", "oci", "oci"),
         ("NIXFRONT_BUILDS_PATIENCE", "1", 1),
         ("NIXFRONT_BUILDS_HOP_SECONDS", "2.5", 2.5),
@@ -574,6 +574,16 @@ def test_only_nixpkgs_has_addresses_of_its_own(
     chosen = load(file, {}).package_sources["mine"]
 
     assert (chosen.url, chosen.pointer, chosen.ref) == (url, pointer, ref)
+
+
+def test_as_many_work_at_once_as_there_are_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    for processors, packers, uploads in ((1, 1, 4), (2, 2, 4), (16, 16, 32)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, many=processors: set(range(many)))
+        settings = Settings()
+        assert (settings.packers, settings.uploads) == (packers, uploads)
+
+    asked = load(None, {"NIXFRONT_LAYERS_PACKERS": "3", "NIXFRONT_LAYERS_UPLOADS": "5"})
+    assert (asked.packers, asked.uploads) == (3, 5)
 
 
 def test_presets_of_the_operator_are_laid_over_ours(file: Path) -> None:

@@ -50,7 +50,7 @@ async def test_a_file_of_the_first_schema_is_migrated_and_keeps_its_records(tmp_
     tag = TagRecord("git", "latest", "sha256:cc", "key", 7.0)
     async with open_state(file) as state:
         await state.record_tag(tag)
-        assert await state.recall(KEY) == (LAYER, ("git",))
+        assert await state.recall([KEY], "git") == {KEY: (LAYER, ("git",))}
     async with open_state(file) as state:
         assert await state.recall_tag("git", "latest") == tag
 
@@ -94,7 +94,7 @@ async def test_a_file_that_is_no_database_is_put_aside(tmp_path: Path) -> None:
 
     assert "state.broken" in files_of(tmp_path)
     async with open_state(file) as state:
-        assert await state.recall(KEY) == (LAYER, ("git",))
+        assert await state.recall([KEY], "git") == {KEY: (LAYER, ("git",))}
 
 
 async def test_the_store_paths_can_be_read_by_people(tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ async def test_another_process_may_write_meanwhile(tmp_path: Path) -> None:
     file = tmp_path / "state"
     async with open_state(file) as server, open_state(file) as command:
         for number in range(20):
-            await server.seen(f"sha256:{number}", "server")
+            await server.seen("server", f"sha256:{number}")
             await command.forget_tag("git", "latest")
-            await command.seen(f"sha256:{number}", "command")
+            await command.seen("command", f"sha256:{number}")
 
     assert ask(file, "SELECT count(*) FROM blobs") == [(40,)]
 
