@@ -11,6 +11,7 @@ import pytest
 from proxy.events import BuildEnded, BuildStarted, Collided, LogLine
 from tests.support.front import Front
 from tests.support.servers import Server
+from tests.support.shim import shim
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
@@ -129,6 +130,28 @@ async def test_shared_paths_are_mounted_and_not_sent_again(start: Start, registr
     assert len(shared) >= 3, "common, hello and cacert"
     for digest in shared:
         assert f"mount={digest.replace(':', '%3A')}" in log or f"mount={digest}" in log
+
+
+async def test_a_build_of_known_layers_sends_nothing_but_what_is_its_own(
+    start: Start, registry: Server
+) -> None:
+    async with shim(registry.url) as relay, start(relay.url) as front:
+        first = await front.pull("noise/hello")
+        shared = len(first.layers) - 1
+        assert relay.counts["PATCH", "upload"] == 1, "one layer is too large for a single request"
+
+        relay.counts.clear()
+        second = await front.pull("hello/noise")
+        assert relay.counts["POST", "upload"] == shared + 2, "a mount each; the root and the config are sent"
+        assert (relay.counts["PUT", "upload"], relay.counts["PATCH", "upload"]) == (2, 0)
+
+        await front.get(f"/v2/hello/noise/manifests/{second.digest}", "DELETE")
+        relay.counts.clear()
+        again = await front.pull("hello/noise")
+        assert relay.counts["POST", "upload"] == relay.counts["PUT", "upload"] == 0
+
+    assert first.layers[:-1] == second.layers[:-1]
+    assert again == second
 
 
 async def test_every_package_of_a_name_lands_in_the_image(start: Start, registry: Server) -> None:

@@ -130,6 +130,11 @@ rec {
     '';
   };
   large = make { name = "large-1.0"; script = "mkdir $out; yes nixfront | head -c 5000000 > $out/data"; };
+  # More bytes than are sent in one request, compressed too.
+  noise = make {
+    name = "noise-1.0";
+    script = "mkdir $out; perl -e 'srand(7); print pack(q(L), rand(2**32)) for 1..500000' > $out/data";
+  };
   manyParts = make { name = "many-parts-1.0"; parts = many; script = "mkdir -p $out; echo $parts > $out/parts"; };
 
   # failures and time
