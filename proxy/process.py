@@ -2,12 +2,14 @@
 
 Both pipes are read at once, whatever their size, so that a talkative builder cannot block (a peer hangs on 343 KB
 of log). The child leads its own process group, and the whole group is killed at the deadline or when the caller
-is cancelled. No word of Nix or of registries here.
+is cancelled. When we ourselves are killed the kernel ends it, where util-linux's `setpriv` can arrange that: a build that
+nobody waits for would keep its locks from the next one. No word of Nix or of registries here.
 """
 
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +19,9 @@ from proxy.errors import ProcessFailed
 _CHUNK = 1 << 16
 _LONGEST_LINE = 1 << 14
 _TERM_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+_SETPRIV = shutil.which("setpriv")
+_ENDS_WITH_US = (_SETPRIV, "--pdeathsig", "TERM", "--") if _SETPRIV else ()
+_NOT_STARTED = (126, 127)  # what setpriv ends with when it cannot start the program
 
 
 async def run(
@@ -46,6 +51,7 @@ async def run(
 
     try:
         child = await asyncio.create_subprocess_exec(
+            *_ENDS_WITH_US,
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -73,6 +79,8 @@ async def run(
         raise
     if output is None:
         raise ProcessFailed(program, returncode, (*lines, f"more than {stdout_limit} bytes of output"))
+    if _SETPRIV and returncode in _NOT_STARTED and lines and lines[-1].startswith("setpriv: "):
+        raise ProcessFailed(program, None, lines)
     if returncode != 0:
         raise ProcessFailed(program, returncode, lines)
     return output

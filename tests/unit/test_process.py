@@ -257,3 +257,22 @@ async def test_an_error_of_the_listener_ends_the_child(tmp_path: Path) -> None:
         await process.run(("sh", "-c", FAMILY, "sh", str(file)), deadline=DEADLINE, on_line=refuse)
 
     assert await gone(await pid_in(file))
+
+
+async def test_a_child_ends_when_we_are_killed(tmp_path: Path) -> None:
+    code = (
+        "import asyncio\n"
+        "from proxy import process\n"
+        f"argv = ('sh', '-c', 'echo $$ > {tmp_path}/pid; exec sleep 600')\n"
+        "asyncio.run(process.run(argv, deadline=600))\n"
+    )
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, env={**os.environ, "PYTHONPATH": "."}
+    )
+    child = await pid_in(tmp_path / "pid")
+    assert alive(child)
+
+    parent.kill()
+    await parent.wait()
+
+    assert await gone(child)
