@@ -1,9 +1,10 @@
 """How a client waits while its image is made: which answer, at which hop, after how long.
 
-Clients give up for different reasons (measured with dockerd 20.10 and 26.1, containerd 1.6 and 1.7, skopeo and podman;
-read in the sources of later ones). containerd from 2.3 on, and docker engines built on it, end a request that has no
-headers after 30 s; containerd's Kubernetes plugin ends a pull that got no byte of a *body* for some minutes; docker
-stops at the tenth redirect. All can be held for an hour otherwise, and none bears 1xx answers or drips in a body.
+Clients give up for different reasons (measured with dockerd 20.10, 26.1 and 28.5, this one on either of its stores and
+with its BuildKit, containerd 1.6, 1.7 and 2.1, skopeo 1.9 to 1.22 and podman 4.3 to 5.8; read in the sources of later
+ones). containerd from 2.3 on, and docker engines built on it, end a request that has no headers after 30 s;
+containerd's Kubernetes plugin ends a pull that got no byte of a *body* for some minutes; docker stops at the tenth
+redirect. All can be held silently otherwise (11 minutes were tried), and none bears 1xx answers or drips in a body.
 So there is one way for all, and it keeps no state but the number in the query:
 
     HEAD   held for `patience`, then 405: every client that sends HEAD falls back to GET
@@ -126,11 +127,12 @@ class Waiting:
 
     def _told(self, wanted: ImageRequest) -> str:
         now = self._progress.of(wanted.repository, wanted.tag)
-        how_far = ""
-        if now is not None:
+        if now is None:
+            how_far = "waiting for its turn, or being made by another machine"
+        else:
             step, age = now
-            how_far = f" after {age:.0f} s ({_shortened(step.text)})"
-        return f"still being made{how_far}; pull again to go on waiting; {self._log}"
+            how_far = f"still being made after {age:.0f} s ({_shortened(step.text)})"
+        return f"{how_far}; pull again to go on waiting; {self._log}"
 
 
 def _shortened(text: str) -> str:

@@ -1,6 +1,6 @@
 """Real clients wait for a build that takes longer than their chain of redirects, and are killed while they wait.
 
-The settings are scaled: a chain is over after 20 seconds instead of 220. What a client did is read from the
+The settings are scaled: a chain is over after 10 seconds instead of 200. What a client did is read from the
 registry's log, which has a line for each of its hops: nixfront asks the registry first, in the client's own name.
 """
 
@@ -23,9 +23,9 @@ from tests.support.servers import Server, nixfront, stock_registry
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 _CLIENTS = ("docker", "ctr", "podman", "skopeo")
-_LONG = 25  # seconds of a build: longer than a chain and what follows it
-_SHORT = 10  # of those whose client is killed
-_SCALED = {"patience": 1, "hop_seconds": 2, "hops": 9, "restart_seconds": 2, "hold_seconds": 120}
+_LONG = 18  # seconds of a build: longer than a chain and what follows it
+_SHORT = 8  # of those whose client is killed
+_SCALED = {"patience": 1, "hop_seconds": 1, "hops": 9, "restart_seconds": 1, "hold_seconds": 120}
 
 
 @dataclass(frozen=True, slots=True)

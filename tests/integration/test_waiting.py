@@ -119,6 +119,17 @@ async def test_at_the_very_end_it_says_how_far_it_is_and_the_next_try_joins(
     assert again[0] == 200
 
 
+async def test_who_waits_for_a_turn_is_told_so(start: Start, registry: Server) -> None:
+    hurried = {**SCALED, "hops": 0, "hold_seconds": 0.3, "at_once": 1}
+    async with start(registry.url, builds=hurried) as front:
+        _, (status, _, reason, _) = await asyncio.gather(
+            get(front, PATH), get(front, "/v2/slowctr/manifests/latest")
+        )
+
+    assert status == 503
+    assert reason.startswith("waiting for its turn, or being made by another machine; pull again")
+
+
 async def test_without_hops_all_are_held(start: Start, registry: Server) -> None:
     async with start(registry.url, builds={**SCALED, "hops": 0, "restart_agents": ()}) as front:
         head, got = await asyncio.gather(
