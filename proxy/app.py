@@ -3,9 +3,11 @@
 import asyncio
 import fcntl
 import logging
+import os
 import secrets
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,9 +39,10 @@ from proxy import (
 from proxy.answers import Answers
 from proxy.attribute_names import AttributeNames
 from proxy.builds import Builds
-from proxy.errors import SettingsInvalid
+from proxy.destination import Destination
+from proxy.errors import NameInvalid, SettingsInvalid
 from proxy.event_log import log_event
-from proxy.events import Event, Sink
+from proxy.events import BuildEnded, Event, Sink
 from proxy.fair_queue import FairQueue
 from proxy.health import Health
 from proxy.history import History
@@ -47,8 +50,9 @@ from proxy.metrics import Metrics
 from proxy.mirror import Mirror, MirrorRules
 from proxy.model import Policy, Preset
 from proxy.moving_tags import MovingTags
-from proxy.names import Vocabulary
+from proxy.names import Vocabulary, parse
 from proxy.nix import ImagesFile, Nix
+from proxy.oci_layout import OciLayout
 from proxy.own_tags import OwnTags
 from proxy.package_sets import Choice, PackageSets
 from proxy.pipeline import Options, Pipeline
@@ -58,7 +62,7 @@ from proxy.publish import Publisher
 from proxy.pulls import Pulls
 from proxy.registry import Registry
 from proxy.served import Served
-from proxy.settings import Settings
+from proxy.settings import ImageSection, Settings
 from proxy.state import State
 from proxy.tracing import tracing
 from proxy.visitors import Visitors
@@ -175,19 +179,13 @@ async def _assemble(
 ) -> _Made:
     """The objects of one application, from the registry up to the pipeline."""
     data = settings.data_dir
-    if settings.images.file and not await asyncio.to_thread(Path(settings.images.file).is_file):
-        raise SettingsInvalid(f"images.file: {settings.images.file} is no file")
     for folder in (data, data / "sets"):
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     stack.callback((await asyncio.to_thread(_lock, data)).close)
     url = settings.registry.url or await stack.enter_async_context(local_registry.run(data / "registry"))
     session = await stack.enter_async_context(_session(*traces))
     state = await stack.enter_async_context(open_state(settings))
-    executor = ThreadPoolExecutor(settings.packers, thread_name_prefix="packing")
-    stack.push_async_callback(asyncio.to_thread, executor.shutdown)
     packages = _packages(settings, stack, session, metrics.ran_nix)
-    nix = packages.nix
-    listing = store.StoreListing(nix.prefix)
     registry = Registry(session, url)
     answers = Answers(
         passthrough.Passthrough(session, url, _networks(settings.http.trusted_proxies)),
@@ -200,37 +198,9 @@ async def _assemble(
     history = History(state, machine)
     stack.push_async_callback(history.close)
     sink = history.hearing(sink)
-    publisher = Publisher(
-        registry,
-        state,
-        executor,
-        partial(store.store_entries, prefix=nix.prefix),
-        compression=settings.layers.compression,
-        uploads=settings.uploads,
-        sink=sink,
-    )
-    pipeline = Pipeline(
-        sets=packages.sets,
-        names=packages.names,
-        nix=nix,
-        images=_named_images(settings, packages, listing),
-        registry=registry,
-        tags=tags,
-        publisher=publisher,
-        listing=listing,
-        options=Options(
-            system=settings.system,
-            policy=_policy(settings),
-            always=settings.packages.always,
-            most_layers=settings.layers.most,
-            form=settings.image.format,
-            compression=settings.layers.compression,
-            tables=await asyncio.to_thread(_tables, settings),
-        ),
-        roots=await asyncio.to_thread(_empty_folder, data / "gcroots"),
-        failure_seconds=settings.builds.failure_seconds,
-        sink=_each(answers.told, sink),
-    )
+    roots = await asyncio.to_thread(_empty_folder, data / "gcroots")
+    sinks = _each(answers.told, sink)
+    pipeline = await _pipeline(settings, stack, packages, registry, tags, state, roots, sinks)
     builds = Builds(
         pipeline,
         registry,
@@ -255,7 +225,90 @@ async def _assemble(
     pulls = Pulls(state)
     stack.push_async_callback(pulls.close)
     _log.info("registry url=%s", url)
-    return _Made(builds, Served(pulls, moving), answers, registry, nix)
+    return _Made(builds, Served(pulls, moving), answers, registry, packages.nix)
+
+
+async def _pipeline(
+    settings: Settings,
+    stack: AsyncExitStack,
+    packages: "_Packages",
+    destination: Destination,
+    tags: OwnTags,
+    state: State,
+    roots: Path,
+    sink: Sink,
+) -> Pipeline:
+    """What makes images and puts them into `destination`."""
+    if settings.images.file and not await asyncio.to_thread(Path(settings.images.file).is_file):
+        raise SettingsInvalid(f"images.file: {settings.images.file} is no file")
+    executor = ThreadPoolExecutor(settings.packers, thread_name_prefix="packing")
+    stack.push_async_callback(asyncio.to_thread, executor.shutdown)
+    prefix = packages.nix.prefix
+    listing = store.StoreListing(prefix)
+    publisher = Publisher(
+        destination,
+        state,
+        executor,
+        partial(store.store_entries, prefix=prefix),
+        compression=settings.layers.compression,
+        uploads=settings.uploads,
+        sink=sink,
+    )
+    pipeline = Pipeline(
+        sets=packages.sets,
+        names=packages.names,
+        nix=packages.nix,
+        images=_named_images(settings, packages, listing),
+        registry=destination,
+        tags=tags,
+        publisher=publisher,
+        listing=listing,
+        options=Options(
+            system=settings.system,
+            policy=_policy(settings),
+            always=settings.packages.always,
+            most_layers=settings.layers.most,
+            form=settings.image.format,
+            compression=settings.layers.compression,
+            tables=await asyncio.to_thread(_tables, settings),
+        ),
+        roots=roots,
+        failure_seconds=settings.builds.failure_seconds,
+        sink=sink,
+    )
+    return pipeline
+
+
+async def build(settings: Settings, repository: str, tag: str, folder: Path) -> str:
+    """The digest of the manifest of this image, written into `folder` as an OCI image layout, whatever `image.format` is.
+
+    No registry is needed, and a nixfront that serves from the same data folder is not disturbed. Raises a `NixfrontError`.
+    """
+    settings = settings.model_copy(update={"image": ImageSection(format="oci")})
+    request = parse(repository, tag, _vocabulary(settings))
+    if request is None:
+        raise NameInvalid(f"{repository}:{tag} can be no image of ours")
+    digests: list[str] = []
+
+    def keep_digest(event: Event) -> None:
+        if isinstance(event, BuildEnded) and event.digest:
+            digests.append(event.digest)
+
+    async with AsyncExitStack() as stack:
+        data = settings.data_dir
+        await asyncio.to_thread((data / "sets").mkdir, parents=True, exist_ok=True)
+        own = await asyncio.to_thread(_build_folder, data)
+        stack.push_async_callback(asyncio.to_thread, own.cleanup)
+        session = await stack.enter_async_context(_session())
+        packages = _packages(settings, stack, session)
+        layout = OciLayout(folder, tag)
+        # What the data folder remembers is about a registry.
+        state = await stack.enter_async_context(state_sqlite.open_state(Path(own.name, "state.sqlite")))
+        tags, sink = OwnTags(layout, state), _each(log_event, keep_digest)
+        pipeline = await _pipeline(settings, stack, packages, layout, tags, state, Path(own.name), sink)
+        stack.push_async_callback(pipeline.close)
+        await pipeline.ensure(request)
+    return digests[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,6 +478,14 @@ def _machine(data: Path) -> str:
     if not file.exists():
         file.write_text(secrets.token_hex(8), encoding="ascii")
     return file.read_text(encoding="ascii").strip()
+
+
+def _build_folder(data: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for one build, whose roots no server clears; those of killed builds are cleared here."""
+    for folder in data.glob("build-*"):
+        if not Path("/proc", folder.name.split("-")[1]).exists():
+            shutil.rmtree(folder)
+    return tempfile.TemporaryDirectory(prefix=f"build-{os.getpid()}-", dir=data)
 
 
 def _empty_folder(folder: Path) -> Path:

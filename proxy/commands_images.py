@@ -1,11 +1,12 @@
-"""The subcommands about packages and images: `search`, `explain`, `images`."""
+"""The subcommands about packages and images: `search`, `explain`, `build`, `images`."""
 
 import argparse
 import asyncio
 import json
 from dataclasses import asdict
+from pathlib import Path
 
-from proxy import app, catalog, explain, names, suggest
+from proxy import app, catalog, explain, logs, names, suggest
 from proxy.commands import Command
 from proxy.console import Console
 from proxy.errors import SettingsInvalid
@@ -57,9 +58,7 @@ def _search_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _explain(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
     """The layers of an image, lowest first."""
-    repository, colon, tag = arguments.name.rpartition(":")
-    if not colon:
-        repository, tag = arguments.name, "latest"
+    repository, tag = _name_and_tag(arguments.name)
     with console.working(f"reading {repository}:{tag}"):
         explained = asyncio.run(explain.explain(_registry(settings), repository, tag))
     console.document(asdict(explained))
@@ -82,6 +81,41 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME[:TAG]", help="an image, without the host")
 
 
+def _build(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+    """Where the image is, and the digest of its manifest."""
+    logs.configure(settings.log.level, "json" if console.as_json else settings.log.format)
+    repository, tag = _name_and_tag(arguments.name)
+    if settings.image.format != "oci":
+        console.complain(
+            "image.format is docker; a layout holds OCI manifests, of the same layers and config"
+        )
+    digest = asyncio.run(app.build(settings, repository, tag, arguments.to))
+    console.document({"layout": str(arguments.to), "tag": tag, "digest": digest})
+    console.line(f"oci:{arguments.to}:{tag}  {digest}")
+    return 0
+
+
+def _build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME[:TAG]", help="an image, without the host")
+    parser.add_argument(
+        "--to", type=_folder, required=True, metavar="oci:DIR", help="the folder, made if it is not there"
+    )
+
+
+def _folder(destination: str) -> Path:
+    """The folder of `oci:DIR`."""
+    kind, _, folder = destination.partition(":")
+    if kind != "oci" or not folder:
+        raise argparse.ArgumentTypeError(f"{destination!r} is no oci:DIR")
+    return Path(folder)
+
+
+def _name_and_tag(name: str) -> tuple[str, str]:
+    """`NAME[:TAG]` in two; `latest` where there is no tag."""
+    repository, colon, tag = name.rpartition(":")
+    return (repository, tag) if colon else (name, "latest")
+
+
 COMMANDS = (
     Command(
         "search",
@@ -101,6 +135,17 @@ COMMANDS = (
         _explain_arguments,
         "Example: `nixfront explain shell/git --json | jq '.layers[].store_paths'`. NAME is asked of the registry at "
         "registry.url, else of the nixfront at http.addr, which builds it if it is not there.",
+    ),
+    Command(
+        "build",
+        "write an image into a folder",
+        "Make an image and write it as an OCI image layout. No registry and no running nixfront is needed.",
+        _build,
+        _build_arguments,
+        "Example: `nixfront build shell/git --to oci:git`, then `skopeo copy oci:git:latest docker-daemon:git:latest`. The "
+        "layers are those that a pull of NAME gets. A layout holds OCI manifests: with image.format docker a pull gets "
+        "another manifest, of the same layers and config.",
+        demo=True,
     ),
     Command(
         "images",

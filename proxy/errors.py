@@ -151,6 +151,10 @@ class RegistryRefused(NixfrontError):
         self.temporary = status >= 500 or status == 429
 
 
+class DestinationUnusable(NixfrontError):
+    """The folder that an image is to be written into cannot be written, or holds something else."""
+
+
 class DigestMismatch(NixfrontError):
     """The registry stored other bytes than we sent."""
 

@@ -56,6 +56,7 @@ WIRE: dict[type[NixfrontError], Wire] = {
     errors.StillBuilding: _UNAVAILABLE,
     errors.RegistryUnavailable: _UNAVAILABLE,
     errors.RegistryRefused: _UNAVAILABLE,
+    errors.DestinationUnusable: _UNAVAILABLE,
     errors.DigestMismatch: _UNAVAILABLE,
     errors.DigestNotReady: _UNAVAILABLE,
     errors.ProcessFailed: _UNAVAILABLE,

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from proxy.destination import Destination
 from proxy.model import Image
-from proxy.registry import Registry
 from proxy.state import State, TagRecord
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _HASH = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")
 class OwnTags:
     """The tags of one registry that we put there."""
 
-    def __init__(self, registry: Registry, state: State, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, registry: Destination, state: State, now: Callable[[], float] = time.time) -> None:
         """`now` is in seconds since the epoch."""
         self._registry = registry
         self._state = state

@@ -25,6 +25,7 @@ from cachetools import TTLCache
 from proxy import layering, manifest, recipes, rootfs
 from proxy.attribute_names import AttributeNames
 from proxy.definition import Definition
+from proxy.destination import Destination
 from proxy.errors import DerivationLost, ImageTooLarge, NixfrontError, PackageUnknown, Unforeseen
 from proxy.events import BuildEnded, BuildStarted, Collided, LayersReady, LogLine, NixBegun, Resolved, Sink
 from proxy.flight import Shared, SingleFlight
@@ -48,7 +49,6 @@ from proxy.packing import CODECS
 from proxy.popularity import NO_TABLE, Table
 from proxy.publish import Publisher
 from proxy.recipes import Recipe
-from proxy.registry import Registry
 from proxy.rootfs import Root
 from proxy.state import TagRecord
 
@@ -92,7 +92,7 @@ class _Content:
 
 
 class Pipeline:
-    """Makes images of one package set appear in one registry."""
+    """Makes images appear in one registry, or whatever else can hold them."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Pipeline:
         names: AttributeNames,
         nix: Nix,
         images: NamedImages,
-        registry: Registry,
+        registry: Destination,
         tags: OwnTags,
         publisher: Publisher,
         listing: rootfs.Listing,

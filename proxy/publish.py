@@ -11,13 +11,13 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 
+from proxy.destination import Destination
 from proxy.errors import RegistryRefused, RegistryUnavailable
 from proxy.events import LayerStored, Sink
 from proxy.flight import SingleFlight
 from proxy.manifest import Compression
 from proxy.model import Layer, LayerPlan
 from proxy.packing import CODECS, LayerStream
-from proxy.registry import Registry
 from proxy.state import State, layer_key
 from proxy.tarball import Entry
 
@@ -31,7 +31,7 @@ class Publisher:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: Destination,
         state: State,
         executor: Executor,
         entries: Callable[[Iterable[str]], Iterable[Entry]],
@@ -77,7 +77,9 @@ class Publisher:
         return layers
 
     async def publish_entries(self, repository: str, entries: Sequence[Entry]) -> Layer:
-        """A layer of these very members, whose content is at hand, now in the repository."""
+        """A layer of these very members, now in the repository; one whose content is at hand is asked for first."""
+        if any(entry.source for entry in entries):
+            return await self._upload(repository, lambda: entries)
         stream = LayerStream(entries, self._compression, self._executor)
         data = b"".join([block async for block in stream])
         await self._registry.put_blob(repository, data)

@@ -20,7 +20,7 @@ from proxy.model import DOCKER_MANIFEST, OCI_MANIFEST
 from tests.support.clients import Docker, containerd, podman, skopeo_copy
 from tests.support.handmade import image, push, store_layers, tar
 from tests.support.paths import CountedNix, counted_nix, without_nix
-from tests.support.processes import program, succeed
+from tests.support.processes import program, succeed, write
 from tests.support.servers import Server, nixfront, stock_registry
 from tests.support.validate import validate
 
@@ -99,6 +99,24 @@ async def test_skopeo_copies_without_a_change(demo: Demo, tmp_path: Path) -> Non
     manifest = (tmp_path / "copy" / "manifest.json").read_bytes()
     checked = await validate(demo.proxy.url, "shell/git", "latest")
     assert f"sha256:{hashlib.sha256(manifest).hexdigest()}" == checked.digest
+
+
+async def test_skopeo_copies_what_was_built_into_a_folder(demo: Demo, store: Path, tmp_path: Path) -> None:
+    own = {"data": {"dir": str(tmp_path / "data")}, "nix": {"store": str(store)}}
+    config = str(write(tmp_path / "nixfront.yml", json.dumps(own)))
+    argv = (program("nixfront"), "build", "shell/git", "--demo", "--config", config)
+    said = await succeed((*argv, "--to", f"oci:{tmp_path / 'layout'}"), deadline=600)
+
+    await skopeo_copy(f"oci:{tmp_path / 'layout'}:latest", f"dir:{tmp_path / 'copy'}")
+
+    manifest = (tmp_path / "copy" / "manifest.json").read_bytes()
+    assert said.split() == [
+        f"oci:{tmp_path / 'layout'}:latest",
+        f"sha256:{hashlib.sha256(manifest).hexdigest()}",
+    ]
+    pulled = await validate(demo.proxy.url, "shell/git", "latest")
+    built = json.loads(manifest)
+    assert [layer["digest"] for layer in built["layers"]] == [layer.digest for layer in pulled.layers]
 
 
 async def test_podman_pulls_and_runs(demo: Demo, tmp_path: Path) -> None:

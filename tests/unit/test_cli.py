@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy import __version__, cli
+from proxy import __version__, cli, commands_images
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,9 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.param(["serve", "--port", "1"], id="an unknown option"),
         pytest.param(["check-config", "--demo"], id="an option of another command"),
         pytest.param(["check-config", "--config"], id="an option without its value"),
+        pytest.param(["build", "git"], id="a build for nowhere"),
+        pytest.param(["build", "git", "--to", "docker:x"], id="a build for an unknown kind of place"),
+        pytest.param(["build", "git", "--to", "oci:"], id="a build for a place without a name"),
     ],
 )
 def test_wrong_use_is_2_with_the_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,3 +221,18 @@ def test_a_data_folder_that_cannot_be_is_1(tmp_path: Path, monkeypatch: pytest.M
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert ended.stderr.splitlines()[-1].startswith("nixfront: [Errno 20] Not a directory")
+
+
+@pytest.mark.parametrize(
+    ("name", "repository", "tag"),
+    [("git", "git", "latest"), ("shell/git:v1", "shell/git", "v1"), ("images/web", "images/web", "latest")],
+)
+def test_a_name_may_have_a_tag(name: str, repository: str, tag: str) -> None:
+    assert commands_images._name_and_tag(name) == (repository, tag)
+
+
+def test_a_build_of_what_can_be_no_image_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["build", "Not a name", "--to", f"oci:{tmp_path / 'layout'}"]) == 1
+
+    assert "nixfront: Not a name:latest can be no image of ours\n" in capsys.readouterr().err
+    assert not (tmp_path / "layout").exists()

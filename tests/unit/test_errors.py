@@ -93,6 +93,7 @@ def test_every_class_that_a_pull_can_meet_has_its_row() -> None:
         errors.StillBuilding,  # needs a build that takes its time: in test_waiting
         errors.RegistryUnavailable,  # needs a registry that is away: in the integration tests
         errors.RegistryRefused,
+        errors.DestinationUnusable,  # a folder, for `nixfront build`
         errors.DigestMismatch,
         errors.DigestNotReady,
         errors.ProcessFailed,
