@@ -41,7 +41,6 @@ async def test_killed_at_random_moments_of_builds(tmp_path: Path, registry: Serv
         "registry": {"url": registry.url},
         "nix": {"store": str(tmp_path / "store")},
         "packages": {"kind": "path", "path": str(PACKAGES)},
-        "layers": {"concurrency": 1},
     }
 
     async with nixfront(tmp_path, settings=settings, command=FROM_CHECKOUT) as server:
