@@ -23,6 +23,7 @@ import aiohttp
 from aiohttp import web
 
 from proxy import (
+    census,
     forwarding,
     handlers,
     local_registry,
@@ -380,6 +381,35 @@ async def attribute_names(settings: Settings, package_set: str, tag: str) -> tup
         return await packages.names.of(await packages.sets.resolve(package_set, tag))
 
 
+async def census_of_set(
+    settings: Settings,
+    package_set: str,
+    tag: str,
+    attributes: Sequence[str],
+    say: census.Say,
+    on_line: census.Say,
+) -> census.Census:
+    """What the packages of a set need: those named, or else all that can be had. Raises a `NixfrontError`."""
+    async with AsyncExitStack() as stack:
+        await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
+        packages = _packages(settings, stack, await stack.enter_async_context(_session()))
+        chosen = await packages.sets.resolve(package_set, tag)
+        roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=settings.data_dir)
+        stack.push_async_callback(asyncio.to_thread, roots.cleanup)
+        return await census.of_set(
+            packages.nix,
+            chosen,
+            settings.system,
+            _policy(settings),
+            attributes or await packages.names.of(chosen),
+            settings.packages.always,
+            Path(roots.name),
+            strict=bool(attributes),
+            say=say,
+            on_line=on_line,
+        )
+
+
 @asynccontextmanager
 async def open_state(settings: Settings) -> AsyncIterator[State]:
     """What nixfront remembers, where the settings say. Raises `SettingsInvalid`."""
@@ -410,8 +440,8 @@ def _session(*traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
 def _tables(settings: Settings) -> dict[str, Table]:
     """What the layers of each package set follow. Raises `SettingsInvalid`."""
     chosen = {}
-    for name in settings.package_sources:
-        chosen[name] = tables.choose(settings.layers.table)
+    for name, source in settings.package_sources.items():
+        chosen[name] = tables.choose(settings.layers.table, source.kind, source.recipe, resources.EXPRESSIONS)
         if not chosen[name].groups:
             _log.warning(
                 "no table for the layers of package set %s: they are shared less (see layers.table)",

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import shtab
 
-from proxy import __version__, commands_host, commands_images
+from proxy import __version__, commands_host, commands_images, commands_popularity
 from proxy.commands import EXIT_CODES, Command
 from proxy.console import Console
 from proxy.errors import NixfrontError, SettingsInvalid
 from proxy.settings import load
 
-COMMANDS: tuple[Command, ...] = (*commands_host.COMMANDS, *commands_images.COMMANDS)
+COMMANDS: tuple[Command, ...] = (
+    *commands_host.COMMANDS,
+    *commands_images.COMMANDS,
+    *commands_popularity.COMMANDS,
+)
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
 
@@ -78,7 +82,10 @@ def _add(known: "argparse._SubParsersAction[argparse.ArgumentParser]", command: 
 
 
 def _wrapped(text: str) -> str:
-    return text if text.startswith("exit codes") else "\n".join(textwrap.wrap(text, 100))
+    """Paragraphs filled to 100 columns; one that is indented, or of exit codes, stays as it is."""
+    paragraphs = text.rstrip().split("\n\n")
+    kept = ("exit codes", " ")
+    return "\n\n".join(each if each.startswith(kept) else textwrap.fill(each, 100) for each in paragraphs)
 
 
 def _failed(console: Console, error: Exception, told: str, code: int) -> int:

@@ -21,7 +21,7 @@ from proxy.popularity import Table, keys
 
 _LARGE = 8 << 20  # bytes
 _SMALL = 256 << 10  # bytes
-_TOGETHER = 0.7  # of the images of the one, as many have the other too
+_TOGETHER = 0.9  # of the images of the one, as many have the other too
 _SPENT = 0.01  # of all bytes, at most so many are stored twice for mergers
 
 

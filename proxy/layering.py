@@ -9,10 +9,17 @@ or name: one more of them changes one bucket.
 
 **Order.** dockerd keys a layer by the whole chain of layers before it: after the first difference it pulls everything
 again, whatever it has. So the most bytes have to come before the first difference. The order is a walk of the
-graph that takes the path with the largest closure first and, before each path, those that it needs, again the largest
-closure first. An image whose largest part is clang then begins with the very chain that clang alone has, that one
-with the chain of the largest part of clang, and so on; what differs is at the end and small. The sizes of closures
-are facts of the paths, so all images that have a path agree on it, and no table is needed.
+references that takes, of what is left, the path with the largest closure first, and before each path what it needs,
+again the largest closure first. An image whose largest part is clang then begins with the very chain that clang alone
+has, that one with the chain of the largest part of clang, and so on; what differs is at the end and small. The
+sizes of closures are facts of the paths, so all images that have a path agree on it, and no table is needed.
+Popularity as a part of the order was tried and made it worse: what is popular is needed by the largest anyway.
+
+**What it comes to** (`tests/bench/layering`: 240 requests to the big demo set of 2.6 GB, medians of five seeds; GB of
+layers in the registry / pulled again by a dockerd that pulls all of them in order; layers of an image, median and most):
+one layer per path without a budget 2.62 / 28.8, 31, 262; dockerTools' popularity contest 6.73 / 28.8, 31, 99; Nixery's
+dominators 12.0 / 18.9, 10, 83; size cohorts 3.41 / 28.4, 31, 99; this one without a table 2.69 / 5.1, 31, 99, and
+with one 2.63 / 3.6, 19, 65. A leaf's new version moves one layer, of 22 MB in the mean (20 MB are the leaves).
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -52,6 +52,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.param(["build", "git"], id="a build for nowhere"),
         pytest.param(["build", "git", "--to", "docker:x"], id="a build for an unknown kind of place"),
         pytest.param(["build", "git", "--to", "oci:"], id="a build for a place without a name"),
+        pytest.param(["popularity", "--served", "--narinfo", "/x"], id="two options that exclude each other"),
     ],
 )
 def test_wrong_use_is_2_with_the_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:

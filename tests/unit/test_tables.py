@@ -4,20 +4,48 @@ from pathlib import Path
 
 import pytest
 
-from proxy import popularity, tables
+from proxy import popularity, resources, tables
 from proxy.errors import SettingsInvalid
 from proxy.popularity import NO_TABLE, Table
 
-
-def test_no_file_is_no_table() -> None:
-    assert tables.choose("") == NO_TABLE
+DEBIAN = resources.EXPRESSIONS / "debian"
 
 
-def test_the_operators_file_is_read(tmp_path: Path) -> None:
+def choose(file: str = "", kind: str = "nixpkgs", recipe: str = "") -> Table:
+    return tables.choose(file, kind, recipe, resources.EXPRESSIONS)
+
+
+def test_a_set_that_is_not_ours_has_none() -> None:
+    assert choose() == NO_TABLE
+    assert choose(kind="demo", recipe="/some/recipe.json") == NO_TABLE
+
+
+@pytest.mark.parametrize(
+    ("recipe", "names"),
+    [
+        pytest.param("", "glibc bash git curl perl python3 python3-numpy", id="small"),
+        pytest.param("big", "glibc bash git gcc clang ffmpeg go openjdk-17-jre-headless", id="big"),
+    ],
+)
+def test_the_demo_set_has_one_that_knows_its_packages_whatever_their_version(recipe: str, names: str) -> None:
+    table = choose(kind="demo", recipe=recipe)
+
+    for name in names.split():
+        assert table.group(f"/nix/store/{'0' * 32}-{name}-99.1-2+deb12u3") is not None, name
+
+
+@pytest.mark.parametrize("file", ["packages.table.json", "packages-big.table.json"])
+def test_what_is_shipped_is_the_text_that_popularity_writes(file: str) -> None:
+    text = (DEBIAN / file).read_bytes()
+
+    assert text == popularity.write(popularity.read(text)) + b"\n"
+
+
+def test_the_operators_file_comes_first(tmp_path: Path) -> None:
     table = Table({"glibc": 0})
     (tmp_path / "table.json").write_bytes(popularity.write(table))
 
-    assert tables.choose(str(tmp_path / "table.json")) == table
+    assert choose(str(tmp_path / "table.json"), kind="demo") == table
 
 
 @pytest.mark.parametrize("text", [None, "{}"], ids=["no file", "no table"])
@@ -27,4 +55,4 @@ def test_one_that_cannot_be_used_is_named_with_its_setting(tmp_path: Path, text:
         file.write_text(text)
 
     with pytest.raises(SettingsInvalid, match=rf"^layers\.table: {file} cannot be used: "):
-        tables.choose(str(file))
+        choose(str(file))

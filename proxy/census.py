@@ -1,0 +1,172 @@
+"""Who needs what, gathered for the table of layers (`cohorts`) from where it is known: Nix, a binary cache, a registry.
+
+An image of one package holds its closure and what is in every image; those are the facts that a table is made of.
+Where they come from makes no difference to it: a set that was realised, the narinfo files of a cache (for a set that
+is too large to be realised), or the images that were served so far (what people ask for, not what there is).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from proxy import catalog, cohorts, narinfo
+from proxy.errors import NixfrontError, PackageSetUnavailable, TagUnknown
+from proxy.explain import Explanation, explain
+from proxy.model import Package, PackageSet, PathInfo, Policy, canonical_json, sha256_hex
+from proxy.nix import Nix
+from proxy.popularity import Table
+
+_AT_ONCE = 8  # images that are read from the registry
+
+T = TypeVar("T")
+
+#: Takes a line for the person who waits.
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """The store paths of each image, the bytes of each path, and what these images are."""
+
+    images: tuple[frozenset[str], ...]
+    sizes: Mapping[str, int]
+    source: str
+
+    def table(self) -> Table:
+        """The table that follows from it; takes a while for a large set."""
+        held = frozenset().union(*self.images)
+        return cohorts.table(self.images, self.sizes, f"{self.source}, {len(held)} store paths")
+
+
+async def of_cache(cache: str, roots: Sequence[str], always: Sequence[str], say: Say) -> Census:
+    """The images of these store paths (or hashes of them), by the narinfo files of a cache; `say` is told what is left out.
+
+    Raises `PackageSetUnavailable`, also where the cache has none of them with all that it needs.
+    """
+    infos = await narinfo.closures(cache, [*roots, *always])
+    paths = {info.path: info for info in infos.values()}
+
+    def image(names: Iterable[str]) -> frozenset[str]:
+        """Raises `KeyError` for what the cache has not."""
+        return _closure([infos[narinfo.hash_of(name)].path for name in names], paths)
+
+    images = []
+    for root in roots:
+        try:
+            images.append(image([root, *always]))
+        except KeyError as missing:
+            say(f"left out: {root}, as the cache has no {missing.args[0]}")
+    if not images:
+        raise PackageSetUnavailable("the cache has none of these store paths with all that it needs")
+    return Census(tuple(images), _sizes(paths), f"{len(images)} store paths of a binary cache")
+
+
+async def of_set(
+    nix: Nix,
+    package_set: PackageSet,
+    system: str,
+    policy: Policy,
+    attributes: Sequence[str],
+    always: Sequence[str],
+    roots: Path,
+    *,
+    strict: bool,
+    say: Say,
+    on_line: Say,
+) -> Census:
+    """The images of these attributes of a set, which are built or fetched; `always` counts where the set has it.
+
+    `roots`: an empty folder for garbage-collector roots. Where not `strict`, a package that cannot be had is left out, and
+    `say` told; else its error raised. `on_line` takes Nix's log. Raises a `NixfrontError`.
+    """
+
+    async def evaluated(names: Sequence[str]) -> dict[str, Package]:
+        return await nix.evaluate(package_set, system, policy, names, always, _no_names)
+
+    async def realised(names: Sequence[str]) -> dict[str, PathInfo]:
+        folder = roots / sha256_hex(canonical_json(list(names)))
+        await asyncio.to_thread(folder.mkdir)
+        some = [packages[name] for name in dict.fromkeys((*names, *everywhere))]
+        closure = await nix.realise(package_set, some, names, folder, on_line)
+        return {info.path: info for info in closure.paths}
+
+    packages = await _all_of(attributes, evaluated, strict, say)
+    everywhere = [name for name in always if name in packages]
+    paths = await _all_of([name for name in attributes if name in packages], realised, strict, say)
+    images = []
+    for name in attributes:
+        parts = [packages[each] for each in (name, *everywhere) if name in packages]
+        outputs = [path for package in parts for _, path in package.outputs]
+        if outputs and paths.keys() >= set(outputs):
+            images.append(_closure(outputs, paths))
+    return Census(tuple(images), _sizes(paths), f"{len(images)} packages of {package_set.name}")
+
+
+async def of_registry(url: str) -> Census:
+    """The images of ours in the registry, or nixfront, at `url`, each once however many tags it has.
+
+    The bytes of a layer are shared out evenly among its paths: more is not known. Raises `RegistryUnavailable`.
+    """
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(repository: str, tag: str) -> Explanation | None:
+        async with slots:
+            try:
+                return await explain(url, repository, tag)
+            except TagUnknown:  # gone meanwhile, or a list of images
+                return None
+
+    listed = await asyncio.to_thread(lambda: list(catalog.images(url)))
+    found = await asyncio.gather(*(one(repository, tag) for repository, tags in listed for tag in tags))
+    sizes: dict[str, int] = {}
+    images: dict[frozenset[str], None] = {}
+    for image in filter(None, found):
+        for layer in image.layers:
+            for path in layer.store_paths:
+                sizes[path] = max(sizes.get(path, 0), layer.size // len(layer.store_paths))
+        if held := frozenset(path for layer in image.layers for path in layer.store_paths):
+            images[held] = None
+    return Census(tuple(images), sizes, f"{len(images)} images served")
+
+
+async def _all_of(
+    names: Sequence[str],
+    attempt: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]],
+    strict: bool,
+    say: Say,
+) -> dict[str, T]:
+    """What the attempt yields for all names; where it fails and is not `strict`, for all but those that are to blame."""
+    if not names:
+        return {}
+    try:
+        return dict(await attempt(names))
+    except NixfrontError as error:
+        if strict or not error.lasting:
+            raise
+        if len(names) == 1:
+            say(f"left out: {names[0]}: {str(error).splitlines()[0]}")
+            return {}
+    half = len(names) // 2
+    first = await _all_of(names[:half], attempt, strict, say)
+    return first | await _all_of(names[half:], attempt, strict, say)
+
+
+async def _no_names() -> Sequence[str]:
+    return ()
+
+
+def _closure(outputs: Iterable[str], paths: Mapping[str, PathInfo]) -> frozenset[str]:
+    """These paths and all that they need. Raises `KeyError` for one that is not among `paths`."""
+    found = set(outputs)
+    pending = list(found)
+    while pending:
+        new = set(paths[pending.pop()].references) - found
+        found |= new
+        pending += new
+    return frozenset(found)
+
+
+def _sizes(paths: Mapping[str, PathInfo]) -> dict[str, int]:
+    return {path: info.nar_size for path, info in paths.items()}
