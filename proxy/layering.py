@@ -5,7 +5,8 @@ depend on what else was asked for. A table (`popularity`) says of each name of a
 paths that the same packages of the set need, and so come together. A path that no table knows is a layer of its
 own. Where that makes more layers than the budget has, large ones stay as they are ("large" is a power of two, so that
 images of about the same size agree on it), and small ones go to a fixed number of buckets by a hash of their group
-or name: one more of them changes one bucket.
+or name: one more of them changes one bucket. So while an image keeps to the budget, another package in it moves the layers
+of groups that it brings a path of, and no other; a leaf's new version moves its own group alone.
 
 **Order.** dockerd keys a layer by the whole chain of layers before it: after the first difference it pulls everything
 again, whatever it has. So the most bytes have to come before the first difference. The order is a walk of the
@@ -13,7 +14,7 @@ references that takes, of what is left, the path with the largest closure first,
 again the largest closure first. An image whose largest part is clang then begins with the very chain that clang alone
 has, that one with the chain of the largest part of clang, and so on; what differs is at the end and small. The
 sizes of closures are facts of the paths, so all images that have a path agree on it, and no table is needed.
-Popularity as a part of the order was tried and made it worse: what is popular is needed by the largest anyway.
+Weighing by popularity as well was tried and brought nothing: what is popular is needed by the largest anyway.
 
 **What it comes to** (`tests/bench/layering`: 240 requests to the big demo set of 2.6 GB, medians of five seeds; GB of
 layers in the registry / pulled again by a dockerd that pulls all of them in order; layers of an image, median and most):

@@ -1,6 +1,10 @@
 """How a closure becomes layers: bounded, whole, and the same whatever the order or the company."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -227,6 +231,33 @@ def test_needs_come_before_what_needs_them(paths: list[PathInfo]) -> None:
     position = {layer.paths[0]: number for number, layer in enumerate(plan(paths, 30))}
 
     assert all(position[reference] < position[item.path] for item in paths for reference in item.references)
+
+
+def test_the_plan_does_not_depend_on_how_this_process_hashes() -> None:
+    """Sets and dictionaries of texts are ordered otherwise in each process; tables and plans are not."""
+    program = """
+from proxy import cohorts, layering
+from proxy.model import Closure, PathInfo, canonical_json, digest_of
+names = [f"/nix/store/{n:032}-p{n}-1.{n}" for n in range(150)]
+needs = [tuple({names[n // 2], names[n // 3]} - {names[n]}) for n in range(150)]
+paths = tuple({PathInfo(names[n], 1 << n % 24, needs[n]) for n in range(150)})
+images = [{names[n], names[n // 2], names[n // 4], names[n // 8], names[0]} for n in range(150)]
+table = cohorts.table(images, {info.path: info.nar_size for info in paths}, "")
+plans = [layering.plan(Closure((), paths), budget, table) for budget in (20, 200)]
+print(table.digest, digest_of(canonical_json([[layer.paths for layer in plan] for plan in plans])))
+"""
+    printed = {
+        subprocess.run(
+            (sys.executable, "-c", program),
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+
+    assert len(printed) == 1
 
 
 def test_a_long_chain_of_references_is_no_recursion() -> None:
