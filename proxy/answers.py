@@ -14,9 +14,10 @@ An answer given again is the registry's, byte for byte, its `Date` too.
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import aiohttp
 from aiohttp import HttpVersion11, web
@@ -34,7 +35,7 @@ from proxy.passthrough import Passthrough
 _log = logging.getLogger(__name__)
 _MOST_QUESTIONS = 4096
 _LARGEST = 1 << 20  # bytes of a manifest that is kept: it is read whole and hashed on the event loop
-_LONGEST = 4096  # bytes of the headers of an answer that is kept
+_LONGEST = 2048  # bytes of the headers of an answer or a request that is kept
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 # Request headers that change nothing in the registry's answer about a manifest.
 _IGNORED = frozenset(
@@ -96,6 +97,8 @@ class Answers:
         self._known: TTLCache[Question, _Known] = TTLCache(_MOST_QUESTIONS, seconds, time.monotonic)
         self._manifests: LRUCache[str, bytes] = LRUCache(most_bytes, len)
         self._generation = 0
+        # The question of a request that came in these very bytes: a client sends the same ones again and again.
+        self._read: LRUCache[Hashable, Question] = LRUCache(_MOST_QUESTIONS)
 
     def recall(self, request: web.Request) -> web.StreamResponse | None:
         """What the registry answered to this question a moment ago, if that is known and meant for everybody."""
@@ -147,6 +150,15 @@ class Answers:
         """The question that a request asks, None where the registry has to answer it in any case."""
         if not self._seconds or request.method not in ("GET", "HEAD") or request.version != HttpVersion11:
             return None
+        wire = (request.raw_path, request.raw_headers, request.remote, request.secure)
+        question = self._read.get(wire)
+        if question is None:
+            question = self._parsed(request)
+            if question is not None and sum(map(len, chain(*request.raw_headers))) <= _LONGEST:
+                self._read[wire] = question
+        return question
+
+    def _parsed(self, request: web.Request) -> Question | None:
         # As it came over the wire: with a query, a host or an escape in it, it is no manifest's path.
         path = names.content(request.raw_path)
         if path is None or path.kind != "manifests":

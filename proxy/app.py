@@ -32,6 +32,7 @@ from proxy import (
     oci_errors,
     passthrough,
     resources,
+    shortcut,
     state_sqlite,
     store,
     tables,
@@ -114,7 +115,9 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
             _serve_images(for_mirrors, made.answers, waiting, made.served, settings, mirror=True)
             await _listen(for_mirrors, settings.mirror.addr, stack)
         _serve_images(application, made.answers, waiting, made.served, settings, mirror=False)
-        origin = await _listen(application, settings.http.addr, stack)
+        # A trace has its own middleware, and is to see everything.
+        ahead = partial(shortcut.before, answers=made.answers, observer=observer) if traced is None else None
+        origin = await _listen(application, settings.http.addr, stack, ahead)
         stack.push_async_callback(made.builds.drain, settings.builds.grace_seconds)
         stack.callback(health.stop)
         yield origin
@@ -140,8 +143,16 @@ def _serve_images(
     application.on_response_prepare.append(observe.name_request)
 
 
-async def _listen(application: web.Application, address: str, stack: AsyncExitStack) -> str:
-    """The origin at which the application answers for as long as the stack. Raises `OSError`."""
+async def _listen(
+    application: web.Application,
+    address: str,
+    stack: AsyncExitStack,
+    ahead: Callable[[shortcut.RequestHandler], shortcut.RequestHandler] | None = None,
+) -> str:
+    """The origin at which the application answers for as long as the stack. Raises `OSError`.
+
+    `ahead` puts something in front of the whole application.
+    """
     # Bodies are relayed as they come; a handler ends with its client, a build does not (see `flight`).
     runner = web.AppRunner(
         application,
@@ -155,6 +166,8 @@ async def _listen(application: web.Application, address: str, stack: AsyncExitSt
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
+    if ahead is not None and runner.server is not None:
+        runner.server.request_handler = ahead(runner.server.request_handler)
     host, _, port = address.rpartition(":")
     await web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024).start()
     return f"http://{host}:{runner.addresses[0][1]}"

@@ -52,6 +52,14 @@ class Observer:
             self._count(request, response, status, time.perf_counter() - started)
             request_id.CURRENT.reset(token)
 
+    def answered(self, request: web.Request, response: web.StreamResponse, started: float) -> None:
+        """The same for a response that was there before the middleware could be asked, at `perf_counter` `started`."""
+        identity = request_id.choose(request.headers.get(request_id.HEADER))
+        token = request_id.CURRENT.set(identity)
+        response.headers[request_id.HEADER] = identity
+        self._count(request, response, response.status, time.perf_counter() - started)
+        request_id.CURRENT.reset(token)
+
     def _count(
         self, request: web.Request, response: web.StreamResponse | None, status: int, seconds: float
     ) -> None:

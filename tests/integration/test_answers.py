@@ -214,7 +214,7 @@ async def test_what_a_user_may_see_is_told_to_nobody_else(start: Start, tmp_path
         pytest.param({"If-Modified-Since": "Sat, 01 Jan 2000 00:00:00 GMT"}, PATH, id="a condition"),
         pytest.param({"Range": "bytes=0-1"}, PATH, id="a part"),
         pytest.param({"Cache-Control": "no-cache"}, PATH, id="no memory wanted"),
-        pytest.param({}, PATH + "?ns=docker.io", id="a query"),
+        pytest.param({}, PATH + "?n=1", id="a query"),
         pytest.param({}, PATH.replace("team", "te%61m"), id="escaped"),
         pytest.param({"Content-Length": "0"}, PATH, id="with a body"),
     ],
@@ -263,6 +263,19 @@ async def test_who_only_says_to_be_another_is_not(start: Start, registry: Server
             await ask(front, PATH, headers={**DOCKER, "X-Forwarded-For": address})
 
     assert relay.counts["GET", "manifest"] == 1
+
+
+async def test_a_mirrors_clients_and_direct_ones_share_what_is_known(
+    start: Start, registry: Server, relay: Shim
+) -> None:
+    await handmade.push(registry.url, "team/tool", "v1", made())
+    async with start(relay.url, answers=LONG, mirror={"allow": ("team/*",)}) as front:
+        answers = [await ask(front, path, headers=DOCKER) for path in (PATH, f"{PATH}?ns=docker.io")]
+        refused = await ask(front, f"{PATH}?ns=other.example", headers=DOCKER)
+
+    assert relay.counts["GET", "manifest"] == 1
+    assert answers[0] == answers[1]
+    assert refused[0] == 404
 
 
 @pytest.mark.parametrize("path", ["/v2/team/tool", "/v2/te%61m/tool"], ids=["plain", "escaped"])
