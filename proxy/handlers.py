@@ -44,10 +44,17 @@ class Handlers:
                     return tag_list.empty(name)
                 return await self._answers.relay(request, answer, said)
             wanted = _wanted(request, answer, self._words)
-            if wanted is None and not await self._served.note(request, answer):
-                return await self._answers.relay(request, answer)
-        not_yet = await self._waiting.ensure(asked, hop, wanted) if wanted is not None else None
-        return not_yet or await self._answers.forward(request)
+            if wanted is None:
+                stale = await self._waiting.unless_long(asked, hop, self._served.note(request, answer))
+                if isinstance(stale, web.Response):
+                    return stale
+                if not stale:
+                    return await self._answers.relay(request, answer)
+        if wanted is not None:
+            not_yet = await self._waiting.ensure(asked, hop, wanted)
+            if not_yet is not None:
+                return not_yet
+        return await self._answers.forward(request)
 
 
 def _wanted(request: web.Request, answer: ClientResponse, words: Vocabulary) -> ImageRequest | None:

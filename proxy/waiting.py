@@ -18,8 +18,10 @@ The last answer says in its reason phrase, the one thing that every client print
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
 
 from aiohttp import hdrs, web
 from yarl import URL
@@ -30,6 +32,7 @@ from proxy.errors import StillBuilding
 from proxy.model import ImageRequest
 from proxy.progress import Progress
 
+T = TypeVar("T")
 _PARAMETER = "wait"
 _HOP = re.compile(r"[0-9]{1,3}")
 _BODY = b"still being built\n"  # containerd's Kubernetes plugin counts bytes of bodies
@@ -105,25 +108,38 @@ class Waiting:
 
         `request` is the client's at this hop, without our number. Raises the `NixfrontError` that ended the build.
         """
+        outcome = await self._held(request, hop, self._builds.ensure(wanted, request.remote or ""))
+        match outcome:
+            case Then.START_OVER | Then.GIVE_UP:
+                return oci_errors.response(StillBuilding(self._told(wanted)), outcome.value)
+            case Then():
+                return _sent_on(request, hop, outcome)
+            case _:
+                return None
+
+    async def unless_long(self, request: web.Request, hop: int, look: Awaitable[bool]) -> bool | web.Response:
+        """What comes of a look at an image that is there; where that takes long, what this client gets meanwhile.
+
+        False where it takes longer than a client waits: the image that is there is better than none.
+        """
+        outcome = await self._held(request, hop, look)
+        match outcome:
+            case Then.START_OVER | Then.GIVE_UP:
+                return False
+            case Then():
+                return _sent_on(request, hop, outcome)
+            case _:
+                return outcome
+
+    async def _held(self, request: web.Request, hop: int, work: Awaitable[T]) -> T | Then:
+        """The result of the work, or what the client gets who may wait no longer for it."""
         agent = request.headers.get(hdrs.USER_AGENT, "")
         seconds, then = decide(request.method, hop, agent, self._rules)
         try:
             async with asyncio.timeout(seconds):
-                await self._builds.ensure(wanted, request.remote or "")
+                return await work
         except TimeoutError:
-            return self._answer(then, request.rel_url.raw_query_string, hop, wanted)
-        return None
-
-    def _answer(self, then: Then, query: str, hop: int, wanted: ImageRequest) -> web.Response:
-        match then:
-            case Then.ASK_WITH_GET:
-                return web.Response(status=then.value, headers={hdrs.ALLOW: hdrs.METH_GET})
-            case Then.ASK_AGAIN:
-                # Relative to wherever the client found us: it may have come through a proxy with paths of its own.
-                there = f"?{query}&{_PARAMETER}={hop + 1}" if query else f"?{_PARAMETER}={hop + 1}"
-                return web.Response(status=then.value, headers={hdrs.LOCATION: there}, body=_BODY)
-            case Then.START_OVER | Then.GIVE_UP:
-                return oci_errors.response(StillBuilding(self._told(wanted)), then.value)
+            return then
 
     def _told(self, wanted: ImageRequest) -> str:
         now = self._progress.of(wanted.repository, wanted.tag)
@@ -133,6 +149,16 @@ class Waiting:
             step, age = now
             how_far = f"still being made after {age:.0f} s ({_shortened(step.text)})"
         return f"{how_far}; pull again to go on waiting; {self._log}"
+
+
+def _sent_on(request: web.Request, hop: int, then: Then) -> web.Response:
+    """The answer upon which a client asks again at once."""
+    if then is Then.ASK_WITH_GET:
+        return web.Response(status=then.value, headers={hdrs.ALLOW: hdrs.METH_GET})
+    # Relative to wherever the client found us: it may have come through a proxy with paths of its own.
+    query = request.rel_url.raw_query_string
+    there = f"?{query}&{_PARAMETER}={hop + 1}" if query else f"?{_PARAMETER}={hop + 1}"
+    return web.Response(status=then.value, headers={hdrs.LOCATION: there}, body=_BODY)
 
 
 def _shortened(text: str) -> str:

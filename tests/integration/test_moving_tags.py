@@ -70,8 +70,10 @@ async def until(front: Front, kind: type[BuildEnded] | type[RefreshFailed], coun
 
 async def old_and_stale(front: Front) -> str:
     """The digest of a first image, whose time to live is over."""
-    first = await digest(front.url)
-    assert first is not None
+    first = None
+    async with asyncio.timeout(60):
+        while first is None:  # it may take longer than a HEAD is held
+            first = await digest(front.url)
     await asyncio.sleep(0.3)
     return first
 
@@ -105,6 +107,40 @@ async def test_wait_answers_with_the_new_one(start: Start, registry: Server, pac
         assert len(set(answers)) == 1
         assert answers[0] not in (old, None)
         assert len(front.told(BuildStarted)) == 2
+
+
+async def test_who_waits_for_the_new_one_is_sent_on_meanwhile(
+    start: Start, registry: Server, packages: Set
+) -> None:
+    patient = {"patience": 0.3, "hop_seconds": 0.3}
+    async with start(registry.url, **settings(packages, refresh="wait"), builds=patient) as front:
+        old = await old_and_stale(front)
+        packages.write("2", "sleep 1; mkdir -p $out/bin; echo $version > $out/bin/tool")
+
+        head, _, _ = await front.get(PATH, "HEAD", headers={"Accept": TYPES})
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(front.url + PATH, headers={"Accept": TYPES}) as answer,
+        ):
+            new, history = answer.headers["Docker-Content-Digest"], answer.history
+        assert len(front.told(BuildStarted)) == 2
+
+    assert head == 405
+    assert {hop.status for hop in history} == {307}
+    assert new != old
+
+
+async def test_who_waits_longer_than_anybody_gets_the_old_one(
+    start: Start, registry: Server, packages: Set
+) -> None:
+    hurried = {"hops": 0, "hold_seconds": 0.3}
+    async with start(registry.url, **settings(packages, refresh="wait"), builds=hurried) as front:
+        old = await old_and_stale(front)
+        packages.write("2", "sleep 1; mkdir -p $out/bin; echo $version > $out/bin/tool")
+
+        assert await digest(front.url) == old
+        await until(front, BuildEnded, 2)
+        assert await digest(front.url) not in (old, None)
 
 
 async def test_never_leaves_it(start: Start, registry: Server, packages: Set) -> None:

@@ -122,9 +122,12 @@ async def test_at_the_very_end_it_says_how_far_it_is_and_the_next_try_joins(
 async def test_who_waits_for_a_turn_is_told_so(start: Start, registry: Server) -> None:
     hurried = {**SCALED, "hops": 0, "hold_seconds": 0.3, "at_once": 1}
     async with start(registry.url, builds=hurried) as front:
-        _, (status, _, reason, _) = await asyncio.gather(
-            get(front, PATH), get(front, "/v2/slowctr/manifests/latest")
-        )
+        first = asyncio.create_task(get(front, PATH))
+        async with asyncio.timeout(30):
+            while not front.told(BuildStarted):
+                await asyncio.sleep(0.01)
+        status, _, reason, _ = await get(front, "/v2/slowctr/manifests/latest")
+        await first
 
     assert status == 503
     assert reason.startswith("waiting for its turn, or being made by another machine; pull again")

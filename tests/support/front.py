@@ -53,8 +53,10 @@ class Front:
 @asynccontextmanager
 async def front(folder: Path, count: Path, registry_url: str, **sections: Any) -> AsyncIterator[Front]:
     """Start nixfront with data and store in `folder`; `sections` are settings, as `layers={"most": 10}`."""
-    sections["builds"] = {"grace_seconds": 0, **sections.get("builds", {})}
     sections["nix"] = {"store": str(folder / "store"), **sections.get("nix", {})}
+    # On a busy host a first image may take longer than clients are simply held, and most tests are not about that.
+    patient = {"patience": 60, "hop_seconds": 60, "grace_seconds": 0}
+    sections["builds"] = {**patient, **sections.get("builds", {})}
     sections["packages"] = {"kind": "path", "path": str(PACKAGES), **sections.get("packages", {})}
     chosen = settings.load(
         None,
