@@ -525,7 +525,7 @@ def _machine(data: Path) -> str:
 
 def _build_folder(data: Path) -> tempfile.TemporaryDirectory[str]:
     """A folder for one build, whose roots no server clears; those of killed builds are cleared here."""
-    for folder in data.glob("build-*"):
+    for folder in [*data.glob("build-*")]:
         if not Path("/proc", folder.name.split("-")[1]).exists():
             shutil.rmtree(folder)
     return tempfile.TemporaryDirectory(prefix=f"build-{os.getpid()}-", dir=data)

@@ -5,12 +5,12 @@ Pure. The shape of a result is in the head comment of `nix/images.nix`; Nix chec
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from proxy import resolution, rootfs
 from proxy.errors import ImageInvalid, ImageUnknown, PackageRefused, PackageUnknown
-from proxy.model import Package
+from proxy.model import Package, canonical_json, sha256_hex
 from proxy.recipes import Recipe
 from proxy.suggest import close
 
@@ -82,6 +82,17 @@ def missing(found: Found) -> bool:
     """Whether a package of the image is not there, so that better suggestions are worth their time."""
     parts = (found.get(key, ()) for key in ("packages", "contents", "tools"))
     return any(result["kind"] == "missing" for part in parts for result in part)
+
+
+def tag(definition: Definition) -> str:
+    """The tag of a named image's outputs, as `recipes.output_tag`: with all else that its file says, which counts too.
+
+    Outputs come in the order in which their files win; what the commands made is told by them and their tools.
+    """
+    recipe = definition.recipe
+    outputs = [path for package in (*recipe.packages, *definition.tools) for _, path in package.outputs]
+    rest = [asdict(replace(recipe, packages=())), definition.most_layers, definition.script]
+    return sha256_hex(canonical_json([outputs, *rest]))[:32]
 
 
 def _recipe(found: Found, packages: tuple[Package, ...]) -> Recipe:

@@ -34,11 +34,10 @@ class Defined:
 
 @dataclass(frozen=True, slots=True)
 class Realised:
-    """What is in the store now: the closure for the layers, the root layer, and the store paths that both came from."""
+    """What is in the store now: the closure for the layers, and the root layer."""
 
     closure: Closure
     root: Root
-    outputs: tuple[str, ...]
 
 
 class NamedImages:
@@ -113,15 +112,13 @@ class NamedImages:
             paths=wanted.runs.paths,
         )
         root = await asyncio.to_thread(recipes.root, recipe, self._listing)
-        outputs = tuple(path for package in recipe.packages for _, path in package.outputs)
         if not wanted.script:
-            return Realised(closure, root, outputs)
+            return Realised(closure, root)
         changed, paths = await self._changed(defined, root, roots, on_line)
         entries = await asyncio.to_thread(extra_commands.read_back, changed, self._nix.prefix)
         return Realised(
             replace(closure, paths=_together(closure.paths, paths, without=changed)),
             replace(root, entries=recipes.owned(recipe, entries)),
-            (*outputs, changed),
         )
 
     async def _changed(

@@ -11,22 +11,21 @@ blocks for each layer under way, whatever its size.
 
 import asyncio
 import hashlib
-import io
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from itertools import count
 from threading import Lock
 
 import deflate
 
-from proxy import store, tarball
-from proxy.errors import DigestNotReady, NixfrontError, PackageUnusable, StoreUnreadable
+from proxy import archive, tarball
+from proxy.archive import BLOCK
+from proxy.errors import DigestNotReady, NixfrontError, StoreUnreadable
 from proxy.manifest import Compression
 from proxy.model import Buffer, Layer
 from proxy.tarball import Entry
 
-BLOCK = 1 << 20  # bytes of tar in one gzip member
 _LEVEL = 4
 _AHEAD = 4  # blocks of a layer that are being made or wait to be sent
 
@@ -46,7 +45,7 @@ class LayerStream:
 
     def __init__(self, entries: Iterable[Entry], compression: Compression, executor: Executor) -> None:
         """`entries` in their final order; reading and compressing run in `executor`, a few blocks at once."""
-        self._blocks = _blocks(entries)
+        self._blocks = archive.blocks(entries)
         self._pack = _PACK[compression]
         self._executor = executor
         self._reading, self._ordering = Lock(), Lock()
@@ -114,49 +113,3 @@ class LayerStream:
     def _fail(self, error: NixfrontError) -> None:
         self.failure = error
         self._read_all = True
-
-
-def _blocks(entries: Iterable[Entry]) -> Iterator[memoryview]:
-    """The archive in blocks of exactly `BLOCK`, the last one shorter, each in memory of its own."""
-    block, used = memoryview(bytearray(BLOCK)), 0
-    for read_into, size in _sources(entries):
-        left = size
-        while left:
-            read = read_into(block[used : used + left])  # no further than the block's end
-            left -= read
-            used += read
-            if used == BLOCK:
-                yield block
-                block, used = memoryview(bytearray(BLOCK)), 0
-    if used:
-        yield block[:used]
-
-
-def _sources(entries: Iterable[Entry]) -> Iterator[tuple[Callable[[memoryview], int], int]]:
-    """What fills a buffer with the next bytes of the archive, and how many it has."""
-    for entry in entries:
-        header = tarball.header(entry)
-        if not entry.source:
-            member = b"".join((header, entry.content, tarball.padding(entry.size)))
-            yield io.BytesIO(member).readinto, len(member)
-            continue
-        yield io.BytesIO(header).readinto, len(header)
-        if entry.size:
-            with io.FileIO(store.raw(entry.source)) as file:
-                yield _reader(file, entry), entry.size
-            padding = tarball.padding(entry.size)
-            yield io.BytesIO(padding).readinto, len(padding)
-    yield io.BytesIO(tarball.END).readinto, len(tarball.END)
-
-
-def _reader(file: io.FileIO, entry: Entry) -> Callable[[memoryview], int]:
-    """`readinto`, but that it raises `PackageUnusable` where the file has ended."""
-
-    def read_into(buffer: memoryview) -> int:
-        read = file.readinto(buffer)
-        if not read:
-            left = entry.size - file.tell()
-            raise PackageUnusable(f"{entry.source} became {left} bytes shorter while it was read")
-        return read
-
-    return read_into

@@ -16,15 +16,14 @@ import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
 
 from cachetools import TTLCache
 
-from proxy import layering, manifest, recipes, rootfs
+from proxy import definition, layering, manifest, recipes, rootfs
 from proxy.attribute_names import AttributeNames
-from proxy.definition import Definition
 from proxy.destination import Destination
 from proxy.errors import DerivationLost, ImageTooLarge, NixfrontError, PackageUnknown, Unforeseen
 from proxy.events import BuildEnded, BuildStarted, Collided, LayersReady, LogLine, NixBegun, Resolved, Sink
@@ -227,7 +226,7 @@ class Pipeline:
             yield _Content(
                 package_set,
                 layering.plan(closure, options.most_layers - 1, table),
-                output_tag(outputs),
+                recipes.output_tag(outputs),
                 packages=packages,
             )
         finally:
@@ -256,7 +255,7 @@ class Pipeline:
             yield _Content(
                 defined.package_set,
                 layering.plan(realised.closure, layers - 1, _table(defined.chosen, options)),
-                named_tag(defined.definition, realised.outputs),
+                definition.tag(defined.definition),
                 recipe=defined.definition.recipe,
                 root=realised.root,
             )
@@ -355,18 +354,6 @@ def _with_presets(error: NixfrontError, request: ImageRequest) -> NixfrontError:
         return error
     asked = f"{'/'.join(request.presets)} in front stands for {', '.join(request.preset.packages)}"
     return PackageUnknown(f"{error}; {asked}")
-
-
-def output_tag(outputs: Sequence[str]) -> str:
-    """The tag that says which outputs an image holds, whatever they are called: 32 digits of a hash of the paths."""
-    return sha256_hex(canonical_json(list(outputs)))[:32]
-
-
-def named_tag(definition: Definition, outputs: Sequence[str]) -> str:
-    """The same for a named image, whose outputs come in the order in which their files win; `outputs` ends with what
-    commands made of the root. Its file may say more of it than its outputs do, and all that counts too."""
-    recipe = replace(definition.recipe, packages=())
-    return sha256_hex(canonical_json([list(outputs), asdict(recipe), definition.most_layers]))[:32]
 
 
 def _small_enough(most: int, closure: Closure, request: ImageRequest) -> None:

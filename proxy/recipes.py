@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from proxy import rootfs
 from proxy.manifest import Facts
-from proxy.model import ImageRequest, LayerPlan, Package, PackageSet
+from proxy.model import ImageRequest, LayerPlan, Package, PackageSet, canonical_json, sha256_hex
 from proxy.tarball import Entry
 
 _ROOT = (0, 0)
@@ -100,6 +100,11 @@ def comments(recipe: Recipe, plans: Sequence[LayerPlan]) -> list[str]:
     top = f"root of image {recipe.image}" if recipe.image else f"root of {_names(recipe)}"
     changed = ", as its extraCommands left it" if recipe.script else ""
     return [*(" ".join(plan.paths) for plan in plans), top + changed]
+
+
+def output_tag(outputs: Sequence[str]) -> str:
+    """The tag that says which outputs an image holds, whatever they are called: 32 digits of a hash of the paths."""
+    return sha256_hex(canonical_json(list(outputs)))[:32]
 
 
 def _names(recipe: Recipe) -> str:

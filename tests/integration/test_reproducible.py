@@ -38,9 +38,9 @@ async def test_the_locale_of_the_host_changes_nothing(tmp_path: Path, nix_count:
     """Names in the store are bytes; what Python makes of them depends on how it was started."""
     store = await digests(tmp_path / "utf8", nix_count, ["odd"])
     walk = (
-        "import sys; from proxy import packing, store; from hashlib import sha256;"
+        "import sys; from proxy import archive, store; from hashlib import sha256;"
         "entries = store.store_entries([sys.argv[2]], sys.argv[1]);"
-        "print(sha256(b''.join(packing._blocks(entries))).hexdigest())"
+        "print(sha256(b''.join(archive.blocks(entries))).hexdigest())"
     )
     prefix = tmp_path / "utf8" / "store"
     (path,) = await asyncio.to_thread(lambda: [*(prefix / "nix/store").glob("*-odd-1.0")])

@@ -12,14 +12,13 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from proxy import packing, tarball
+from proxy.archive import BLOCK
 from proxy.errors import DigestNotReady, PackageUnusable
 from proxy.manifest import Compression
 from proxy.model import Buffer, Layer
-from proxy.packing import BLOCK, LayerStream
+from proxy.packing import LayerStream
 from proxy.store import store_entries
 from proxy.tarball import Entry, directory, file, symlink
 
@@ -156,17 +155,6 @@ async def test_the_loop_goes_on_while_a_block_is_made(executor: Executor) -> Non
         turns += 1
 
     assert turns == 1
-
-
-@given(st.lists(st.integers(0, 2000) | st.integers(BLOCK - 3000, BLOCK + 10), max_size=4))
-def test_blocks_are_the_archive_cut_at_fixed_places(sizes: list[int]) -> None:
-    entries = [file(f"f{number}", bytes([number + 1]) * size) for number, size in enumerate(sizes)]
-
-    blocks = list(packing._blocks(entries))
-
-    assert b"".join(blocks) == plain(*entries)
-    assert all(len(block) == BLOCK for block in blocks[:-1])
-    assert 0 < len(blocks[-1]) <= BLOCK
 
 
 async def test_a_file_of_the_store_is_read_to_the_size_that_was_seen(

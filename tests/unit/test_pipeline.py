@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import names, pipeline
+from proxy import definition, names, pipeline, recipes
 from proxy.definition import Definition, Named
 from proxy.errors import ImageTooLarge
 from proxy.model import ImageRequest, Package, PackageSet, Policy, Preset
@@ -163,18 +163,18 @@ def test_every_field_of_a_definition_changes_its_key(key: str) -> None:
     assert pipeline.definition_key(DEFINED, replace(OPTIONS, system="aarch64-linux")) != one
 
 
-@pytest.mark.parametrize("key", [key for key in OTHER if key.startswith("recipe.") or key == "most_layers"])
+@pytest.mark.parametrize(
+    "key", [key for key in OTHER if key.startswith("recipe.") or key in ("most_layers", "script", "tools")]
+)
 def test_whatever_a_named_image_says_of_itself_changes_its_tag(key: str) -> None:
-    outputs = [] if key == "recipe.packages" else ["/nix/store/a"]
+    one = definition.tag(DEFINED.definition)
 
-    one = pipeline.named_tag(DEFINED.definition, ["/nix/store/a"])
-
-    assert pipeline.named_tag(changed(key).definition, outputs) != one
+    assert definition.tag(changed(key).definition) != one
     assert names.parse("git", one, names.Vocabulary()) is not None
 
 
 def test_the_tag_of_outputs_is_a_tag() -> None:
-    one, other = pipeline.output_tag(["/nix/store/a"]), pipeline.output_tag(["/nix/store/a", "/nix/store/b"])
+    one, other = recipes.output_tag(["/nix/store/a"]), recipes.output_tag(["/nix/store/a", "/nix/store/b"])
 
     assert one != other
     assert names.parse("git", one, names.Vocabulary()) is not None
