@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import socket
+import ssl
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -36,8 +37,10 @@ from proxy import (
     state_sqlite,
     store,
     tables,
+    tls,
     watching,
 )
+from proxy.access import Access, AccessRules
 from proxy.answers import Answers
 from proxy.attribute_names import AttributeNames
 from proxy.builds import Builds
@@ -63,6 +66,7 @@ from proxy.progress import Progress
 from proxy.publish import Publisher
 from proxy.pulls import Pulls
 from proxy.registry import Registry
+from proxy.registry_login import Credentials, Login
 from proxy.served import Served
 from proxy.settings import ImageSection, Settings
 from proxy.state import State
@@ -110,14 +114,15 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
             await _listen(own, settings.status.addr, stack)
         else:
             watched.add_to(application)
+        certificates = await _certificates(settings, stack)
         if settings.mirror.addr:
             for_mirrors = web.Application(middlewares=[observer.middleware, *middlewares])
-            _serve_images(for_mirrors, made.answers, waiting, made.served, settings, mirror=True)
-            await _listen(for_mirrors, settings.mirror.addr, stack)
-        _serve_images(application, made.answers, waiting, made.served, settings, mirror=False)
+            _serve_images(for_mirrors, made, waiting, settings, mirror=True)
+            await _listen(for_mirrors, settings.mirror.addr, stack, certificates)
+        _serve_images(application, made, waiting, settings, mirror=False)
         # A trace has its own middleware, and is to see everything.
         ahead = partial(shortcut.before, answers=made.answers, observer=observer) if traced is None else None
-        origin = await _listen(application, settings.http.addr, stack, ahead)
+        origin = await _listen(application, settings.http.addr, stack, certificates, ahead)
         stack.push_async_callback(made.builds.drain, settings.builds.grace_seconds)
         stack.callback(health.stop)
         yield origin
@@ -125,9 +130,8 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
 
 def _serve_images(
     application: web.Application,
-    answers: Answers,
+    made: "_Made",
     waiting: Waiting,
-    served: Served,
     settings: Settings,
     *,
     mirror: bool,
@@ -137,16 +141,30 @@ def _serve_images(
     if mirror and not (chosen.allow or chosen.prefix):
         _log.warning("mirror.addr serves nothing without mirror.allow or mirror.prefix")
     rules = MirrorRules(frozenset(chosen.namespaces), chosen.allow, chosen.prefix)
-    whole = handlers.Handlers(Mirror(rules, always=mirror), answers, waiting, served, _vocabulary(settings))
+    whole = handlers.Handlers(
+        Mirror(rules, always=mirror), made.answers, made.access, waiting, made.served, _vocabulary(settings)
+    )
     application.router.add_route("*", r"/{path:[\s\S]*}", whole.everything, expect_handler=passthrough.expect)
     application.on_response_prepare.append(passthrough.drop_added_headers)
     application.on_response_prepare.append(observe.name_request)
+
+
+async def _certificates(settings: Settings, stack: AsyncExitStack) -> ssl.SSLContext | None:
+    """What clients are answered with by TLS, kept up with its files; None for plain HTTP."""
+    if not settings.http.certificate:
+        return None
+    files = Path(settings.http.certificate), Path(settings.http.key)
+    certificate = await asyncio.to_thread(tls.ServerCertificate, *files)
+    watch = asyncio.create_task(certificate.watch())
+    stack.callback(watch.cancel)
+    return certificate.context
 
 
 async def _listen(
     application: web.Application,
     address: str,
     stack: AsyncExitStack,
+    certificates: ssl.SSLContext | None = None,
     ahead: Callable[[shortcut.RequestHandler], shortcut.RequestHandler] | None = None,
 ) -> str:
     """The origin at which the application answers for as long as the stack. Raises `OSError`.
@@ -169,8 +187,8 @@ async def _listen(
     if ahead is not None and runner.server is not None:
         runner.server.request_handler = ahead(runner.server.request_handler)
     host, _, port = address.rpartition(":")
-    await web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024).start()
-    return f"http://{host}:{runner.addresses[0][1]}"
+    await web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024, ssl_context=certificates).start()
+    return f"http{'s' if certificates else ''}://{host}:{runner.addresses[0][1]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +198,7 @@ class _Made:
     builds: Builds
     served: Served
     answers: Answers
+    access: Access
     registry: Registry
     nix: Nix
 
@@ -198,11 +217,20 @@ async def _assemble(
     stack.callback((await asyncio.to_thread(_lock, data)).close)
     url = settings.registry.url or await stack.enter_async_context(local_registry.run(data / "registry"))
     session = await stack.enter_async_context(_session(*traces))
+    chosen = settings.registry
+    trusted = await asyncio.to_thread(
+        tls.toward_registry, chosen.ca, chosen.client_certificate, chosen.client_key
+    )
+    to_registry = await stack.enter_async_context(_session(*traces, certificates=trusted))
     state = await stack.enter_async_context(open_state(settings))
     packages = _packages(settings, stack, session, metrics.ran_nix)
-    registry = Registry(session, url)
+    credentials = Credentials(chosen.username, await asyncio.to_thread(chosen.secret))
+    login = Login(to_registry, credentials, secure=url.startswith("https:"))
+    stack.push_async_callback(login.close)
+    registry = Registry(to_registry, url, login)
+    relay = passthrough.Passthrough(to_registry, url, _networks(settings.http.trusted_proxies))
     answers = Answers(
-        passthrough.Passthrough(session, url, _networks(settings.http.trusted_proxies)),
+        relay,
         seconds=settings.answers.seconds,
         most_bytes=settings.answers.most_bytes,
     )
@@ -239,7 +267,16 @@ async def _assemble(
     pulls = Pulls(state)
     stack.push_async_callback(pulls.close)
     _log.info("registry url=%s", url)
-    return _Made(builds, Served(pulls, moving), answers, registry, packages.nix)
+    access = Access(
+        AccessRules(
+            repositories=settings.access.repositories,
+            users=settings.access.users,
+            networks=_networks(settings.access.networks),
+            builds_per_minute=settings.access.builds_per_minute,
+        ),
+        relay,
+    )
+    return _Made(builds, Served(pulls, moving), answers, access, registry, packages.nix)
 
 
 async def _pipeline(
@@ -436,12 +473,14 @@ async def open_state(settings: Settings) -> AsyncIterator[State]:
         yield own
 
 
-def _session(*traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
-    """For the registry, whose bodies are relayed as they are, and for small questions to channels."""
+def _session(
+    *traces: aiohttp.TraceConfig, certificates: ssl.SSLContext | None = None
+) -> aiohttp.ClientSession:
+    """For the registry, whose bodies are relayed as they are, or for small questions to channels."""
     return aiohttp.ClientSession(
         trace_configs=list(traces),
         auto_decompress=False,
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, ssl=certificates or True),
         cookie_jar=aiohttp.DummyCookieJar(),
         read_bufsize=_READ_BUFFER,
         max_line_size=_LONGEST_LINE,

@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from proxy import errors
 from proxy.errors import NixfrontError, Stopping
@@ -25,6 +26,17 @@ from proxy.state import Failure, State, TagRecord
 _log = logging.getLogger(__name__)
 _LOOK = 0.5  # seconds between two looks whether another machine is done
 _OURSELVES = ""  # the client in whose name tags are refreshed
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks for an image first.
+
+    `name`: in the queue, each gets a share. `begin`: called before anything is begun for them alone; it may raise.
+    """
+
+    name: str = ""
+    begin: Callable[[], None] | None = None
 
 
 class Builds:
@@ -52,13 +64,15 @@ class Builds:
         self._flights: SingleFlight[str, None] = SingleFlight()
         self._stopping = False
 
-    async def ensure(self, request: ImageRequest, client: str = "") -> None:
+    async def ensure(self, request: ImageRequest, asker: Asker) -> None:
         """The registry has the tag when this returns; a tag that it has already is left as it is.
 
-        `client` is who asked first, for the queue. Goes on when the caller is cancelled. Raises a `NixfrontError`.
+        Goes on when the caller is cancelled. Raises a `NixfrontError`.
         """
         key = f"{request.repository}:{request.tag}"
-        await self._run(key, lambda: self._make(key, request, client))
+        if asker.begin is not None and await self._is_new(key, request):
+            asker.begin()
+        await self._run(key, lambda: self._make(key, request, asker.name))
 
     async def refresh(self, request: ImageRequest, record: TagRecord) -> None:
         """The tag names what it means now, if it is still ours. Raises a `NixfrontError`."""
@@ -102,6 +116,15 @@ class Builds:
                     "nixfront is being stopped; what was built so far is kept, try again"
                 ) from error
             raise
+
+    async def _is_new(self, key: str, request: ImageRequest) -> bool:
+        """Whether a build would begin: this one is not under way, did not just fail, and its tag is not there."""
+        return (
+            key not in self._flights.keys
+            and await self._state.recall_failure(key) is None
+            and await self._registry.manifest_digest(request.repository, request.tag) is None
+            and key not in self._flights.keys
+        )
 
     async def _make(self, key: str, request: ImageRequest, client: str) -> None:
         async def done() -> bool:

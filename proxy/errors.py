@@ -64,6 +64,19 @@ class ImageTooLarge(NixfrontError):
     lasting = True
 
 
+# --- who asks ---------------------------------------------------------------------------------------------
+
+
+class NotMadeHere(NixfrontError):
+    """The operator lets no image of this name be made; one that is in the registry is served all the same."""
+
+    lasting = True
+
+
+class BuildDenied(NixfrontError):
+    """The registry let this client ask, but the operator lets it have nothing made."""
+
+
 # --- the Nix side -----------------------------------------------------------------------------------------
 
 
@@ -116,6 +129,10 @@ class Busy(NixfrontError):
         self.retry_after = retry_after
 
 
+class TooManyBuilds(Busy):
+    """This client began as many builds as it may, for now."""
+
+
 class Stopping(NixfrontError):
     """nixfront is being stopped, and starts nothing new."""
 
@@ -145,7 +162,10 @@ class RegistryRefused(NixfrontError):
 
     def __init__(self, method: str, url: str, status: int, body: str) -> None:
         """Keep the evidence: what was asked, and what came back."""
-        super().__init__(f"the registry answered {status} to {method} {url}: {body[:500]}".rstrip(": "))
+        hint = "; nixfront comes there as registry.username says" if status in (401, 403) else ""
+        super().__init__(
+            f"the registry answered {status} to {method} {url}: {body[:500]}".rstrip(": \n") + hint
+        )
         self.status = status
         self.body = body
         self.temporary = status >= 500 or status == 429

@@ -1,13 +1,14 @@
 """The product's only question: is this ours? All else passes through.
 
 The client's request goes to the registry first, as it is, with the client's own credentials. Only where that says 404
-to a GET or HEAD of a manifest by tag may a build start, and afterwards the same request goes to the registry again:
-the reply is always the registry's own. What the registry told everybody a moment ago need not be asked again: `answers`.
+to a GET or HEAD of a manifest by tag may a build start, if `access` has nothing against this client, and afterwards the
+same request goes to the registry again: the reply is always the registry's own. What the registry told everybody a moment ago need not be asked again: `answers`.
 """
 
 from aiohttp import ClientResponse, hdrs, web
 
 from proxy import names, tag_list, waiting
+from proxy.access import Access
 from proxy.answers import Answers
 from proxy.mirror import Mirror
 from proxy.model import ImageRequest
@@ -20,14 +21,21 @@ class Handlers:
     """The routes of one application."""
 
     def __init__(
-        self, mirror: Mirror, answers: Answers, waiting: Waiting, served: Served, words: Vocabulary
+        self,
+        mirror: Mirror,
+        answers: Answers,
+        access: Access,
+        waiting: Waiting,
+        served: Served,
+        words: Vocabulary,
     ) -> None:
         """`mirror` says what is asked for; `waiting` has made what the registry behind `answers` did not have, if the
-        name means something in these `words`.
+        name means something in these `words` and `access` lets the client have it made.
         """
         self._words = words
         self._mirror = mirror
         self._answers = answers
+        self._access = access
         self._waiting = waiting
         self._served = served
 
@@ -38,7 +46,8 @@ class Handlers:
         if (recalled := self._answers.recall(request)) is not None:
             return recalled
         async with self._answers.send(request) as answer:
-            if (name := tag_list.repository(request, answer, self._words)) is not None:
+            name = tag_list.repository(request, answer, self._words)
+            if name is not None and self._access.makes(name):
                 said = await tag_list.read(answer)
                 if tag_list.unknown_name(said):
                     return tag_list.empty(name)
@@ -51,7 +60,8 @@ class Handlers:
                 if not stale:
                     return await self._answers.relay(request, answer)
         if wanted is not None:
-            not_yet = await self._waiting.ensure(asked, hop, wanted)
+            asker = await self._access.admit(request, wanted)
+            not_yet = await self._waiting.ensure(asked, hop, wanted, asker)
             if not_yet is not None:
                 return not_yet
         return await self._answers.forward(request)

@@ -56,28 +56,44 @@ class Passthrough:
 
         Raises `RegistryUnavailable` as long as nothing was answered.
         """
-        kept = CIMultiDict([*headers.forward(request.headers.items()), *self.client(request).headers()])
-        if identity := request_id.CURRENT.get():
-            kept[request_id.HEADER] = identity
-        try:
-            context = self._session.request(
-                request.method,
-                URL(self._registry + target(request), encoded=True),
-                headers=kept,
-                data=request.content.iter_any() if request.body_exists else None,
-                allow_redirects=False,
-                skip_auto_headers=_NOT_ADDED,
-                timeout=_TIMEOUT,
-            )
-            response = await context.__aenter__()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            _log.warning("the registry does not answer path=%s error=%r", request.path, error)
-            kind = type(error).__name__
-            raise RegistryUnavailable(f"the registry behind nixfront does not answer ({kind})") from error
+        body = request.content.iter_any() if request.body_exists else None
+        response = await self._ask(request, headers.forward(request.headers.items()), body)
         try:
             yield response
         finally:
             response.release()
+
+    async def refuses_anonymous(self, request: web.Request) -> bool:
+        """Whether the registry refuses this request, a GET or HEAD, where it says nothing of a user.
+
+        Raises `RegistryUnavailable`.
+        """
+        kept = headers.forward(request.headers.items())
+        anonymous = [(name, value) for name, value in kept if name.lower() != "authorization"]
+        response = await self._ask(request, anonymous, None)
+        response.release()
+        return response.status in (401, 403)
+
+    async def _ask(
+        self, request: web.Request, kept: headers.Pairs, body: AsyncIterator[bytes] | None
+    ) -> aiohttp.ClientResponse:
+        told = CIMultiDict([*kept, *self.client(request).headers()])
+        if identity := request_id.CURRENT.get():
+            told[request_id.HEADER] = identity
+        try:
+            return await self._session.request(
+                request.method,
+                URL(self._registry + target(request), encoded=True),
+                headers=told,
+                data=body,
+                allow_redirects=False,
+                skip_auto_headers=_NOT_ADDED,
+                timeout=_TIMEOUT,
+            )
+        except (aiohttp.ClientError, TimeoutError) as error:
+            _log.warning("the registry does not answer path=%s error=%r", request.path, error)
+            kind = type(error).__name__
+            raise RegistryUnavailable(f"the registry behind nixfront does not answer ({kind})") from error
 
     async def relay(
         self, request: web.Request, answer: aiohttp.ClientResponse, read: bytes = b""

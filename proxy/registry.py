@@ -1,4 +1,5 @@
-"""The backing registry as we ourselves use it: look, mount, upload, put. Nothing of a client's request comes here.
+"""The backing registry as we ourselves use it: look, mount, upload, put. Nothing of a client's request comes here, and
+nothing of our own credentials (`registry_login`) goes anywhere else.
 
 Every foreign exception is translated at this border. Calls without a body are tried again here; uploads by
 `publish`, which can make their bytes anew. A `Location` is followed only on the registry's own host.
@@ -15,6 +16,7 @@ from yarl import URL
 from proxy import __version__, request_id
 from proxy.errors import DigestMismatch, RegistryRefused, RegistryUnavailable
 from proxy.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Buffer, digest_of
+from proxy.registry_login import Credentials, Login, Scopes, pulling, pushing
 
 _log = logging.getLogger(__name__)
 
@@ -33,32 +35,41 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=60)
 class Registry:
     """A registry at `url` (an origin, `http://127.0.0.1:5000`)."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        """`session` is the application's; this class neither opens nor closes it."""
+    def __init__(self, session: aiohttp.ClientSession, url: str, login: Login | None = None) -> None:
+        """`session` is the application's; this class neither opens nor closes it. `login`: None to come as nobody."""
         self._session = session
         self._url = URL(url)
+        self._login = login or Login(session, Credentials(), secure=self._url.scheme == "https")
 
     async def ping(self) -> None:
         """The registry answers; whether it lets us in is another question."""
-        await self._once("GET", self._url.origin() / "v2/", (200, 401, 403))
+        await self._once("GET", self._url.origin() / "v2/", (200, 401, 403), ())
 
     async def manifest_digest(self, repository: str, reference: str) -> str | None:
         """The digest of the manifest that the registry holds under any media type, None if there is none."""
         url = self._endpoint(repository, "manifests", reference)
-        status, headers = await self._retry("HEAD", url, (200, 404), {"Accept": EVERY_MANIFEST_TYPE})
+        status, headers = await self._retry(
+            "HEAD", url, (200, 404), pulling(repository), {"Accept": EVERY_MANIFEST_TYPE}
+        )
         return headers.get("Docker-Content-Digest", "") if status == 200 else None
 
     async def has_blob(self, repository: str, digest: str) -> bool:
         """Whether the repository has this blob."""
-        status, _ = await self._retry("HEAD", self._endpoint(repository, "blobs", digest), (200, 404))
+        url = self._endpoint(repository, "blobs", digest)
+        status, _ = await self._retry("HEAD", url, (200, 404), pulling(repository))
         return status == 200
 
     async def mount(self, repository: str, digest: str, origin: str) -> bool:
         """Give the repository a blob that another one has; False if the registry did not."""
         url = self._endpoint(repository, "blobs", "uploads/").with_query(mount=digest, **{"from": origin})
-        status, headers = await self._retry("POST", url, (201, 202))
+        try:
+            status, headers = await self._retry("POST", url, (201, 202), pushing(repository, origin))
+        except RegistryRefused as error:
+            if error.status in (401, 403):  # we may write here and not read there
+                return False
+            raise
         if status == 202:  # distribution-spec: the registry began an upload instead
-            await self._cancel(self._location(url, headers))
+            await self._cancel(self._location(url, headers), pushing(repository))
         return status == 201
 
     async def upload(self, repository: str, chunks: AsyncIterable[Buffer], digest: Callable[[], str]) -> None:
@@ -68,21 +79,22 @@ class Registry:
         """
         rest = aiter(chunks)
         first, ended = await _beginning(rest)
+        scopes = pushing(repository)
         start = self._endpoint(repository, "blobs", "uploads/")
-        _, headers = await self._retry("POST", start, (202,))
+        _, headers = await self._retry("POST", start, (202,), scopes)
         location = self._location(start, headers)
         try:
             if not ended:
-                _, headers = await self._send("PATCH", location, (202, 204), _joined(first, rest))
+                _, headers = await self._send("PATCH", location, (202, 204), scopes, _joined(first, rest))
                 location = self._location(location, headers)
                 first = []
             expected = digest()
             # The query of the location is the registry's own state: it stays as it is, byte for byte.
             separator = "&" if location.raw_query_string else "?"
             finish = URL(f"{location}{separator}digest={expected}", encoded=True)
-            _, headers = await self._send("PUT", finish, (201, 204), b"".join(first))
+            _, headers = await self._send("PUT", finish, (201, 204), scopes, b"".join(first))
         except BaseException:
-            await self._cancel(location)
+            await self._cancel(location, scopes)
             raise
         _same_digest(expected, headers)
 
@@ -102,7 +114,9 @@ class Registry:
     async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
         """Make the reference name this manifest: the commit point of an image."""
         url = self._endpoint(repository, "manifests", reference)
-        _, headers = await self._retry("PUT", url, (201,), {"Content-Type": media_type}, data=data)
+        _, headers = await self._retry(
+            "PUT", url, (201,), pushing(repository), {"Content-Type": media_type}, data=data
+        )
         _same_digest(digest_of(data), headers)
 
     def _endpoint(self, repository: str, kind: str, rest: str) -> URL:
@@ -119,7 +133,12 @@ class Registry:
         return found
 
     async def _send(
-        self, method: str, url: URL, expected: tuple[int, ...], data: bytes | AsyncIterator[Buffer]
+        self,
+        method: str,
+        url: URL,
+        expected: tuple[int, ...],
+        scopes: Scopes,
+        data: bytes | AsyncIterator[Buffer],
     ) -> tuple[int, Mapping[str, str]]:
         """Send bytes, however many; it ends when the registry takes none for a while."""
         loop = asyncio.get_running_loop()
@@ -134,53 +153,71 @@ class Registry:
             async with asyncio.timeout(_STALLED) as limit:
                 headers = {"Content-Type": _OCTETS}
                 body = data if isinstance(data, bytes) else watched(data)
-                return await self._once(method, url, expected, headers, data=body)
+                return await self._once(method, url, expected, scopes, headers, data=body)
 
-    async def _cancel(self, location: URL) -> None:
+    async def _cancel(self, location: URL, scopes: Scopes) -> None:
         """End an upload that will not be finished, so that the registry need not keep it."""
         with suppress(RegistryRefused, RegistryUnavailable):
-            await self._once("DELETE", location, (204,))
+            await self._once("DELETE", location, (204,), scopes)
 
     async def _retry(
         self,
         method: str,
         url: URL,
         expected: tuple[int, ...],
+        scopes: Scopes,
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
     ) -> tuple[int, Mapping[str, str]]:
         """A call that may be repeated as it is, tried a few times while the registry is busy or away."""
         for attempt in range(_TRIES - 1):
             try:
-                return await self._once(method, url, expected, headers, data)
+                return await self._once(method, url, expected, scopes, headers, data)
             except RegistryUnavailable:
                 pass
             except RegistryRefused as error:
                 if not error.temporary:
                     raise
             await asyncio.sleep(_PAUSE * 2**attempt)
-        return await self._once(method, url, expected, headers, data)
+        return await self._once(method, url, expected, scopes, headers, data)
 
     async def _once(
         self,
         method: str,
         url: URL,
         expected: tuple[int, ...],
+        scopes: Scopes,
         headers: Mapping[str, str] | None = None,
         data: bytes | AsyncIterator[Buffer] | None = None,
     ) -> tuple[int, Mapping[str, str]]:
-        """Status and headers. Raises `RegistryUnavailable`, and `RegistryRefused` for a status not expected."""
+        """Status and headers; a 401 teaches us how to come, and is tried once more so.
+
+        Raises `RegistryUnavailable`, and `RegistryRefused` for a status not expected.
+        """
         named = {**(headers or {}), "User-Agent": _AGENT, request_id.HEADER: request_id.CURRENT.get()}
         if named[request_id.HEADER]:  # in its log too, where agents are told and headers are not
             named["User-Agent"] += f" (request {named[request_id.HEADER]})"
-        with _border(method, url):
-            async with self._session.request(
-                method, url, headers=named, data=data, allow_redirects=False, timeout=_TIMEOUT
-            ) as response:
-                if response.status not in expected:
+        tries = 2
+        while True:
+            sent = await self._login.authorization(scopes)
+            if sent:
+                named["Authorization"] = sent
+            with _border(method, url):
+                async with self._session.request(
+                    method, url, headers=named, data=data, allow_redirects=False, timeout=_TIMEOUT
+                ) as response:
+                    if response.status in expected:
+                        return response.status, response.headers
                     body = await response.content.read(_BODY_KEPT)
-                    raise RegistryRefused(method, url.path, response.status, body.decode(errors="replace"))
-                return response.status, response.headers
+                    wanted = response.headers.getall("WWW-Authenticate", ())
+            again = response.status == 401 and self._login.refused(wanted, scopes, sent)
+            if again and data is not None and not isinstance(data, bytes):
+                raise RegistryUnavailable(
+                    f"the registry wants another token in the middle of {method} {url.path}"
+                )
+            tries -= 1
+            if not (again and tries):
+                raise RegistryRefused(method, url.path, response.status, body.decode(errors="replace"))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -58,9 +59,9 @@ def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-def _proxies(values: tuple[str, ...]) -> tuple[str, ...]:
+def _named_networks(values: tuple[str, ...]) -> tuple[str, ...]:
     if "*" in values:
-        raise ValueError("whoever is believed is named by network, for example 10.0.0.0/8")
+        raise ValueError("a network is named by its address, for example 10.0.0.0/8")
     return _networks(values)
 
 
@@ -129,7 +130,15 @@ class Http(_Section):
     """Where clients connect."""
 
     addr: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8080"
-    trusted_proxies: Annotated[tuple[str, ...], AfterValidator(_proxies)] = ()
+    certificate: Annotated[str, AfterValidator(_absolute)] = ""
+    key: Annotated[str, AfterValidator(_absolute)] = ""
+    trusted_proxies: Annotated[tuple[str, ...], AfterValidator(_named_networks)] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Http":
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key go together")
+        return self
 
 
 class Data(_Section):
@@ -146,9 +155,41 @@ class StateSection(_Section):
 
 
 class RegistrySection(_Section):
-    """The backing registry; empty: the stock program as a child."""
+    """The backing registry; empty: the stock program as a child. The password is in no message and no repr."""
 
     url: Annotated[str, AfterValidator(_origin)] = ""
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    password_file: Annotated[str, AfterValidator(_absolute)] = ""
+    ca: Annotated[str, AfterValidator(_absolute)] = ""
+    client_certificate: Annotated[str, AfterValidator(_absolute)] = ""
+    client_key: Annotated[str, AfterValidator(_absolute)] = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "RegistrySection":
+        ours = (self.username, self.password.get_secret_value(), self.password_file, self.ca)
+        if not self.url and any((*ours, self.client_certificate, self.client_key)):
+            raise ValueError("without a url there is nobody to log in to")
+        if ":" in self.username:
+            raise ValueError("a username has no colon")
+        if self.password.get_secret_value() and self.password_file:
+            raise ValueError("password and password_file exclude each other")
+        if bool(self.username) != bool(self.password.get_secret_value() or self.password_file):
+            raise ValueError("username and password (or password_file) go together")
+        if bool(self.client_certificate) != bool(self.client_key):
+            raise ValueError("client_certificate and client_key go together")
+        if (self.ca or self.client_certificate) and not self.url.startswith("https://"):
+            raise ValueError("ca and client_certificate are for an https url")
+        return self
+
+    def secret(self) -> str:
+        """The password, read from its file if it is in one; blocking. Raises `SettingsInvalid`."""
+        if not self.password_file:
+            return self.password.get_secret_value()
+        try:
+            return Path(self.password_file).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            raise SettingsInvalid(f"registry.password_file: {error}") from error
 
 
 class PackageSource(_Section):
@@ -271,6 +312,15 @@ class AnswersSection(_Section):
     most_bytes: int = Field(default=64 << 20, ge=0)
 
 
+class AccessSection(_Section):
+    """Who may have images made; what is empty or 0 narrows nothing."""
+
+    repositories: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    networks: Annotated[tuple[str, ...], AfterValidator(_named_networks)] = ()
+    builds_per_minute: int = Field(default=0, ge=0)
+
+
 class Builds(_Section):
     """How clients wait for a build (`waiting` has the reasons), how many there are at once, how long a failure is kept."""
 
@@ -335,6 +385,7 @@ class Settings(_Section):
     layers: Layers = Layers()
     image: ImageSection = ImageSection()
     answers: AnswersSection = AnswersSection()
+    access: AccessSection = AccessSection()
     builds: Builds = Builds()
     mirror: MirrorSection = MirrorSection()
     status: StatusSection = StatusSection()
@@ -445,7 +496,7 @@ def _set(tree: dict[str, Any], variable: str, value: str) -> None:
     known = model.model_fields.get(key) if isinstance(model, type) and issubclass(model, BaseModel) else None
     if known is None:
         raise SettingsInvalid(f"{variable} names no setting ({section}.{key or '?'})")
-    textual = isinstance(known.default, str)
+    textual = isinstance(known.default, (str, SecretStr))
     try:
         _lay_over(tree, section, {key: value if textual else _tuples(yaml.safe_load(value))})
     except (ValueError, yaml.YAMLError) as error:

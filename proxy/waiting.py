@@ -27,7 +27,7 @@ from aiohttp import hdrs, web
 from yarl import URL
 
 from proxy import names, oci_errors
-from proxy.builds import Builds
+from proxy.builds import Asker, Builds
 from proxy.errors import StillBuilding
 from proxy.model import ImageRequest
 from proxy.progress import Progress
@@ -103,12 +103,15 @@ class Waiting:
         self._rules = rules
         self._log = log
 
-    async def ensure(self, request: web.Request, hop: int, wanted: ImageRequest) -> web.Response | None:
+    async def ensure(
+        self, request: web.Request, hop: int, wanted: ImageRequest, asker: Asker
+    ) -> web.Response | None:
         """None: the image is in the registry. Else what this client gets, as the build is going on.
 
-        `request` is the client's at this hop, without our number. Raises the `NixfrontError` that ended the build.
+        `request` is the client's at this hop, without our number; `asker` as for `Builds.ensure`. Raises the
+        `NixfrontError` that ended the build.
         """
-        outcome = await self._held(request, hop, self._builds.ensure(wanted, request.remote or ""))
+        outcome = await self._held(request, hop, self._builds.ensure(wanted, asker))
         match outcome:
             case Then.START_OVER | Then.GIVE_UP:
                 return oci_errors.response(StillBuilding(self._told(wanted)), outcome.value)

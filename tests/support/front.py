@@ -1,6 +1,6 @@
 """nixfront in this process, on a package set of the tests' own: what the integration tests talk to."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +33,15 @@ class Front:
             return answer.status, dict(answer.headers), await answer.read()
 
     async def pull(
-        self, repository: str, tag: str = "latest", *, commanded: tuple[int, int] | None = None
+        self,
+        repository: str,
+        tag: str = "latest",
+        *,
+        commanded: tuple[int, int] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> ValidatedImage:
-        """The whole image, validated; `commanded` as there."""
-        return await validate(self.url, repository, tag, commanded=commanded)
+        """The whole image, validated; `commanded` and `headers` as there."""
+        return await validate(self.url, repository, tag, commanded=commanded, headers=headers)
 
     def told(self, kind: type[E]) -> list[E]:
         """The events of this kind, in their order."""

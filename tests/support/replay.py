@@ -27,6 +27,7 @@ DIFFERENCES = {
     ),
     "absolute": "Asked for a whole address, the registry's Link is one too; through nixfront it is the path in it.",
     "ours": "Few paths at the root are nixfront's own, for those who watch it; none is of the distribution specification.",
+    "mirror": "`ns` in a query says that nixfront is asked in place of another registry: only what the operator names.",
     "no tag yet": "The tags of a name that can be built are an empty list before there are any.",
     "unknown tag": "A tag that nobody has is what nixfront is for: it says why it cannot make it.",
 }
@@ -129,7 +130,8 @@ MANIFESTS = [
     row(f"GET {TOOL}/manifests/v1", *accept(*TYPES), 'If-None-Match: W/"{manifest}", "other"'),
     row(f"GET {TOOL}/manifests/v1", *accept(*TYPES), "If-None-Match: *"),
     row(f"GET {TOOL}/manifests/v1", *accept(*TYPES), "Range: bytes=0-9"),
-    row(f"GET {TOOL}/manifests/v1?ns=docker.io", *accept(*TYPES)),
+    row(f"GET {TOOL}/manifests/v1?ns=docker.io", *accept(*TYPES), differs=("mirror", 404)),
+    row(f"GET {TOOL}/manifests/v1?other=docker.io", *accept(*TYPES)),
     row(f"GET {TOOL}/manifests/{ABSENT}", *accept(*TYPES)),
     row(f"HEAD {TOOL}/manifests/{ABSENT}", *accept(*TYPES)),
     row(f"GET {TOOL}/manifests/sha256:xyz"),

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -45,15 +45,16 @@ async def validate(
     accept: Sequence[str] = EVERY_TYPE,
     ours: bool = True,
     commanded: tuple[int, int] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> ValidatedImage:
-    """The image at this reference, every byte of it fetched and checked.
+    """The image at this reference, every byte of it fetched and checked; `headers` go with every request.
 
     `ours=False` is for an image that somebody else pushed: documents, digests and sizes must still be right, but
     its layers may look as they like. `commanded`: see `tree.check_members`, for the root layer. Raises `AssertionError`, which names the first breach found.
     """
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="validate-"))
     try:
-        async with aiohttp.ClientSession(base_url, auto_decompress=False) as session:
+        async with aiohttp.ClientSession(base_url, auto_decompress=False, headers=headers) as session:
             fetched = await fetch(session, repository, reference, folder, accept)
         image = await asyncio.to_thread(check_image, fetched, ours=ours, commanded=commanded)
         await _unpack(image, fetched, folder)

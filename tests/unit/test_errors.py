@@ -71,6 +71,7 @@ def test_only_what_would_fail_again_is_lasting() -> None:
         "ImageTooLarge",
         "ImageUnknown",
         "NameInvalid",
+        "NotMadeHere",
         "NotMirrored",
         "PackageRefused",
         "PackageUnknown",
@@ -90,6 +91,9 @@ def test_every_class_that_a_pull_can_meet_has_its_row() -> None:
         errors.Stopping,  # needs a host that is stopped: in test_shutdown
         errors.Unforeseen,  # a bug
         errors.NotMirrored,  # its clients go on to another registry: in test_mirror
+        errors.NotMadeHere,  # these need rules about who may build: in test_access
+        errors.BuildDenied,
+        errors.TooManyBuilds,
         errors.StillBuilding,  # needs a build that takes its time: in test_waiting
         errors.RegistryUnavailable,  # needs a registry that is away: in the integration tests
         errors.RegistryRefused,

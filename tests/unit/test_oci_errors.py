@@ -15,7 +15,7 @@ from proxy import errors, oci_errors
 from proxy.errors import NixfrontError, PackageUnknown, RegistryRefused
 
 # distribution-spec, "Error Codes"; UNAVAILABLE is the stock registry's own for 503.
-CODES = {"MANIFEST_UNKNOWN", "NAME_INVALID", "NAME_UNKNOWN", "TOOMANYREQUESTS", "UNAVAILABLE"}
+CODES = {"DENIED", "MANIFEST_UNKNOWN", "NAME_INVALID", "NAME_UNKNOWN", "TOOMANYREQUESTS", "UNAVAILABLE"}
 
 
 def kinds(of: type[NixfrontError] = NixfrontError) -> list[type[NixfrontError]]:
@@ -55,14 +55,14 @@ def test_every_error_becomes_an_envelope(kind: type[NixfrontError]) -> None:
     ((told,),) = json.loads(response.body).values()
     assert told["code"] in CODES
     assert told["message"] == str(error)
-    assert response.status in (404, 429, 503)
+    assert response.status in (403, 404, 429, 503)
     assert response.content_type == "application/json"
     assert response.headers["Docker-Distribution-Api-Version"] == "registry/2.0"
 
 
 @pytest.mark.parametrize("kind", kinds())
 def test_what_a_person_can_mend_is_a_404(kind: type[NixfrontError]) -> None:
-    later = 429 if issubclass(kind, errors.Busy) else 503
+    later = 429 if issubclass(kind, errors.Busy) else 403 if kind is errors.BuildDenied else 503
     assert oci_errors.WIRE[kind].status == (404 if kind.lasting else later)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from proxy import resources
 from proxy.errors import SettingsInvalid
@@ -331,8 +331,71 @@ def test_networks_are_networks(networks: str, fine: bool) -> None:
 def test_a_trusted_proxy_is_an_address_or_a_network(file: Path, network: str) -> None:
     file.write_text(f"http: {{trusted_proxies: [10.0.0.1, '{network}']}}")
 
-    with pytest.raises(SettingsInvalid, match=r"^http\.trusted_proxies: .*network"):
+    with pytest.raises(SettingsInvalid, match=r"^http\.trusted_proxies: .*(network|named by)"):
         load(file, {})
+
+
+# Keys that mean nothing alone.
+_URL = {"NIXFRONT_REGISTRY_URL": "https://registry.example"}
+GO_TOGETHER = {
+    "NIXFRONT_HTTP_CERTIFICATE": {"NIXFRONT_HTTP_KEY": "/y"},
+    "NIXFRONT_HTTP_KEY": {"NIXFRONT_HTTP_CERTIFICATE": "/y"},
+    "NIXFRONT_REGISTRY_USERNAME": {**_URL, "NIXFRONT_REGISTRY_PASSWORD": "y"},
+    "NIXFRONT_REGISTRY_PASSWORD": {**_URL, "NIXFRONT_REGISTRY_USERNAME": "y"},
+    "NIXFRONT_REGISTRY_PASSWORD_FILE": {**_URL, "NIXFRONT_REGISTRY_USERNAME": "y"},
+    "NIXFRONT_REGISTRY_CA": _URL,
+    "NIXFRONT_REGISTRY_CLIENT_CERTIFICATE": {**_URL, "NIXFRONT_REGISTRY_CLIENT_KEY": "/y"},
+    "NIXFRONT_REGISTRY_CLIENT_KEY": {**_URL, "NIXFRONT_REGISTRY_CLIENT_CERTIFICATE": "/y"},
+}
+
+
+@pytest.mark.parametrize("variable", GO_TOGETHER)
+def test_what_goes_together_is_refused_alone(variable: str) -> None:
+    with pytest.raises(SettingsInvalid, match=r"^(http|registry): "):
+        load(None, {variable: "/x"})
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        pytest.param("password: p, password_file: /x", "exclude each other", id="two passwords"),
+        pytest.param("password: ''", "go together", id="no password"),
+        pytest.param("username: 'a:b', password: p", "has no colon", id="a colon"),
+        pytest.param("password: p, url: 'http://r:1', ca: /x", "https url", id="a CA without TLS"),
+        pytest.param("password_file: x", "absolute path", id="a relative file"),
+    ],
+)
+def test_credentials_that_cannot_be(file: Path, keys: str, why: str) -> None:
+    defaults = {"url": "https://r", "username": "u"}
+    rest = "".join(f", {key}: '{value}'" for key, value in defaults.items() if f"{key}:" not in keys)
+    file.write_text(f"registry: {{{keys}{rest}}}")
+
+    with pytest.raises(SettingsInvalid, match=rf"^registry.*{why}"):
+        load(file, {})
+
+
+def test_the_password_is_in_no_message_and_no_repr(file: Path) -> None:
+    file.write_text("registry: {url: 'https://r', username: u, password: tell-nobody}")
+    settings = load(file, {})
+    file.write_text("registry: {url: 'https://r', usernam: u, password: tell-nobody, ca: [1]}")
+
+    with pytest.raises(SettingsInvalid) as refused:
+        load(file, {})
+
+    assert settings.registry.secret() == "tell-nobody"
+    assert not any("tell-nobody" in text for text in (repr(settings), str(settings), str(refused.value)))
+
+
+def test_a_password_file_is_read_without_its_line_end(file: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("two words \n")
+    file.write_text(f"registry: {{url: 'https://r', username: u, password_file: {secret}}}")
+    settings = load(file, {})
+
+    assert settings.registry.secret() == "two words "
+    secret.unlink()
+    with pytest.raises(SettingsInvalid, match=r"^registry\.password_file: .*No such file"):
+        settings.registry.secret()
 
 
 # --- the environment --------------------------------------------------------------------------------------
@@ -342,6 +405,18 @@ def test_a_trusted_proxy_is_an_address_or_a_network(file: Path, network: str) ->
     ("variable", "value", "expected"),
     [
         ("NIXFRONT_HTTP_ADDR", "0.0.0.0:1", "0.0.0.0:1"),
+        ("NIXFRONT_REGISTRY_USERNAME", "nixfront", "nixfront"),
+        ("NIXFRONT_REGISTRY_PASSWORD", "12345", SecretStr("12345")),
+        ("NIXFRONT_REGISTRY_PASSWORD_FILE", "/x", "/x"),
+        ("NIXFRONT_REGISTRY_CA", "/x", "/x"),
+        ("NIXFRONT_REGISTRY_CLIENT_CERTIFICATE", "/x", "/x"),
+        ("NIXFRONT_REGISTRY_CLIENT_KEY", "/x", "/x"),
+        ("NIXFRONT_HTTP_CERTIFICATE", "/x", "/x"),
+        ("NIXFRONT_HTTP_KEY", "/x", "/x"),
+        ("NIXFRONT_ACCESS_REPOSITORIES", "[nix/*]", ("nix/*",)),
+        ("NIXFRONT_ACCESS_USERS", "['*']", ("*",)),
+        ("NIXFRONT_ACCESS_NETWORKS", "[10.0.0.0/8]", ("10.0.0.0/8",)),
+        ("NIXFRONT_ACCESS_BUILDS_PER_MINUTE", "6", 6),
         ("NIXFRONT_HTTP_TRUSTED_PROXIES", "[10.0.0.0/8, '::1']", ("10.0.0.0/8", "::1")),
         ("NIXFRONT_DATA_DIR", "/x", "/x"),
         ("NIXFRONT_REGISTRY_URL", "http://x:1", "http://x:1"),
@@ -414,7 +489,9 @@ def test_a_trusted_proxy_is_an_address_or_a_network(file: Path, network: str) ->
 def test_every_key_can_be_set_in_the_environment(variable: str, value: str, expected: object) -> None:
     section, _, key = variable.lower().removeprefix("nixfront_").partition("_")
 
-    settings = load(None, {variable: value, "OTHER_LOG_LEVEL": "x", "NIXFRONTLOG_LEVEL": "x"})
+    others = GO_TOGETHER.get(variable, {})
+
+    settings = load(None, {variable: value, "OTHER_LOG_LEVEL": "x", "NIXFRONTLOG_LEVEL": "x", **others})
 
     assert getattr(getattr(settings, section), key) == expected != default(section, key)
 
