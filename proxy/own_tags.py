@@ -7,6 +7,7 @@ our last look and the put there is one request's time in which a person's push c
 A record is written before its manifest is put, so that no tag of ours is forgotten when we are killed in between.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -39,11 +40,13 @@ class OwnTags:
         key: str,
         renewed: TagRecord | None = None,
     ) -> None:
-        """Put the manifest under these tags, in order; none that is there is touched, but the one that is `renewed`.
+        """Put the manifest under these tags, the last one after the others; none that is there is touched, but the
+        one that is `renewed`.
 
         `key`: of what the image was made from.
         """
-        for tag in tags:
+
+        async def one(tag: str) -> None:
             if renewed is not None and tag == renewed.tag:
                 await self._move(renewed, image, key)
             elif await self._registry.manifest_digest(repository, tag) is None:
@@ -52,6 +55,10 @@ class OwnTags:
                 record = TagRecord(repository, tag, digest, key, self._now(), moving=moving)
                 await self._state.record_tag(record)
                 await self._put(repository, tag, image)
+
+        *others, last = tags
+        await asyncio.gather(*map(one, others))
+        await one(last)
 
     async def _move(self, record: TagRecord, image: Image, key: str) -> None:
         """Let a tag name this manifest from now on, unless it is not ours any more: a person may have pushed meanwhile."""

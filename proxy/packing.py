@@ -7,6 +7,12 @@ consists of a series of members"; eStargz layers are made so too). Fixed blocks 
 on how the input happened to be cut, and that several threads can work on one layer: they read block after block under
 a lock, compress side by side, and what they made is hashed and handed out in the order of the blocks. Memory: a few
 blocks for each layer under way, whatever its size.
+
+Tried on 1.28 GB of compilers and libraries (seconds of one processor, MB): level 4 12.1/451.7, 5 14.4/442.6, 6 16.7/440.0,
+zlib 6 50/443.7; so 5 is the first that sends no more than peers with Go's default level do. Blocks of 4 MiB save 0.1 %.
+Before, a thread for each layer, tarfile's headers and blocks cut out of a growing buffer took 6.8 s of processor time
+for 0.34 GB where C takes 4.2; the interpreter lock went from thread to thread at every small file. Listing folders with
+scandir instead of lstat, and more threads than processors, changed nothing.
 """
 
 import asyncio
@@ -26,7 +32,7 @@ from proxy.manifest import Compression
 from proxy.model import Buffer, Layer
 from proxy.tarball import Entry
 
-_LEVEL = 4
+_LEVEL = 5  # the first that makes no more bytes than zlib at 6, which Go and so the peers use by default
 _AHEAD = 4  # blocks of a layer that are being made or wait to be sent
 
 #: Names the bytes that come out: it is part of the key of a layer record and of an image.

@@ -303,21 +303,21 @@ class Pipeline:
         options = self._options
         recipe = content.recipe or recipes.from_request(request, content.packages)
         total = len(content.plans) + 1  # and the root
-        layers = await self._publisher.publish(
-            request.repository,
-            content.plans,
-            lambda ready: self._sink(LayersReady(request.repository, request.tag, ready, total)),
-        )
-        stages.ended("layers")
         root, command = await asyncio.to_thread(self._root, recipe, content.root)
         for lost in root.collisions:
             self._sink(Collided(request.repository, lost.path, lost.winner, lost.loser))
-        top = await self._publisher.publish_entries(request.repository, root.entries)
         stages.ended("root")
+        layers = await self._publisher.publish(
+            request.repository,
+            content.plans,
+            root.entries,
+            lambda ready: self._sink(LayersReady(request.repository, request.tag, ready, total)),
+        )
+        stages.ended("layers")
         system = request.preset.system or options.system
         return manifest.assemble(
             recipes.facts(recipe, content.package_set, system, command),
-            (*layers, top),
+            layers,
             recipes.comments(recipe, content.plans),
             form=options.form,
             compression=options.compression,

@@ -8,7 +8,7 @@ images that need the same new layer at once pack it once: the second waits, then
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 
 from proxy.destination import Destination
@@ -51,22 +51,33 @@ class Publisher:
         self._packing: SingleFlight[tuple[str, str], tuple[Layer, str]] = SingleFlight()
 
     async def publish(
-        self, repository: str, plans: Sequence[LayerPlan], on_ready: Callable[[int], None] = lambda _: None
+        self,
+        repository: str,
+        plans: Sequence[LayerPlan],
+        root: Sequence[Entry],
+        on_ready: Callable[[int], None] = lambda _: None,
     ) -> tuple[Layer, ...]:
-        """The layers of these plans, in their order, each now in the repository; `on_ready` hears how many are."""
+        """The layers of these plans, in their order, and that of `root`'s members.
+
+        All of them are in the repository then; `on_ready` hears how many are.
+        """
         ready = itertools.count(1)
         keys = [layer_key(plan, CODECS[self._compression]) for plan in plans]
         known = await self._state.recall(keys, repository)
 
-        async def one(key: str, plan: LayerPlan) -> Layer:
-            layer = await self._one(repository, key, plan, known.get(key))
+        async def counted(work: Awaitable[Layer]) -> Layer:
+            layer = await work
             on_ready(next(ready))
             return layer
 
         on_ready(0)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(key, plan)) for key, plan in zip(keys, plans, strict=True)]
+                top = group.create_task(counted(self._root(repository, root)))
+                tasks = [
+                    group.create_task(counted(self._one(repository, key, plan, known.get(key))))
+                    for key, plan in zip(keys, plans, strict=True)
+                ]
         except ExceptionGroup as failed:  # the first error ended the others: it is the one to tell
             # What is being packed reads the store: the caller's roots have to stay until it has ended.
             await self._packing.settle((key, joined) for key in keys for joined in ("", repository))
@@ -74,10 +85,10 @@ class Publisher:
         layers = tuple(task.result() for task in tasks)
         there = {layer.digest for layer, origins in known.values() if repository in origins[:1]}
         await self._state.seen(repository, *(layer.digest for layer in layers if layer.digest not in there))
-        return layers
+        return (*layers, top.result())
 
-    async def publish_entries(self, repository: str, entries: Sequence[Entry]) -> Layer:
-        """A layer of these very members, now in the repository; one whose content is at hand is asked for first."""
+    async def _root(self, repository: str, entries: Sequence[Entry]) -> Layer:
+        """A layer of these very members; one whose content is at hand is asked for first."""
         if any(entry.source for entry in entries):
             return await self._upload(repository, lambda: entries)
         stream = LayerStream(entries, self._compression, self._executor)

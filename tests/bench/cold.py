@@ -1,48 +1,139 @@
-"""From a realised closure to a tag."""
+"""From a realised closure to a tag: how long it takes, how much memory, and what a second image costs.
 
-from collections.abc import Sequence
-from time import perf_counter
+Each round makes every image anew, by a nixfront and a registry that know nothing, and runs the floor (see `floor`) on
+the same layers right after it, so that both see the same machine. What is counted for us begins when Nix has
+realised the packages and ends when the tag is there: nixfront's own log says so (`layers`, `root` and `put`). The
+packages are realised before; what Nix takes to find that out is `cold/nix-*`.
+"""
+
+import asyncio
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 
+from proxy import archive, packing, store
+from proxy.explain import explain
 from proxy.registry import EVERY_MANIFEST_TYPE
+from tests.bench import floor
 from tests.bench.bench import Bench
 from tests.bench.result import Measure, Result, result
+from tests.support.servers import Server
 
-#: The images that are made, by the name of their line: what is asked for.
+#: The images that are made, by the name of their line: what is asked for, and the same in another order.
 IMAGES = {
-    "small": "hello",  # 15 MB
-    "medium": "git/python3",  # 0.17 GB
-    "large": "gcc/python3packages.numpy",  # 0.35 GB
-    "huge": "gcc/clang/ffmpeg",  # 1.3 GB
+    "small": ("hello/glibc", "glibc/hello"),  # 15 MB
+    "medium": ("git/python3/openssh/ripgrep", "ripgrep/python3/git/openssh"),  # 0.17 GB
+    "large": (
+        "gcc/python3packages.numpy/openssh/ripgrep",
+        "ripgrep/gcc/openssh/python3packages.numpy",
+    ),  # 0.34 GB
+    "huge": ("gcc/clang/ffmpeg", "ffmpeg/gcc/clang"),  # 1.3 GB
 }
+_STAGE = re.compile(r" (\w+)_s=(\d+(?:\.\d+)?)")
+_COUNTED = ("layers", "root", "put")
 
 
-async def _cold(bench: Bench) -> Sequence[Result]:
-    """The first pull of each image, by a nixfront and a registry that know nothing."""
-    results = []
-    for name, image in IMAGES.items():
-        seconds = []
-        for _ in range(bench.rounds):
-            async with (
-                bench.scratch() as folder,
-                bench.registry(folder / "registry") as registry,
-                bench.front(folder / "front", registry) as front,
-            ):
-                seconds.append(await _pull(f"{front.url}/v2/{image}/manifests/latest"))
-        results.append(result(f"cold/{name}", seconds, unit="s"))
-    return results
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One image made once, by us and by the floor: seconds, and bytes."""
+
+    cold: float
+    warm: float
+    floor: float
+    nix: float
+    memory: int
+    size: int
 
 
-async def _pull(url: str) -> float:
-    """Seconds until the manifest is there."""
-    async with aiohttp.ClientSession() as session:
-        started = perf_counter()
-        async with session.get(url, headers={"Accept": EVERY_MANIFEST_TYPE}) as answer:
-            await answer.read()
-            if answer.status != 200:
-                raise AssertionError(f"GET {url} answered {answer.status}: {await answer.text()}")
-        return perf_counter() - started
+async def _measure(bench: Bench) -> Sequence[Result]:
+    rounds: dict[str, list[_Round]] = defaultdict(list)
+    async with bench.scratch() as folder:
+        program = await floor.build(folder)
+        for number in range(bench.rounds):
+            for name, (image, again) in IMAGES.items():
+                if not (bench.quick and name == "huge" and number):
+                    rounds[name].append(
+                        await _round(bench, folder / f"{name}-{number}", program, image, again)
+                    )
+    return [line for name, made in rounds.items() for line in _lines(name, made, rounds["small"])]
 
 
-MEASURES = (Measure(tuple(f"cold/{name}" for name in IMAGES), _cold),)
+def _lines(name: str, made: Sequence[_Round], small: Sequence[_Round]) -> list[Result]:
+    megabytes = [one.memory / 1e6 for one in made]
+    return [
+        result(f"cold/{name}", [one.cold for one in made], [one.floor for one in made], unit="s"),
+        result(f"cold/nix-{name}", [one.nix for one in made], unit="s"),
+        result(f"warm-layers/{name}", [one.warm for one in made], [one.cold for one in made], unit="s"),
+        result(f"memory/{name}", megabytes, [one.memory / 1e6 for one in small], unit="MB"),
+    ]
+
+
+async def _round(bench: Bench, folder: Path, program: Path, image: str, again: str) -> _Round:
+    chosen = await bench.set()
+    async with (
+        bench.registry(folder / "registry") as registry,
+        bench.front(folder / "front", registry) as front,
+    ):
+        cold = await _pull(front, image)
+        warm = await _pull(front, again)
+        memory = _most_memory(front.process.pid)
+        made = await explain(registry.url, image, "latest")
+    layers = [layer for layer in made.layers if layer.store_paths]
+    described = folder / "layers"
+    await asyncio.to_thread(
+        floor.write_layers, [layer.store_paths for layer in layers], chosen.nix.prefix, described
+    )
+    async with bench.registry(folder / "other-registry") as registry:
+        least = await floor.run(program, registry, described)
+    assert [layer.diff_id for layer in least.layers] == [layer.diff_id for layer in layers]
+    size = sum(layer.size for layer in layers)
+    assert abs(sum(layer.size for layer in least.layers) / size - 1) < 0.001, "the codecs differ"
+    return _Round(_counted(cold), _counted(warm), least.seconds, cold["nix"], memory, size)
+
+
+async def _pull(front: Server, image: str) -> Mapping[str, float]:
+    """The seconds of each stage of making this image."""
+    url = f"{front.url}/v2/{image}/manifests/latest"
+    async with aiohttp.ClientSession() as session, session.get(url, headers=_ACCEPT) as answer:
+        text = await answer.text()
+        assert answer.status == 200, f"GET {url} answered {answer.status}: {text}"
+    log = await asyncio.to_thread(front.process.log_text)
+    (done,) = (line for line in log.splitlines() if f" done image={image}:" in line)
+    return {stage: float(seconds) for stage, seconds in _STAGE.findall(done)}
+
+
+def _counted(stages: Mapping[str, float]) -> float:
+    return sum(stages[name] for name in _COUNTED)
+
+
+def _most_memory(pid: int) -> int:
+    """The most bytes that a process ever had in memory."""
+    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(kilobytes) * 1024
+
+
+async def _bytes(bench: Bench) -> Sequence[Result]:
+    """The layers of one image, compressed as ours are and as zlib's default level does it, archive by archive."""
+    chosen = await bench.set()
+    image = IMAGES["medium"][0]
+    ours = zlibs = 0
+    for info in chosen.closure(*image.split("/")):
+        by_zlib = zlib.compressobj(6, wbits=31)
+        for block in archive.blocks(store.store_entries([info.path], chosen.nix.prefix)):
+            ours += len(packing._PACK["gzip"](block))
+            zlibs += len(by_zlib.compress(block))
+        zlibs += len(by_zlib.flush())
+    return [result("bytes/gzip", [ours / 1e6], [zlibs / 1e6], unit="MB")]
+
+
+_ACCEPT = {"Accept": EVERY_MANIFEST_TYPE}
+_NAMES = [f"{kind}/{name}" for name in IMAGES for kind in ("cold", "warm-layers", "memory")]
+MEASURES = (
+    Measure((*_NAMES, *(f"cold/nix-{name}" for name in IMAGES)), _measure),
+    Measure(("bytes/gzip",), _bytes),
+)
