@@ -223,7 +223,7 @@ async def _assemble(
     )
     to_registry = await stack.enter_async_context(_session(*traces, certificates=trusted))
     state = await stack.enter_async_context(open_state(settings))
-    packages = _packages(settings, stack, session, metrics.ran_nix)
+    packages = _packages(settings, stack, session, metrics.ran_nix, state)
     credentials = Credentials(chosen.username, await asyncio.to_thread(chosen.secret))
     login = Login(to_registry, credentials, secure=url.startswith("https:"))
     stack.push_async_callback(login.close)
@@ -376,6 +376,7 @@ def _packages(
     stack: AsyncExitStack,
     session: aiohttp.ClientSession,
     timed: Callable[[str, float], None] = lambda _, __: None,
+    state: State | None = None,
 ) -> _Packages:
     folder = settings.data_dir / "sets"
     nix = Nix(
@@ -396,6 +397,7 @@ def _packages(
         folder,
         time_to_live=settings.packages.time_to_live,
         deadline=settings.nix.build_deadline,
+        state=state,
     )
     names = AttributeNames(nix, settings.system, _policy(settings), folder)
     stack.push_async_callback(sets.close)

@@ -16,8 +16,9 @@ import lzma
 import re
 import tarfile
 import threading
+import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from proxy.errors import PackageSetUnavailable, SourceMissing, TagUnknown
 from proxy.flight import SingleFlight
 from proxy.model import PackageSet, canonical_json, sha256_hex, without_credentials
 from proxy.nix import Nix, Source
+from proxy.state import State
 
 _log = logging.getLogger(__name__)
 _NO_DATE = "1980-01-01T00:00:00Z"
@@ -79,8 +81,13 @@ class PackageSets:
         *,
         time_to_live: float,
         deadline: float,
+        state: State | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """`folder` keeps what was resolved; `time_to_live` and `deadline` (of one fetch) are in seconds."""
+        """`folder` keeps what was resolved; `time_to_live` and `deadline` (of one fetch) are in seconds.
+
+        `state`: where machines agree which commit a moving reference is.
+        """
         self._choices = choices
         self._nix = nix
         self._session = session
@@ -88,6 +95,9 @@ class PackageSets:
         self._folder = folder
         self._deadline = deadline
         self._mirrors = asyncio.Lock()  # git locks a repository while it fetches, and does not wait
+        self._time_to_live = time_to_live
+        self._state = state
+        self._now = now
         self._moving: TTLCache[tuple[str, str], PackageSet] = TTLCache(_MOVING, time_to_live)
         self._loading: SingleFlight[tuple[str, str], PackageSet] = SingleFlight()
 
@@ -114,6 +124,8 @@ class PackageSets:
         pinned = _REVISION.fullmatch(reference) is not None
         if pinned and (known := await asyncio.to_thread(self._recall, name, reference)) is not None:
             return known
+        if not pinned and (commit := await self._agreed(name, choice, reference)):
+            return await self._load(name, choice, commit)
         if choice.kind == "demo":
             found = await self._demo(choice, reference)
         elif choice.kind == "flake":
@@ -124,8 +136,18 @@ class PackageSets:
             found = known or await self._fetch(name, choice, reference, tree, commit)
         if not pinned:
             self._moving[name, reference] = found
+            if self._state is not None and _has_commits(choice):
+                where = f"{name} {_address(choice)}"
+                await self._state.record_revision(where, reference, found.revision, self._now())
         _log.info("package set=%s reference=%s revision=%s", found.name, reference, found.revision)
         return found
+
+    async def _agreed(self, name: str, choice: Choice, reference: str) -> str:
+        """The commit that a moving reference was resolved to by any machine, not too long ago; else empty."""
+        if self._state is None or not _has_commits(choice):
+            return ""
+        commit, when = await self._state.recall_revision(f"{name} {_address(choice)}", reference) or ("", 0.0)
+        return commit if git.is_commit(commit) and self._now() - when < self._time_to_live else ""
 
     async def _tree(self, name: str, choice: Choice, reference: str) -> tuple[Mapping[str, str | bool], str]:
         """What `builtins.fetchTree` is to fetch, and the commit that it is where the kind has commits."""
@@ -288,6 +310,11 @@ class PackageSets:
 
 def _unknown(name: str, choice: Choice, reference: str, reason: str) -> TagUnknown:
     return TagUnknown(f"tag {reference!r} names no revision of package set {name or choice.kind}: {reason}")
+
+
+def _has_commits(choice: Choice) -> bool:
+    """Whether a moving reference of this set becomes a commit, which every machine can fetch by itself."""
+    return choice.kind == "git" or (choice.kind == "nixpkgs" and bool(choice.pointer))
 
 
 def _address(choice: Choice) -> str:

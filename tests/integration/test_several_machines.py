@@ -1,0 +1,166 @@
+"""Three processes, each with a store of its own, before one registry and one Redis: they behave as one."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest_asyncio
+
+from proxy import state_redis
+from proxy.state import BuildRecord
+from tests.support.front import PACKAGES
+from tests.support.processes import free_port, succeed, write
+from tests.support.servers import FROM_CHECKOUT, Server, nixfront, redis
+from tests.support.stored import stored_tags
+from tests.support.validate import validate
+
+_LEASE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Farm:
+    """The machines, and where they remember."""
+
+    machines: list[Server]
+    state: str
+
+    async def pull(self, machine: int, name: str, tag: str = "latest") -> tuple[int, str]:
+        """Status and reason of a manifest's GET; 0 where the connection broke."""
+        try:
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+                session.get(f"{self.machines[machine].url}/v2/{name}/manifests/{tag}") as answer,
+            ):
+                await answer.read()
+                return answer.status, answer.reason or ""
+        except aiohttp.ClientError:
+            return 0, ""
+
+    async def builds(self, name: str) -> list[BuildRecord]:
+        """What they remember of builds of this repository, oldest first."""
+        async with state_redis.open_state(self.state) as state:
+            return [build for build in reversed(await state.builds(100)) if build.repository == name]
+
+
+@pytest_asyncio.fixture
+async def farm(tmp_path: Path, registry: Server) -> AsyncIterator[Farm]:
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    async with redis(tmp_path / "redis", port), contextlib.AsyncExitStack() as stack:
+        yield Farm(await start(stack, tmp_path, registry, url, {"kind": "path", "path": str(PACKAGES)}), url)
+
+
+async def start(
+    stack: contextlib.AsyncExitStack,
+    folder: Path,
+    registry: Server,
+    state: str,
+    packages: dict[str, object],
+    count: int = 3,
+) -> list[Server]:
+    """Machines that are started at the same time."""
+    settings = [
+        {
+            "registry": {"url": registry.url},
+            "state": {"url": state, "lease_seconds": _LEASE},
+            "nix": {"store": str(folder / f"machine-{number}" / "store")},
+            "packages": packages,
+            "builds": {"grace_seconds": 0},
+        }
+        for number in range(count)
+    ]
+    servers = [
+        nixfront(folder / f"machine-{number}", settings=settings[number], command=FROM_CHECKOUT)
+        for number in range(count)
+    ]
+    return list(await asyncio.gather(*(stack.enter_async_context(server) for server in servers)))
+
+
+async def test_sixty_pulls_are_one_build_and_a_failure_is_met_once(farm: Farm, registry: Server) -> None:
+    answers = await asyncio.gather(*(farm.pull(number % 3, "slow") for number in range(60)))
+
+    assert answers == [(200, "OK")] * 60
+    assert len(await farm.builds("slow")) == 1
+    await validate(registry.url, "slow", "latest")
+
+    told = {await farm.pull(machine, "broken") for machine in range(3)}
+    assert len(told) == 1, "all tell the same"
+    status, reason = told.pop()
+    assert status == 404
+    assert "building broken failed" in reason
+    assert len(await farm.builds("broken")) == 1, "and one of them has met it"
+
+    # What one has packed another one finds: a name in another order is a tag of its own, of the same layers.
+    first, second = await farm.pull(0, "alpha/beta"), await farm.pull(1, "beta/alpha")
+    assert (first[0], second[0]) == (200, 200)
+    assert (
+        len({build.machine for build in await farm.builds("alpha/beta") + await farm.builds("beta/alpha")})
+        == 2
+    )
+
+
+async def test_when_the_builder_is_killed_another_one_goes_on(farm: Farm, registry: Server) -> None:
+    pulls = [asyncio.create_task(farm.pull(number % 3, "slow")) for number in range(12)]
+    async with asyncio.timeout(30):
+        while not (builds := await farm.builds("slow")):
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)  # in the middle of the two seconds that it takes
+    ((killed, dead),) = [
+        (number, machine)
+        for number, machine in enumerate(farm.machines)
+        if builds[0].machine == await asyncio.to_thread(name_of, machine)
+    ]
+    before = time.monotonic()
+    os.kill(dead.process.pid, signal.SIGKILL)
+    answers = await asyncio.gather(*pulls)
+    took = time.monotonic() - before
+
+    for number, (status, _) in enumerate(answers):
+        assert status == (0 if number % 3 == killed else 200), (
+            "only those who asked the dead one are told nothing"
+        )
+    assert took < _LEASE + 12, "after the lease it begins anew"
+    assert [build.machine == builds[0].machine for build in await farm.builds("slow")] == [True, False]
+    await validate(registry.url, "slow", "latest")
+    await stored_tags(registry.url)
+
+
+async def test_they_agree_on_what_a_branch_is(tmp_path: Path, registry: Server) -> None:
+    packages = tmp_path / "git"
+
+    async def commit(text: str) -> None:
+        write(
+            packages / "default.nix",
+            f"""{{ system }}: {{ tool = derivation {{
+                inherit system; name = "tool-{text}"; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
+                args = [ "-euc" "mkdir -p $out/bin; echo {text} > $out/bin/tool; chmod +x $out/bin/tool" ];
+            }}; }}""",
+        )
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        await succeed(("git", "-C", str(packages), "add", "."))
+        await succeed(("git", *who, "-C", str(packages), "commit", "-qm", text))
+
+    await succeed(("git", "init", "-q", "-b", "main", str(packages)))
+    await commit("one")
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    source: dict[str, object] = {"kind": "git", "url": f"file://{packages}", "ref": "main"}
+    async with redis(tmp_path / "redis", port), contextlib.AsyncExitStack() as stack:
+        farm = Farm(await start(stack, tmp_path, registry, url, source, 2), url)
+        assert (await farm.pull(0, "tool"))[0] == 200
+        await commit("two")
+        assert (await farm.pull(1, "tool", "main"))[0] == 200
+        found = {stored.tag: stored.digest for stored in await stored_tags(registry.url)}
+
+    assert found["main"] == found["latest"], "until the time to live is over"
+
+
+def name_of(machine: Server) -> str:
+    """The name by which a machine holds leases."""
+    return (machine.process.log.parent / "data" / "machine").read_text().strip()
