@@ -49,8 +49,8 @@ async def run(
         if on_line is not None:
             on_line(line)
 
-    try:
-        child = await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *_ENDS_WITH_US,
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
@@ -60,8 +60,17 @@ async def run(
             cwd=cwd,
             start_new_session=True,
         )
+    )
+    try:
+        child = await asyncio.shield(starting)
     except OSError as error:
         raise ProcessFailed(program, None, (str(error),)) from error
+    except (
+        asyncio.CancelledError
+    ):  # asyncio would end the child alone, and wait for what it has started by then
+        with contextlib.suppress(OSError):
+            await _kill_group(await starting)
+        raise
 
     assert child.stdout is not None  # noqa: S101 - both pipes were asked for above
     assert child.stderr is not None  # noqa: S101

@@ -276,3 +276,18 @@ async def test_a_child_ends_when_we_are_killed(tmp_path: Path) -> None:
     await parent.wait()
 
     assert await gone(child)
+
+
+async def test_cancelling_at_the_very_start_kills_all_of_it_too(tmp_path: Path) -> None:
+    began = time.monotonic()
+    for turn in range(20):
+        file = tmp_path / str(turn)
+        caller = asyncio.create_task(process.run(("sh", "-c", FAMILY, "sh", str(file)), deadline=DEADLINE))
+        await asyncio.sleep(turn / 4000)
+        caller.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await caller
+
+        grandchild = _text(file)
+        assert not grandchild or await gone(int(grandchild))
+    assert time.monotonic() - began < DEADLINE
