@@ -45,6 +45,7 @@ from proxy.answers import Answers
 from proxy.attribute_names import AttributeNames
 from proxy.builds import Builds
 from proxy.destination import Destination
+from proxy.door import Door, DoorRules, most_connections
 from proxy.errors import NameInvalid, SettingsInvalid
 from proxy.event_log import log_event
 from proxy.events import BuildEnded, Event, Sink
@@ -106,23 +107,24 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         watched = watching.Watching(
             metrics if settings.status.metrics else None, health, Visitors(settings.status.networks)
         )
+        door = Door(_door_rules(settings))
         if settings.status.addr:
             watching.keep_off(application)
             own = web.Application(middlewares=[observer.middleware])
             watched.add_to(own)
             own.on_response_prepare.append(observe.name_request)
-            await _listen(own, settings.status.addr, stack)
+            await _listen(own, settings.status.addr, stack, door)
         else:
             watched.add_to(application)
         certificates = await _certificates(settings, stack)
         if settings.mirror.addr:
             for_mirrors = web.Application(middlewares=[observer.middleware, *middlewares])
             _serve_images(for_mirrors, made, waiting, settings, mirror=True)
-            await _listen(for_mirrors, settings.mirror.addr, stack, certificates)
+            await _listen(for_mirrors, settings.mirror.addr, stack, door, certificates)
         _serve_images(application, made, waiting, settings, mirror=False)
         # A trace has its own middleware, and is to see everything.
         ahead = partial(shortcut.before, answers=made.answers, observer=observer) if traced is None else None
-        origin = await _listen(application, settings.http.addr, stack, certificates, ahead)
+        origin = await _listen(application, settings.http.addr, stack, door, certificates, ahead)
         stack.push_async_callback(made.builds.drain, settings.builds.grace_seconds)
         stack.callback(health.stop)
         yield origin
@@ -160,10 +162,19 @@ async def _certificates(settings: Settings, stack: AsyncExitStack) -> ssl.SSLCon
     return certificate.context
 
 
+def _door_rules(settings: Settings) -> DoorRules:
+    http = settings.http
+    possible = most_connections()
+    if http.connections > possible:
+        _log.warning("http.connections is more than the files that may be open let in=%d", possible)
+    return DoorRules(http.head_bytes, http.head_seconds, min(http.connections or possible, possible))
+
+
 async def _listen(
     application: web.Application,
     address: str,
     stack: AsyncExitStack,
+    door: Door,
     certificates: ssl.SSLContext | None = None,
     ahead: Callable[[shortcut.RequestHandler], shortcut.RequestHandler] | None = None,
 ) -> str:
@@ -187,8 +198,12 @@ async def _listen(
     if ahead is not None and runner.server is not None:
         runner.server.request_handler = ahead(runner.server.request_handler)
     host, _, port = address.rpartition(":")
-    await web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024, ssl_context=certificates).start()
-    return f"http{'s' if certificates else ''}://{host}:{runner.addresses[0][1]}"
+    assert runner.server is not None  # noqa: S101 - it was set up above
+    listening = await asyncio.get_running_loop().create_server(
+        door.before(runner.server), host.strip("[]"), int(port), backlog=1024, ssl=certificates
+    )
+    stack.callback(listening.close)
+    return f"http{'s' if certificates else ''}://{host}:{listening.sockets[0].getsockname()[1]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,6 +398,9 @@ def _packages(
         resources.EXPRESSIONS,
         store=settings.nix_store,
         evaluation_deadline=settings.nix.evaluation_deadline,
+        evaluation_memory=settings.nix.evaluation_memory,
+        evaluations=settings.nix.evaluations,
+        log_bytes=settings.nix.log_bytes,
         build_deadline=settings.nix.build_deadline,
         timed=timed,
     )

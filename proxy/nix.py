@@ -35,9 +35,7 @@ from proxy.model import Closure, Package, PackageSet, PathInfo, Policy, canonica
 
 # util-linux's, on every Linux that is not cut down: an evaluation that eats memory dies, not the host.
 _PRLIMIT = shutil.which("prlimit")
-_EVALUATION_MEMORY = 8 << 30  # bytes of address space
 _NOT_STARTED = (126, 127)  # what prlimit ends with when it cannot start the program
-_BOUNDED = (_PRLIMIT, f"--as={_EVALUATION_MEMORY}") if _PRLIMIT else ()
 _INSTANTIATE = ("nix-instantiate", "--eval", "--strict", "--json", "--read-write-mode")
 _ERROR_LINES = 20  # of the log, in a message
 # Lines of Nix's own that say nothing about a failure: warnings, and the plan of what will be built or fetched.
@@ -87,18 +85,24 @@ class ImagesFile:
 
 
 def evaluate_argv(
-    entry: Path, request: Mapping[str, Any], readable: Sequence[str], *, may_build: bool = False
+    entry: Path,
+    request: Mapping[str, Any],
+    readable: Sequence[str],
+    *,
+    may_build: bool = False,
+    memory: int = 0,
 ) -> tuple[str, ...]:
     """Evaluate one of our expressions on a request: prints its result (shape: its head comment).
 
     Restricted: it reads nothing but our expressions and what is `readable`, fetches nothing, and builds nothing
-    unless it `may_build` (import from derivation).
+    unless it `may_build` (import from derivation). `memory`: bytes of address space, 0 for no limit.
     """
+    bounded = (_PRLIMIT, f"--as={memory}") if _PRLIMIT and memory else ()
     building = ("--option", "allow-import-from-derivation", str(may_build).lower())
     restricted = ("--option", "restrict-eval", "true", "--option", "allowed-uris", "", *building)
     search = tuple(word for path in (str(entry.parent), *readable) for word in ("-I", path))
     asked = ("--argstr", "request", canonical_json(request).decode())
-    return (*_BOUNDED, *_INSTANTIATE, *restricted, *search, str(entry), *asked)
+    return (*bounded, *_INSTANTIATE, *restricted, *search, str(entry), *asked)
 
 
 def fetch_argv(entry: Path, source: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
@@ -179,9 +183,15 @@ class Nix:
         store: str,
         evaluation_deadline: float,
         build_deadline: float,
+        evaluation_memory: int = 0,
+        evaluations: int = 0,
+        log_bytes: int = 0,
         timed: Callable[[str, float], None] = lambda _, __: None,
     ) -> None:
         """`store`: empty for the system's own, else a folder that holds a store of its own (`nix/store` in it).
+
+        `evaluation_memory`, `log_bytes` (of one builder): in bytes, 0 for no limit; `evaluations`: at once, 0 for as many
+        as there are processors.
 
         `timed` hears of each run: which of a few kinds, and for how many seconds.
         """
@@ -194,7 +204,9 @@ class Nix:
         self._evaluation_deadline = evaluation_deadline
         self._build_deadline = build_deadline
         self._timed = timed
-        self._evaluating = asyncio.Semaphore(os.cpu_count() or 1)
+        self._evaluation_memory = evaluation_memory
+        self._log_bytes = log_bytes
+        self._evaluating = asyncio.Semaphore(evaluations or os.cpu_count() or 1)
 
     @property
     def prefix(self) -> str:
@@ -442,7 +454,7 @@ class Nix:
     ) -> bytes:
         may_build = package_set.import_from_derivation
         paths = tuple(dict.fromkeys((*_readable(package_set), *readable)))
-        argv = evaluate_argv(entry, request, paths, may_build=may_build)
+        argv = evaluate_argv(entry, request, paths, may_build=may_build, memory=self._evaluation_memory)
         async with self._evaluating:
             return await self._run(argv, self._patience(package_set), substitutes=package_set.substitutes)
 
@@ -458,7 +470,9 @@ class Nix:
         substitutes: bool = True,
         on_line: Callable[[str], None] | None = None,
     ) -> bytes:
-        environment = child_environment(os.environ, store=self._store, substitutes=substitutes)
+        environment = child_environment(
+            os.environ, store=self._store, substitutes=substitutes, log_bytes=self._log_bytes
+        )
         started = time.perf_counter()
         try:
             return await process.run(argv, env=environment, deadline=deadline, on_line=on_line)
@@ -479,7 +493,9 @@ def kind_of_run(argv: Sequence[str]) -> str:
     return " ".join(words[: {"nix": 2, "nix-store": 2}.get(words[0], 1)])
 
 
-def child_environment(base: Mapping[str, str], *, store: str, substitutes: bool) -> dict[str, str]:
+def child_environment(
+    base: Mapping[str, str], *, store: str, substitutes: bool, log_bytes: int = 0
+) -> dict[str, str]:
     """The environment of a Nix child: ours, less our own settings, plus what this use of Nix needs.
 
     Root without the build users' group builds as root itself; this is said to the child alone, and to no file of
@@ -495,6 +511,8 @@ def child_environment(base: Mapping[str, str], *, store: str, substitutes: bool)
         lines.append("build-users-group =")
     if not substitutes:
         lines.append("substitute = false")
+    if log_bytes:
+        lines.append(f"max-build-log-size = {log_bytes}")
     environment = {name: value for name, value in base.items() if not name.startswith("NIXFRONT_")}
     environment["NIX_CONFIG"] = "\n".join(line for line in lines if line)
     environment.pop("NIX_PATH", None)

@@ -133,6 +133,9 @@ class Http(_Section):
     certificate: Annotated[str, AfterValidator(_absolute)] = ""
     key: Annotated[str, AfterValidator(_absolute)] = ""
     trusted_proxies: Annotated[tuple[str, ...], AfterValidator(_named_networks)] = ()
+    head_bytes: int = Field(default=1 << 20, ge=1024)
+    head_seconds: float = Field(default=30, gt=0)
+    connections: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _complete(self) -> "Http":
@@ -286,6 +289,9 @@ class NixSection(_Section):
 
     store: str = ""
     evaluation_deadline: float = Field(default=120, gt=0)
+    evaluation_memory: int = Field(default=8 << 30, ge=0)
+    evaluations: int = Field(default=0, ge=0)
+    log_bytes: int = Field(default=0, ge=0)
     build_deadline: float = Field(default=3600, gt=0)
 
 

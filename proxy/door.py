@@ -1,0 +1,145 @@
+"""The door of a server: what a connection may do before it has asked for anything.
+
+aiohttp bounds each header and the time between requests, but neither the sum of the headers nor the time that they take;
+and whoever opens connections and says nothing holds a file of ours for each. So this stands between the socket and
+aiohttp's own protocol, counts while no request is being answered, and gets out of the way once there is one: bodies,
+builds and slow readers have all the time they want.
+"""
+
+import asyncio
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from aiohttp import web
+from typing_extensions import override
+
+_MOST_FILES = 1 << 16  # what we start inherits the limit, and some programs close every file up to it
+_KEPT_FILES = 200  # that are not for connections: databases, pipes of Nix, files being packed
+_TOO_LARGE = b"431 Request Header Fields Too Large"
+_TOO_MANY = b"503 Service Unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class DoorRules:
+    """`head_bytes`: of a request line and all headers; `head_seconds`: for these; `connections`: at once."""
+
+    head_bytes: int
+    head_seconds: float
+    connections: int
+
+
+def most_connections() -> int:
+    """How many clients the files are enough for that this process may open, two each; the limit is raised first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = max(soft, min(hard, _MOST_FILES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return max(1, (files - _KEPT_FILES) // 2)
+
+
+class Door:
+    """Lets connections in to one or several servers."""
+
+    def __init__(self, rules: DoorRules) -> None:
+        """Nobody is in."""
+        self.rules = rules
+        self.inside = 0
+
+    def before(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
+        """What makes the protocol of each connection to this server."""
+        return lambda: _Guarded(self, server())
+
+
+class _Guarded(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, door: Door, handler: web.RequestHandler) -> None:
+        self._door = door
+        self._handler = handler
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._head = 0
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast(asyncio.Transport, transport)
+        if self._door.inside >= self._door.rules.connections:
+            _refuse(stream, _TOO_MANY)
+            return
+        self._door.inside += 1
+        self._transport = stream
+        self._handler.connection_made(transport)
+        self._watch()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            return
+        if self._is_head():
+            self._head += len(data)
+            if self._head > self._door.rules.head_bytes:
+                _refuse(self._transport, _TOO_LARGE)
+                return
+            self._handler.data_received(data)
+            if not self._is_head():
+                self._head = 0
+                self._unwatch()
+            elif self._timer is None:
+                self._watch()
+        else:
+            self._handler.data_received(data)
+
+    @override
+    def eof_received(self) -> None:
+        if self._transport is not None:
+            self._handler.eof_received()
+
+    @override
+    def pause_writing(self) -> None:
+        if self._transport is not None:
+            self._handler.pause_writing()
+
+    @override
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._handler.resume_writing()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        if self._transport is not None:
+            self._door.inside -= 1
+            self._transport = None
+            self._handler.connection_lost(exc)
+
+    def _is_head(self) -> bool:
+        """Whether what comes next belongs to the head of a request: none is there, or all of it has been read."""
+        handler = self._handler
+        if handler._messages:  # noqa: SLF001 - nothing public says so
+            return False
+        request = handler._current_request  # noqa: SLF001
+        return request is None or not request.can_read_body
+
+    def _watch(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._door.rules.head_seconds, self._too_slow)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        """Unless it is the next request of a client whose first one is still being answered."""
+        self._timer = None
+        if self._transport is not None and self._handler._current_request is None:  # noqa: SLF001
+            self._transport.abort()
+
+
+def _refuse(transport: asyncio.Transport, status: bytes) -> None:
+    """Say why, as the stock registry does, and hang up."""
+    transport.write(
+        b"HTTP/1.1 %b\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n%b"
+        % (status, status)
+    )
+    transport.close()
