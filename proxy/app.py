@@ -10,7 +10,7 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
@@ -43,6 +43,8 @@ from proxy import (
 from proxy.access import Access, AccessRules
 from proxy.answers import Answers
 from proxy.attribute_names import AttributeNames
+from proxy.build_logs import BuildLogs
+from proxy.build_watch import BuildWatch
 from proxy.builds import Builds
 from proxy.destination import Destination
 from proxy.door import Door, DoorRules, most_connections
@@ -52,17 +54,20 @@ from proxy.events import BuildEnded, Event, Sink
 from proxy.fair_queue import FairQueue
 from proxy.health import Health
 from proxy.history import History
+from proxy.image_list import ImageList
 from proxy.metrics import Metrics
 from proxy.mirror import Mirror, MirrorRules
-from proxy.model import Policy, Preset
+from proxy.model import Policy, Preset, without_credentials
 from proxy.moving_tags import MovingTags
 from proxy.names import Vocabulary, parse
 from proxy.nix import ImagesFile, Nix
 from proxy.oci_layout import OciLayout
 from proxy.own_tags import OwnTags
 from proxy.package_sets import Choice, PackageSets
+from proxy.page import Page
 from proxy.pipeline import Options, Pipeline
 from proxy.popularity import Table
+from proxy.preview import Previews
 from proxy.progress import Progress
 from proxy.publish import Publisher
 from proxy.pulls import Pulls
@@ -90,7 +95,10 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
     """
     async with AsyncExitStack() as stack:
         metrics, progress = Metrics(), Progress(monotonic)
-        sinks, middlewares = [metrics.see, progress.see, sink or log_event], [oci_errors.middleware]
+        logs = BuildLogs(settings.data_dir / "logs")
+        watch = BuildWatch(logs, time.time)
+        sinks = [metrics.see, progress.see, watch.see, sink or log_event]
+        middlewares = [oci_errors.middleware]
         client_traces = [observe.registry_trace(metrics)]
         if traced := await stack.enter_async_context(
             tracing(settings.traces.endpoint, settings.traces.sample)
@@ -102,12 +110,16 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         waiting = Waiting(made.builds, progress, _waiting_rules(settings), _log_place(settings))
         observer = observe.Observer(metrics, log_requests=settings.log.requests)
         application = web.Application(middlewares=[observer.middleware, *middlewares])
-        health = Health({"registry": made.registry.ping, "nix": made.nix.ping})
+        health = Health({"registry": made.registry.ping, "nix": made.packages.nix.ping})
         stack.push_async_callback(health.close)
         watched = watching.Watching(
             metrics if settings.status.metrics else None, health, Visitors(settings.status.networks)
         )
         door = Door(_door_rules(settings))
+        if settings.page.enabled:
+            await watch.remember()
+            stack.push_async_callback(logs.close)
+            await _page(settings, made, watch, stack).add_to(application)
         if settings.status.addr:
             watching.keep_off(application)
             own = web.Application(middlewares=[observer.middleware])
@@ -128,6 +140,49 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         stack.push_async_callback(made.builds.drain, settings.builds.grace_seconds)
         stack.callback(health.stop)
         yield origin
+
+
+def _page(settings: Settings, made: "_Made", watch: BuildWatch, stack: AsyncExitStack) -> Page:
+    """The page for people."""
+    previews = Previews(
+        made.packages.sets,
+        made.packages.names,
+        made.packages.nix,
+        made.state,
+        system=settings.system,
+        policy=_policy(settings),
+        always=settings.packages.always,
+        most_layers=settings.layers.most,
+        compression=settings.layers.compression,
+        tables=made.tables,
+    )
+    images = ImageList(made.registry)
+    stack.push_async_callback(previews.close)
+    stack.push_async_callback(images.close)
+    watch.on_end(images.forget)
+    return Page(
+        watch,
+        images,
+        previews,
+        _vocabulary(settings),
+        packages=_told_of(settings),
+        visitors=Visitors(settings.page.networks),
+        log_visitors=Visitors(settings.page.log_networks),
+    )
+
+
+def _told_of(settings: Settings) -> str:
+    """What the default package set is, for people."""
+    chosen = settings.package_sources[""]
+    match chosen.kind:
+        case "nixpkgs":
+            return f"nixpkgs ({chosen.revision[:12] or chosen.ref})"
+        case "demo":
+            return "the demo set, made of Debian's"
+        case "path":
+            return "the set of this host"
+        case _:
+            return without_credentials(chosen.url)
 
 
 def _serve_images(
@@ -215,7 +270,9 @@ class _Made:
     answers: Answers
     access: Access
     registry: Registry
-    nix: Nix
+    packages: "_Packages"
+    state: State
+    tables: Mapping[str, Table]
 
 
 async def _assemble(
@@ -244,6 +301,7 @@ async def _assemble(
     stack.push_async_callback(login.close)
     registry = Registry(to_registry, url, login)
     relay = passthrough.Passthrough(to_registry, url, _networks(settings.http.trusted_proxies))
+    chosen_tables = await asyncio.to_thread(_tables, settings)
     answers = Answers(
         relay,
         seconds=settings.answers.seconds,
@@ -291,7 +349,7 @@ async def _assemble(
         ),
         relay,
     )
-    return _Made(builds, Served(pulls, moving), answers, access, registry, packages.nix)
+    return _Made(builds, Served(pulls, moving), answers, access, registry, packages, state, chosen_tables)
 
 
 async def _pipeline(
@@ -536,6 +594,8 @@ def _waiting_rules(settings: Settings) -> WaitingRules:
 
 def _log_place(settings: Settings) -> str:
     """Where a person finds what a build says."""
+    if settings.page.enabled:
+        return "its log: on the page of this host"
     level = "" if settings.log.level == "debug" else ", at log.level debug"
     return f"its log: nixfront's on {socket.gethostname()}{level}"
 

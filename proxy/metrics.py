@@ -34,6 +34,8 @@ _KINDS = (
     ("catalog", re.compile(r"/v2/_catalog")),
     ("referrers", re.compile(r"/v2/.+/referrers/[^/]+")),
     ("ping", re.compile(r"/v2/?")),
+    ("stream", re.compile(r"/events|/builds/[^/]+/events")),
+    ("page", re.compile(r"/|/(?:builds|images|static)/.+|/images|/compose|/suggest|/status\.json")),
 )
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 

@@ -433,6 +433,15 @@ class Nix:
                 ) from error
             raise BuildFailed(f"building {names} failed: {_cause(told)}; its log ends:\n{log}") from error
 
+    async def closure(self, packages: Sequence[Package]) -> Closure | None:
+        """The closure of these packages as far as the store has all of it now; None if anything is missing."""
+        outputs = [path for package in packages for _, path in package.outputs]
+        with suppress(ProcessFailed, BuildFailed):
+            return Closure(
+                tuple(packages), read_path_info(await self._run(path_info_argv(outputs), _LISTING_DEADLINE))
+            )
+        return None
+
     async def to_fetch(self, package_set: PackageSet, packages: Sequence[Package]) -> int:
         """The bytes, unpacked, that the packages' closure still has to be fetched, as far as binary caches say; else 0."""
         lines: list[str] = []

@@ -6,6 +6,7 @@ Every foreign exception is translated at this border. Calls without a body are t
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,7 +24,9 @@ _log = logging.getLogger(__name__)
 #: All that a manifest can be. A registry answers 404 for one that is stored but not among the accepted types.
 EVERY_MANIFEST_TYPE = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST))
 _AGENT = f"nixfront/{__version__}"
+_CATALOG = ("registry:catalog:*",)
 _OCTETS = "application/octet-stream"
+_DOCUMENT_KEPT = 4 << 20  # bytes of a document that is read whole: no manifest is longer
 _BODY_KEPT = 64 << 10  # bytes of a refusal that are kept
 _TRIES = 3
 _PAUSE = 0.2  # seconds before the second try; doubled for each further one
@@ -118,6 +121,54 @@ class Registry:
             "PUT", url, (201,), pushing(repository), {"Content-Type": media_type}, data=data
         )
         _same_digest(digest_of(data), headers)
+
+    async def content(self, repository: str, kind: str, digest: str) -> bytes:
+        """A manifest or a small blob, by its digest. Raises `DigestMismatch` if the registry sent other bytes."""
+        accept = EVERY_MANIFEST_TYPE if kind == "manifests" else "*/*"
+        data = await self._read(
+            self._endpoint(repository, kind, digest), pulling(repository), {"Accept": accept}
+        )
+        if digest_of(data) != digest:
+            raise DigestMismatch(f"the registry sent {digest_of(data)} where {digest} was asked for")
+        return data
+
+    async def repositories(self, most: int) -> list[str]:
+        """The first repositories of the catalog, sorted."""
+        url = (self._url.origin() / "v2/_catalog").with_query(n=str(most))
+        return [str(name) for name in json.loads(await self._read(url, _CATALOG)).get("repositories") or []]
+
+    async def tag_names(self, repository: str) -> list[str]:
+        """The tags of a repository, in the registry's order; none where the last one was deleted."""
+        try:
+            said = await self._read(self._endpoint(repository, "tags", "list"), pulling(repository))
+        except RegistryRefused as error:
+            if error.status == 404:
+                return []
+            raise
+        return [str(name) for name in json.loads(said).get("tags") or []]
+
+    async def _read(self, url: URL, scopes: Scopes, headers: Mapping[str, str] | None = None) -> bytes:
+        """The body of a 200, not too long; a 401 teaches us how to come, as in `_once`."""
+        asked = {"Accept-Encoding": "identity", "User-Agent": _AGENT, **(headers or {})}
+        tries = 2
+        while True:
+            sent = await self._login.authorization(scopes)
+            if sent:
+                asked["Authorization"] = sent
+            with _border("GET", url):
+                async with self._session.get(url, headers=asked, timeout=_TIMEOUT) as response:
+                    body = bytearray()
+                    async for chunk in response.content.iter_any():
+                        body += chunk
+                        if len(body) > _DOCUMENT_KEPT:
+                            raise RegistryRefused("GET", url.path, response.status, "the answer is too long")
+                    if response.status == 200:
+                        return bytes(body)
+                    wanted = response.headers.getall("WWW-Authenticate", ())
+            tries -= 1
+            if not (tries and response.status == 401 and self._login.refused(wanted, scopes, sent)):
+                told = body[:_BODY_KEPT].decode(errors="replace")
+                raise RegistryRefused("GET", url.path, response.status, told)
 
     def _endpoint(self, repository: str, kind: str, rest: str) -> URL:
         return URL(f"{self._url.origin()}/v2/{repository}/{kind}/{rest}", encoded=True)

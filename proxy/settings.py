@@ -360,6 +360,14 @@ class StatusSection(_Section):
     networks: Annotated[tuple[str, ...], AfterValidator(_networks)] = _OWN_HOST
 
 
+class PageSection(_Section):
+    """The page for people at `/`: whether there is one, who may see it, and who may read the logs of builds there."""
+
+    enabled: bool = True
+    networks: Annotated[tuple[str, ...], AfterValidator(_networks)] = _OWN_HOST
+    log_networks: Annotated[tuple[str, ...], AfterValidator(_networks)] = _OWN_HOST
+
+
 class TracesSection(_Section):
     """Where traces go, by OTLP over HTTP; empty: nowhere. `sample`: the share of traces that begin here and are kept."""
 
@@ -395,6 +403,7 @@ class Settings(_Section):
     builds: Builds = Builds()
     mirror: MirrorSection = MirrorSection()
     status: StatusSection = StatusSection()
+    page: PageSection = PageSection()
     traces: TracesSection = TracesSection()
     log: Log = Log()
 

@@ -54,7 +54,7 @@ async def twins(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Twins
     async with (
         stock_registry(folder / "alone", quiet=True) as alone,
         stock_registry(folder / "twin", quiet=True) as twin,
-        front(folder, folder / "nix-starts", twin.url) as behind,
+        front(folder, folder / "nix-starts", twin.url, page={"enabled": False}) as behind,
     ):
         prepared = [await stock(server.url) for server in (alone, twin)]
         with pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,7 @@
 # PROGRAM=PACKAGE, of Debian 12. The stock registry is not among them: its package would start a service.
 readonly for_integration=(nix-store=nix-bin git=git umoci=umoci redis-server=redis-server)
 readonly for_e2e=(docker=docker.io dockerd=docker.io containerd=containerd ctr=containerd runc=runc iptables=iptables
-    skopeo=skopeo podman=podman curl=curl)
+    skopeo=skopeo podman=podman curl=curl chromium=chromium)
 readonly policy=/usr/sbin/policy-rc.d
 readonly policy_mark='# nixfront tests/run: no service starts while it adds packages; safe to delete'
 readonly python_test='import ensurepip, sqlite3, ssl, sys, venv; sys.exit(sys.version_info < (3, 11))'

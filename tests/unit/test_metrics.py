@@ -31,7 +31,11 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
         ("/v2/a/referrers/sha256:0", "referrers"),
         ("/v2/a", "other"),
         ("/metrics", "other"),
-        ("/", "other"),
+        ("/", "page"),
+        ("/builds/x", "page"),
+        ("/builds/x/events", "stream"),
+        ("/events", "stream"),
+        ("/favicon.ico", "other"),
     ],
 )
 def test_kinds_of_routes(path: str, kind: str) -> None:

@@ -1,0 +1,140 @@
+"""The logs of builds on disk: a file each, bounded, with a summary beside it, the oldest deleted.
+
+Lines come from the event loop and are written by a task of their own, in a thread, a few times a second. Of a log that is too
+long the beginning is kept, and its end.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_PAUSE = 0.3  # seconds between two writings
+_MOST_BYTES = 2 << 20  # of one log, before its end
+_TAIL = 200  # lines of the end of a log that is longer
+_MOST_LOGS = 200
+
+
+class _Open:
+    """A log that is being written."""
+
+    def __init__(self) -> None:
+        self.pending: list[str] = []
+        self.written = 0
+        self.left_out = 0
+        self.tail: deque[str] = deque(maxlen=_TAIL)
+
+
+class BuildLogs:
+    """The logs in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is made when it is needed."""
+        self._folder = folder
+        self._open: dict[str, _Open] = {}
+        self._writing: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self._lock = asyncio.Lock()
+
+    def add(self, identity: str, line: str) -> None:
+        """A further line of this build's log."""
+        log = self._open.setdefault(identity, _Open())
+        size = len(line.encode(errors="replace")) + 1
+        if not log.tail and log.written + size <= _MOST_BYTES:
+            log.written += size
+            log.pending.append(line)
+        else:
+            log.left_out += len(log.tail) == _TAIL
+            log.tail.append(line)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_soon())
+
+    def end(self, identity: str, summary: Mapping[str, Any]) -> None:
+        """The build has ended: what is to be known of it."""
+        task = asyncio.create_task(self._end(identity, summary))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def read(self, identity: str) -> str:
+        """The log as it is now; empty if there is none."""
+        await self._write()
+        log = self._open.get(identity)
+        text = await asyncio.to_thread(self._read, identity)
+        return text + (_ending_of(log) if log is not None else "")
+
+    async def summaries(self) -> list[dict[str, Any]]:
+        """What is known of the builds that ended, newest first."""
+        return await asyncio.to_thread(self._summaries)
+
+    async def close(self) -> None:
+        """Write what is left."""
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        await self._write()
+
+    async def _write_soon(self) -> None:
+        await asyncio.sleep(_PAUSE)
+        await self._write()
+
+    async def _write(self) -> None:
+        async with self._lock:
+            pending = {identity: log.pending for identity, log in self._open.items() if log.pending}
+            for identity in pending:
+                self._open[identity].pending = []
+            if pending:
+                await asyncio.to_thread(self._append, pending)
+
+    async def _end(self, identity: str, summary: Mapping[str, Any]) -> None:
+        await self._write()
+        log = self._open.pop(identity, None)
+        async with self._lock:
+            await asyncio.to_thread(
+                self._finish, identity, _ending_of(log) if log is not None else "", summary
+            )
+
+    def _append(self, pending: Mapping[str, list[str]]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        for identity, lines in pending.items():
+            with self._file(identity).open("a", encoding="utf-8", errors="replace") as file:
+                file.write("".join(f"{line}\n" for line in lines))
+
+    def _finish(self, identity: str, ending: str, summary: Mapping[str, Any]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        if ending:
+            with self._file(identity).open("a", encoding="utf-8", errors="replace") as file:
+                file.write(ending)
+        self._file(identity).with_suffix(".json").write_text(json.dumps(summary), encoding="utf-8")
+        ended = sorted(self._folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+        for old in ended[_MOST_LOGS:]:
+            old.with_suffix(".log").unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
+
+    def _read(self, identity: str) -> str:
+        try:
+            return self._file(identity).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def _summaries(self) -> list[dict[str, Any]]:
+        found = []
+        for file in self._folder.glob("*.json"):
+            try:
+                found.append(json.loads(file.read_bytes()))
+            except (OSError, ValueError):
+                continue
+        return sorted(found, key=lambda summary: -float(summary.get("ended", 0)))[:_MOST_LOGS]
+
+    def _file(self, identity: str) -> Path:
+        return self._folder / f"{identity}.log"
+
+
+def _ending_of(log: _Open) -> str:
+    """The end of a log that was too long."""
+    if not log.tail:
+        return ""
+    gap = [f"[... {log.left_out} lines are left out ...]"] if log.left_out else []
+    return "".join(f"{line}\n" for line in (*gap, *log.tail))

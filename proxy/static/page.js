@@ -1,0 +1,198 @@
+// What the page does beyond its markup: copying, completing names, and keeping up with builds. Nothing is fetched from elsewhere,
+// and text from the server is either escaped markup of ours or put in as text.
+"use strict";
+(() => {
+  const said = document.getElementById("said");
+  const say = (text) => { said.textContent = text; };
+
+  // --- copy buttons: there is no clipboard without a secure context, so then the text is selected and copied the old way
+  const revealCopies = (root) => root.querySelectorAll("button.copy").forEach((button) => { button.hidden = false; });
+  const copied = async (text, code) => {
+    if (navigator.clipboard && window.isSecureContext) { await navigator.clipboard.writeText(text); return; }
+    const range = document.createRange();
+    range.selectNodeContents(code);
+    const selection = getSelection();
+    selection.removeAllRanges();
+    selection.addRange(range);
+    document.execCommand("copy");
+  };
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("button.copy");
+    if (!button) return;
+    try { await copied(button.dataset.copy, button.previousElementSibling); } catch { return; }
+    button.textContent = "Copied";
+    say("Copied");
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  });
+  revealCopies(document);
+
+  // --- live parts: a section with data-stream listens; its children with data-event are replaced by what comes
+  const log = document.getElementById("log");
+  const follow = () => log && log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+  const listen = (section) => {
+    const source = new EventSource(section.dataset.stream);
+    section.querySelectorAll("[data-event]").forEach((part) => {
+      source.addEventListener(part.dataset.event, (message) => {
+        if (part.contains(document.activeElement)) {  // what has the focus is not taken away: its link is found again
+          const link = document.activeElement.getAttribute("href");
+          part.innerHTML = message.data;
+          const again = link && part.querySelector(`a[href="${CSS.escape(link).replaceAll("\\/", "/")}"]`);
+          if (again) again.focus({ preventScroll: true });
+        } else {
+          part.innerHTML = message.data;
+        }
+        made(part);
+      });
+    });
+    source.addEventListener("lines", (message) => {
+      if (!log) return;
+      const down = follow();
+      log.append(JSON.parse(message.data).map((line) => line + "\n").join(""));
+      document.getElementById("no-log").hidden = true;
+      if (down) log.scrollTop = log.scrollHeight;
+    });
+    source.addEventListener("ended", (message) => {
+      source.close();
+      say(`The build has ended: ${message.data}`);
+      setTimeout(() => location.reload(), 600);
+    });
+  };
+  if (log) log.scrollTop = log.scrollHeight;
+  document.querySelectorAll("[data-stream]").forEach(listen);
+
+  // --- the composer
+  const form = document.querySelector("form.composer");
+  let awaited = null;
+  const made = (part) => {  // a build that was begun here has come to the list: its page is the better place
+    if (!awaited) return;
+    const link = [...part.querySelectorAll("a[href^='/builds/']")].find((found) => found.textContent.trim() === awaited);
+    if (link) location.assign(link.getAttribute("href"));
+  };
+  document.addEventListener("submit", async (event) => {
+    const maker = event.target.closest("form.make");
+    if (!maker) return;
+    event.preventDefault();
+    const button = maker.querySelector("button");
+    button.disabled = true;
+    button.textContent = "Being made";
+    awaited = maker.dataset.make;
+    say(`${awaited} is being made`);
+    const types = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, " +
+      "application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
+    const name = awaited;
+    find(name);
+    const answer = await fetch(maker.action, { headers: { Accept: types } }).catch(() => null);
+    awaited = null;
+    const failure = answer && !answer.ok ? await answer.json().catch(() => null) : null;
+    if (answer && answer.ok) { say(`${name} is made`); look(); return; }
+    button.disabled = false;
+    button.textContent = "Try again";
+    const told = document.createElement("p");
+    told.className = "trouble";
+    told.setAttribute("role", "alert");
+    told.textContent = (failure && failure.errors && failure.errors[0].message) || "It could not be made.";
+    maker.after(told);
+  });
+  const find = async (image) => {  // where no list of builds is on this page
+    for (let tries = 0; tries < 40 && awaited === image && !document.querySelector("[data-stream='/events']"); tries++) {
+      const known = await fetch("/status.json").then((got) => got.json()).catch(() => ({ builds: [] }));
+      const build = known.builds.find((each) => each.repository === image && each.state === "running");
+      if (build) { location.assign(`/builds/${build.id}`); return; }
+      await new Promise((then) => setTimeout(then, 500));
+    }
+  };
+  if (!form) return;
+  const input = form.querySelector("#names");
+  const list = document.getElementById("names-list");
+  const result = document.getElementById("composed");
+  const set = form.querySelector("select");
+  input.setAttribute("role", "combobox");
+  input.setAttribute("aria-expanded", "false");
+  input.setAttribute("aria-controls", "names-list");
+  input.setAttribute("aria-autocomplete", "list");
+  let chosen = -1, asking = 0, timer = 0;
+
+  const look = async () => {
+    const query = new URLSearchParams(new FormData(form));
+    if (!query.get("names").trim()) { result.textContent = ""; return; }
+    result.setAttribute("aria-busy", "true");
+    query.set("part", "1");
+    const number = ++asking;
+    const answer = await fetch(`/compose?${query}`).catch(() => null);
+    if (number !== asking) return;
+    result.innerHTML = answer && answer.ok ? await answer.text() : "<p class='trouble'>This host does not answer.</p>";
+    result.removeAttribute("aria-busy");
+    revealCopies(result);
+  };
+  const close = () => {
+    list.hidden = true;
+    list.replaceChildren();
+    chosen = -1;
+    input.setAttribute("aria-expanded", "false");
+    input.removeAttribute("aria-activedescendant");
+  };
+  const word = () => /[^\s,/]*$/.exec(input.value.slice(0, input.selectionStart))[0];
+  const take = (name) => {
+    const before = input.value.slice(0, input.selectionStart).slice(0, -word().length || undefined);
+    input.value = `${before}${name} ${input.value.slice(input.selectionStart).trimStart()}`;
+    close();
+    input.focus();
+  };
+  const mark = (to) => {
+    const options = [...list.children].filter((option) => option.getAttribute("role") === "option");
+    if (!options.length) return;
+    chosen = (to + options.length) % options.length;
+    options.forEach((option, number) => option.setAttribute("aria-selected", String(number === chosen)));
+    options[chosen].scrollIntoView({ block: "nearest" });
+    input.setAttribute("aria-activedescendant", options[chosen].id);
+  };
+  const suggest = async () => {
+    const typed = word();
+    if (typed.length < 1) { close(); return; }
+    const query = new URLSearchParams({ q: typed, set: set ? set.value : "" });
+    const found = await fetch(`/suggest?${query}`).then((got) => got.json()).catch(() => ({ names: [] }));
+    if (typed !== word() || document.activeElement !== input) return;
+    close();
+    if (found.later) {
+      const told = document.createElement("li");
+      told.className = "later quiet";
+      told.textContent = "The names of this set are being listed; in a moment they are here.";
+      list.append(told);
+      timer = setTimeout(suggest, 3000);
+    }
+    found.names.forEach((each, number) => {
+      const option = document.createElement("li");
+      option.id = `names-${number}`;
+      option.setAttribute("role", "option");
+      option.setAttribute("aria-selected", "false");
+      option.dataset.pull = each.pull;
+      option.append(each.pull);
+      if (each.attribute.toLowerCase() !== each.pull) {
+        const real = document.createElement("span");
+        real.className = "quiet";
+        real.textContent = each.attribute;
+        option.append(" ", real);
+      }
+      list.append(option);
+    });
+    list.hidden = !list.children.length;
+    input.setAttribute("aria-expanded", String(!list.hidden));
+    if (found.names.length) say(`${found.names.length} names fit`);
+  };
+  input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(suggest, 120); });
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowDown" && !list.hidden) { event.preventDefault(); mark(chosen + 1); }
+    else if (event.key === "ArrowUp" && !list.hidden) { event.preventDefault(); mark(chosen - 1); }
+    else if (event.key === "Escape") close();
+    else if ((event.key === "Enter" || event.key === "Tab") && chosen >= 0) {
+      event.preventDefault();
+      take(list.children[chosen].dataset.pull);
+    }
+  });
+  input.addEventListener("blur", () => setTimeout(close, 150));
+  list.addEventListener("mousedown", (event) => {
+    const option = event.target.closest("[role=option]");
+    if (option) { event.preventDefault(); take(option.dataset.pull); }
+  });
+  form.addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(timer); close(); look(); });
+})();

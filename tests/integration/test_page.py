@@ -1,0 +1,227 @@
+"""The page, asked as a browser asks: who may see it, what it starts (nothing), what it says, and that it is escaped."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.support.front import Front
+from tests.support.servers import Server
+from tests.support.shim import Rule, Status, shim
+
+Start = Callable[..., AbstractAsyncContextManager[Front]]
+READ = ("/", "/images", "/compose", "/status.json", "/events", "/static/style.css", "/static/page.js")
+MARKUP = "<script>alert(1)</script>"
+
+
+async def text(front: Front, path: str) -> str:
+    status, headers, body = await front.get(path)
+    assert status == 200, (path, body[:300])
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    return body.decode()
+
+
+async def builds(front: Front) -> list[dict[str, object]]:
+    return list(json.loads((await front.get("/status.json"))[2])["builds"])
+
+
+async def test_reading_starts_no_nix(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        image = await front.pull("hello")
+        (build,) = await builds(front)
+        starts = front.nix_starts()
+        for path in (
+            *READ,
+            f"/builds/{build['id']}",
+            f"/builds/{build['id']}/log",
+            f"/images/{image.digest}/hello",
+        ):
+            if path != "/events":
+                assert (await front.get(path))[0] == 200, path
+
+        assert front.nix_starts() == starts
+
+
+async def test_it_is_never_passed_on(start: Start, registry: Server) -> None:
+    async with shim(registry.url) as relay, start(relay.url) as front:
+        before = sum(relay.counts.values())
+        for path in ("/static/style.css", "/status.json", "/builds/none", "/suggest?q="):
+            await front.get(path)
+
+        assert sum(relay.counts.values()) == before
+
+
+async def test_it_shows_what_was_made_and_what_failed(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        image = await front.pull("shell/hello")
+        await front.pull("alpha")
+        await front.get("/v2/needsbroken/manifests/latest")
+        whole = await text(front, "/")
+        shown = await text(front, f"/images/{image.digest}/shell/hello")
+        failed = next(build for build in await builds(front) if build["state"] == "failed")
+        reason = await text(front, f"/builds/{failed['id']}")
+        log = await text(front, f"/builds/{failed['id']}/log")
+
+    assert "docker run --rm -it " in whole
+    for name in ("shell/hello", "alpha", "needsbroken"):
+        assert name in whole
+    assert "builder for" in whole, "the reason of the failure"
+    assert f"{len(image.layers)} layers" in shown
+    assert "in 2 images" in shown, "common and cacert are in alpha too"
+    assert "common-1.0" in shown
+    assert "this is how it failed" in reason
+    assert "this is how it failed" in log
+
+
+async def test_the_composer_says_what_an_image_would_be(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        before = await text(front, "/compose?names=shell+hello")
+        part = await text(front, "/compose?part=1&names=hello,alpha")
+        wrong = await text(front, "/compose?part=1&names=helo")
+        assert await builds(front) == [], "looking up builds nothing"
+        await front.pull("shell/hello")
+        after = await text(front, "/compose?names=shell+hello")
+
+    assert "Says hello" in before
+    assert "MIT" in before
+    assert "/shell/hello" in before
+    assert "Make it now" in before
+    assert part.startswith("<ul")
+    assert "did you mean hello?" in wrong
+    assert "Make it now" not in after
+    assert re.search(r"(\d+) of (\d+), \S+ kB packed", after), "every layer but the root is known"
+
+
+async def test_names_are_completed_from_the_set(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        found = json.loads(await text(front, "/suggest?q=shell"))
+        nothing = json.loads(await text(front, "/suggest?q=&set="))
+        elsewhere = json.loads(await text(front, "/suggest?q=hello&set=nosuch"))
+
+    assert [each["pull"] for each in found["names"]] == ["shell", "haskellpackages.shellcheck"]
+    assert nothing["names"] == elsewhere["names"] == []
+
+
+async def test_only_its_visitors_see_it(start: Start, registry: Server) -> None:
+    stranger = {"X-Forwarded-For": "203.0.113.5"}
+    async with start(registry.url) as front:
+        await front.get("/v2/broken/manifests/latest")
+        (build,) = await builds(front)
+        paths = (*READ, f"/builds/{build['id']}", f"/builds/{build['id']}/log")
+        statuses = {path: (await front.get(path, headers=stranger))[0] for path in paths}
+        api = await front.get("/v2/", headers=stranger)
+
+    assert set(statuses.values()) == {403}
+    assert api[0] == 200
+
+
+async def test_logs_can_be_for_fewer(start: Start, registry: Server) -> None:
+    async with start(registry.url, page={"networks": ("*",), "log_networks": ()}) as front:
+        await front.get("/v2/broken/manifests/latest")
+        (build,) = await builds(front)
+        shown = await text(front, f"/builds/{build['id']}")
+        log = await front.get(f"/builds/{build['id']}/log")
+
+    assert "page.log_networks" in shown
+    assert "building &#39;/nix/store" not in shown.split("Log</h2>")[1]
+    assert log[0] == 403
+
+
+async def test_without_a_page_the_registry_answers(start: Start, registry: Server) -> None:
+    async with start(registry.url, page={"enabled": False}) as front:
+        status, headers, body = await front.get("/")
+
+    assert (status, body) == (200, b""), "what the stock registry says"
+    assert "Content-Security-Policy" not in headers
+
+
+async def test_everything_is_escaped(start: Start, registry: Server, tmp_path: Path) -> None:
+    own = tmp_path / "set"
+    own.mkdir()
+    (own / "default.nix").write_text(
+        f"""{{ system, ... }}: {{
+          evil = (derivation {{ name = "evil"; inherit system; builder = "/bin/sh";
+            args = [ "-c" "echo '{MARKUP}' >&2; exit 1" ]; }}) // {{ meta.description = "{MARKUP}"; }};
+        }}""",
+        encoding="utf-8",
+    )
+    async with start(registry.url, packages={"path": str(own)}) as front:
+        await front.get("/v2/evil/manifests/latest")
+        (build,) = await builds(front)
+        pages = [
+            await text(front, path)
+            for path in ("/", f"/builds/{build['id']}", "/compose?names=evil", f"/compose?names={MARKUP}")
+        ]
+
+    assert all(MARKUP not in page for page in pages)
+    assert sum("&lt;script&gt;" in page for page in pages) >= 3
+
+
+async def test_a_registry_that_is_away_is_said(start: Start, registry: Server) -> None:
+    rule = Rule("GET", r"/v2/_catalog", Status(503), times=100)
+    async with shim(registry.url, rule) as relay, start(relay.url) as front:
+        assert "The registry cannot be listed" in await text(front, "/")
+        assert "The registry cannot be listed" in await text(front, "/images")
+
+
+async def events(front: Front, path: str, until: str) -> str:
+    """What a stream says, up to an event."""
+    said = ""
+    async with aiohttp.ClientSession() as session, session.get(front.url + path) as answer:
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        async with asyncio.timeout(30):
+            while until not in said and not answer.content.at_eof():
+                said += (await answer.content.readany()).decode()
+    return said
+
+
+async def test_a_build_can_be_watched(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        pull = asyncio.create_task(front.pull("slow"))
+        async with asyncio.timeout(20):
+            while not await builds(front):
+                await asyncio.sleep(0.05)
+        (build,) = await builds(front)
+        whole = asyncio.create_task(events(front, "/events", "slow"))
+        said = await events(front, f"/builds/{build['id']}/events?seen=0", "event: ended")
+        await pull
+
+        assert "slow" in await whole
+    assert "event: state" in said
+    assert "slow-1.0.drv" in said
+    assert "event: lines" in said
+    assert said.rstrip().endswith("data: made")
+
+
+async def test_streams_end_when_nixfront_does(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        watching = asyncio.create_task(events(front, "/events", "never"))
+        await asyncio.sleep(0.5)
+        ending = time.monotonic()
+    took = time.monotonic() - ending
+
+    assert "event: builds" in await watching
+    assert took < 4
+
+
+async def test_what_was_is_known_after_a_restart(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        await front.pull("hello")
+        before = await builds(front)
+    async with start(registry.url) as front:
+        assert await builds(front) == before
+        assert "hello" in await text(front, f"/builds/{before[0]['id']}")
+
+
+@pytest.mark.parametrize(
+    "path", ["/builds/nosuch", "/builds/..%2f..%2fetc", "/images/sha256:0/nosuch", "/static/..%2fpage.py"]
+)
+async def test_what_is_not_there_is_404(start: Start, registry: Server, path: str) -> None:
+    async with start(registry.url) as front:
+        assert (await front.get(path))[0] == 404

@@ -1,0 +1,79 @@
+"""A real Chromium, driven by Playwright: Debian's program, the driver from PyPI."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from playwright.async_api import Browser, Page, async_playwright
+
+from tests.support.processes import program
+
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """A page of the browser, and what it complained of: errors of scripts, and what the security policy refused."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+
+    async def overflow(self) -> int:
+        """By how many pixels the page is wider than the window."""
+        wide: int = await self.page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        return wide
+
+    async def unnamed(self) -> list[str]:
+        """What a screen reader could not name: fields without labels, buttons and links without words, images without alt."""
+        found: list[str] = await self.page.evaluate(
+            """() => [...document.querySelectorAll("input, select, button, a[href], img, svg[role=img], progress")]
+                .filter((e) => !(e.labels && e.labels.length) && !e.getAttribute("aria-label") &&
+                    !(e.textContent || "").trim() && !e.hasAttribute("alt"))
+                .map((e) => e.outerHTML.slice(0, 120))"""
+        )
+        return found
+
+
+@contextlib.asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """The browser, for as long as the context lasts."""
+    async with async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=program("chromium"), args=list(_FLAGS))
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@contextlib.asynccontextmanager
+async def tab(
+    browser: Browser, width: int, *, dark: bool = False, scripts: bool = True
+) -> AsyncIterator[Tab]:
+    """A window of this width, in CSS pixels."""
+    context = await browser.new_context(
+        viewport={"width": width, "height": 844},
+        color_scheme="dark" if dark else "light",
+        java_script_enabled=scripts,
+        locale="en-GB",
+    )
+    page = await context.new_page()
+    opened = Tab(page)
+    page.on(
+        "console", lambda message: opened.complaints.append(message.text) if message.type == "error" else None
+    )
+    page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+    try:
+        yield opened
+    finally:
+        await context.close()
