@@ -1,12 +1,14 @@
-"""The subcommands about this host: `serve`, `check-config`, `doctor`."""
+"""The subcommands about this host: `serve`, `check-config`, `status`, `doctor`."""
 
 import argparse
 import asyncio
 import logging
 import signal
+import time
 from dataclasses import asdict
+from typing import Any
 
-from proxy import app, doctor, logs
+from proxy import app, doctor, host_status, logs
 from proxy.commands import Command
 from proxy.console import Console
 from proxy.settings import Settings
@@ -50,6 +52,40 @@ def _doctor(settings: Settings, _: argparse.Namespace, console: Console) -> int:
     return 1 if any(finding.level == "wrong" for finding in found) else 0
 
 
+def _status(settings: Settings, _: argparse.Namespace, console: Console) -> int:
+    """Ready or not, then the builds; 1 when it is not ready."""
+    scheme = "https" if settings.http.certificate else "http"
+    front = f"{scheme}://{_here(settings.http.addr)}"
+    watching = f"http://{_here(settings.status.addr)}" if settings.status.addr else front
+    found = asyncio.run(host_status.status(front, watching))
+    console.document(found)
+    console.line("ready" if found["ready"] else "not ready", "green" if found["ready"] else "bold red")
+    for problem in found["problems"]:
+        console.line(f"    {problem}")
+    if found["builds"] is None:
+        console.line("builds: the page is off, or not for this address (page.networks)")
+    elif found["builds"]:
+        rows = [_row(build) for build in found["builds"]]
+        console.table(("image", "state", "seconds", "what"), rows)
+    return 0 if found["ready"] else 1
+
+
+def _here(address: str) -> str:
+    """Where to ask on this host for what listens at this address."""
+    host, _, port = address.rpartition(":")
+    return f"{({'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}).get(host, host)}:{port}"  # noqa: S104 - to be replaced
+
+
+def _row(build: dict[str, Any]) -> tuple[str, str, str, str]:
+    took = (build["ended"] or time.time()) - build["started"]
+    what = (
+        build["phase"]
+        if build["state"] == "running"
+        else (build["error"].splitlines() or [build["digest"]])[0]
+    )
+    return f"{build['repository']}:{build['tag']}", build["state"], f"{took:.0f}", what[:100]
+
+
 COMMANDS = (
     Command("serve", "answer pulls", "Answer pulls until SIGTERM or SIGINT.", _serve, demo=True),
     Command(
@@ -58,6 +94,14 @@ COMMANDS = (
         "Read the settings, from the file and the environment, and say what is wrong with them.",
         _check_config,
         example="With --json it prints all settings as they are in force.",
+    ),
+    Command(
+        "status",
+        "say whether the nixfront of this host is ready, and what it builds",
+        "Ask the nixfront at http.addr whether it is ready, and for its builds: those under way and the newest that ended.",
+        _status,
+        example="Example: `nixfront status --json | jq '.builds[] | select(.state == \"running\")'`. Exit code 1 when it is not "
+        "ready, or does not answer.",
     ),
     Command(
         "doctor",

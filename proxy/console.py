@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 from rich.console import Console as Rich
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 
@@ -38,12 +37,12 @@ class Console:
         """Rows under headings, for people."""
         if self.as_json:
             return
-        table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, no_wrap=True)
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        self._out.print(table)
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        for number, row in enumerate(
+            (columns, *rows)
+        ):  # never cut: what is cut cannot be copied, nor read by grep
+            text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            self._out.print(Text(text, "bold" if number == 0 else ""))
 
     def complain(self, text: str) -> None:
         """Say what went wrong, on standard error."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from proxy import cli
 from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.shim import Rule, Status, shim
@@ -225,3 +226,24 @@ async def test_what_was_is_known_after_a_restart(start: Start, registry: Server)
 async def test_what_is_not_there_is_404(start: Start, registry: Server, path: str) -> None:
     async with start(registry.url) as front:
         assert (await front.get(path))[0] == 404
+
+
+async def test_the_command_line_tells_the_same(
+    start: Start, registry: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start(registry.url) as front:
+        await front.pull("hello")
+        await front.get("/v2/broken/manifests/latest")
+        monkeypatch.setenv("NIXFRONT_HTTP_ADDR", front.url.removeprefix("http://"))
+        code = await asyncio.to_thread(cli.main, ["status"])
+        shown = capsys.readouterr().out
+        as_json = await asyncio.to_thread(cli.main, ["status", "--json"])
+        document = json.loads(capsys.readouterr().out)
+    away = await asyncio.to_thread(cli.main, ["status"])
+
+    assert (code, as_json, away) == (0, 0, 1)
+    assert shown.startswith("ready\n")
+    assert "hello:latest" in shown
+    assert "building broken failed" in shown
+    assert [build["repository"] for build in document["builds"]] == ["broken", "hello"]
+    assert "no nixfront answers" in capsys.readouterr().err
