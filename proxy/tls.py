@@ -31,10 +31,10 @@ class ServerCertificate:
             raise SettingsInvalid(f"http.certificate, http.key: {_reason(error)}") from error
         self.context.sni_callback = self._choose
 
-    async def watch(self, seconds: float = _SECONDS) -> None:
+    async def watch(self) -> None:
         """Keep up with the files, for ever."""
         while True:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(_SECONDS)
             await asyncio.to_thread(self.renew)
 
     def renew(self) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,8 @@ import pytest
 import pytest_asyncio
 
 from tests.support.front import front
-from tests.support.processes import Running, free_port, search_path, serving
-from tests.support.servers import Server, answers, stock_registry
+from tests.support.processes import Running
+from tests.support.servers import Server, nixfront, stock_registry
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -31,23 +32,15 @@ def nix_count() -> None:
     """Nothing is built here."""
 
 
-@contextlib.asynccontextmanager
-async def process(folder: Path, registry: str) -> AsyncIterator[Server]:
-    """nixfront from this checkout, in a process of its own: its memory is to be measured."""
-    host = f"127.0.0.1:{free_port()}"
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("NIXFRONT_")},
-        "PATH": search_path(),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "NIXFRONT_HTTP_ADDR": host,
-        "NIXFRONT_DATA_DIR": str(folder / "data"),
-        "NIXFRONT_REGISTRY_URL": registry,
-        "NIXFRONT_PACKAGES_KIND": "path",
-        "NIXFRONT_PACKAGES_PATH": "/nonexistent",
-    }
-    argv = (sys.executable, "-m", "proxy", "serve")
-    async with serving(argv, log=folder / "nixfront.log", ready=answers(host), env=environment) as running:
-        yield Server(host, running)
+def process(folder: Path, registry: str) -> AbstractAsyncContextManager[Server]:
+    """nixfront in a process of its own: its memory is to be measured."""
+    settings = {"registry": {"url": registry}, "packages": {"kind": "path", "path": "/nonexistent"}}
+    return nixfront(
+        folder,
+        settings=settings,
+        command=(sys.executable, "-m", "proxy"),
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
 
 
 def blob_digest() -> str:

@@ -21,24 +21,29 @@ FROM_CHECKOUT = ("env", f"PYTHONPATH={_ROOT}", sys.executable, "-P", "-m", "prox
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that answers on `http://{host}`; `host` is what stands before the first slash of an image's name."""
+    """A server that answers on `host`, which is what stands before the first slash of an image's name."""
 
     host: str
     process: Running
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
         """The base URL, without a slash at its end."""
-        return f"http://{self.host}"
+        return f"{self.scheme}://{self.host}"
 
 
 @contextlib.asynccontextmanager
 async def stock_registry(
-    folder: Path, *, quiet: bool = False, sections: _Settings | None = None
+    folder: Path,
+    *,
+    quiet: bool = False,
+    sections: _Settings | None = None,
+    tls: Mapping[str, object] | None = None,
 ) -> AsyncIterator[Server]:
     """A stock distribution registry that keeps its blobs in `folder`: the program that NIXFRONT_TEST_REGISTRY
     names, or the one of the Debian package, or upstream's. Its log has each request unless it is `quiet`.
-    `sections` are laid over its configuration.
+    `sections` are laid over its configuration; `tls` is what it says there of certificates.
     """
     host = f"127.0.0.1:{free_port()}"
     settings = {
@@ -48,15 +53,16 @@ async def stock_registry(
             "filesystem": {"rootdirectory": str(folder / "data")},
             "delete": {"enabled": True},
         },
-        "http": {"addr": host},
+        "http": {"addr": host, **({"tls": tls} if tls else {})},
         **(sections or {}),
     }
     # Every JSON text is YAML.
     config = await asyncio.to_thread(write, folder / "registry.yml", json.dumps(settings))
     named = os.environ.get("NIXFRONT_TEST_REGISTRY")
     argv = (named or program("docker-registry", "registry"), "serve", str(config))
-    async with serving(argv, log=folder / "registry.log", ready=answers(host)) as process:
-        yield Server(host, process)
+    ready = _listens(host) if tls else answers(host)
+    async with serving(argv, log=folder / "registry.log", ready=ready) as process:
+        yield Server(host, process, "https" if tls else "http")
 
 
 @contextlib.asynccontextmanager
@@ -85,8 +91,10 @@ async def nixfront(
     }
     argv = (*command, "serve", *args)
     log = folder / "nixfront.log"
-    async with serving(argv, log=log, ready=answers(host), env=environment, patience=240.0) as process:
-        yield Server(host, process)
+    secure = "NIXFRONT_HTTP_CERTIFICATE" in environment
+    ready = _listens(host) if secure else answers(host)
+    async with serving(argv, log=log, ready=ready, env=environment, patience=240.0) as process:
+        yield Server(host, process, "https" if secure else "http")
 
 
 def _variables(prefix: str, settings: _Settings) -> Iterator[tuple[str, str]]:
@@ -144,3 +152,17 @@ async def redis(folder: Path, port: int) -> AsyncIterator[Server]:
 
     async with serving(argv, log=folder / "redis.log", ready=ready) as process:
         yield Server(f"127.0.0.1:{port}", process)
+
+
+def _listens(host: str) -> Callable[[], Awaitable[bool]]:
+    """Whether anybody takes connections at `host`, as a question that can be asked again."""
+
+    async def ask() -> bool:
+        try:
+            _, writer = await asyncio.open_connection(*host.split(":"))
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    return ask
