@@ -41,11 +41,7 @@ let
   byValue = value: describe { kind = "found"; typed = value.name; attribute = value.name; inherit value; };
   package = value: if builtins.isString value then byName (plain value) else byValue value;
 
-  # The parts of an attribute path, `--2b` being `+`, as in the path of a repository.
-  parts = typed: map unescape (builtins.filter builtins.isString (builtins.split "[.]" typed));
-  unescape = part: builtins.concatStringsSep "" (map
-    (piece: if builtins.isString piece then piece else builtins.fromJSON ''"\u00${builtins.head piece}"'')
-    (builtins.split "--([3-6][0-9a-f]|2[1-9a-f]|7[0-9a-e])" part));
+  parts = import ./attribute-path.nix;
 
   plain = builtins.unsafeDiscardStringContext;
   derivationsOf = text:

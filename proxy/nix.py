@@ -427,7 +427,8 @@ class Nix:
                     f"a garbage collection took {names} away while it was being built"
                 ) from error
             if any(_NOWHERE.search(line) for line in told):
-                paths = ", ".join(dict.fromkeys(_STORE_PATH.findall("\n".join(error.tail))))
+                named = dict.fromkeys(_STORE_PATH.findall("\n".join(error.tail)))
+                paths = ", ".join(path for path in named if not path.endswith(".drv"))
                 raise BuildFailed(
                     f"building {names} failed: no binary cache has {paths}, and nothing says how to build it"
                 ) from error

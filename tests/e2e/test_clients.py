@@ -4,9 +4,12 @@ One nixfront serves most tests. The registry behind it existed before, and held 
 names that are packages too.
 """
 
+import asyncio
 import hashlib
 import json
+import os
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,8 @@ import pytest
 import pytest_asyncio
 
 from proxy import resources
-from proxy.model import DOCKER_MANIFEST, OCI_MANIFEST
+from proxy.model import DOCKER_MANIFEST, OCI_MANIFEST, digest_of
+from proxy.nix import child_environment
 from tests.support.clients import Docker, containerd, podman, skopeo_copy
 from tests.support.handmade import image, push, store_layers, tar
 from tests.support.paths import CountedNix, counted_nix, without_nix
@@ -117,6 +121,66 @@ async def test_skopeo_copies_what_was_built_into_a_folder(demo: Demo, store: Pat
     pulled = await validate(demo.proxy.url, "shell/git", "latest")
     built = json.loads(manifest)
     assert [layer["digest"] for layer in built["layers"]] == [layer.digest for layer in pulled.layers]
+
+
+async def test_skopeo_copies_what_nix_alone_made(store: Path, tmp_path: Path) -> None:
+    """By the installed expression, with the set's own python3, digest by digest what a proxy pushes that compresses nothing."""
+    settings = {"nix": {"store": str(store)}, "layers": {"compression": "none", "most": "24"}}
+    async with nixfront(tmp_path, settings=settings, args=("--demo",)) as proxy:
+        pulled = await validate(proxy.url, "jq/git", "latest")
+    labels: dict[str, str] = pulled.config["config"]["Labels"]  # type: ignore[index]
+    origin = {
+        "name": labels["nixfront.package-set"],
+        "revision": labels["nixfront.revision"],
+        "source": labels["nixfront.source"],
+        "created": pulled.config["created"],
+    }
+    locked = tmp_path / "data" / "sets" / "demo"
+    environment = child_environment(os.environ, store=str(store), substitutes=False)
+    installed = (sys.executable, "-I", "-c", "from proxy import resources; print(resources.EXPRESSIONS)")
+    expressions = Path((await succeed(installed)).strip())
+    packages, lock = (
+        json.dumps(["jq", "git"]),
+        {"lock": f"{locked}/lock.json", "builder": f"{locked}/builder"},
+    )
+    said = (
+        "--argstr",
+        "name",
+        "jq-git",
+        "--argstr",
+        "packages",
+        packages,
+        "--argstr",
+        "origin",
+        json.dumps(origin),
+    )
+    chosen = ("--arg", "set", str(expressions / "debian"), "--argstr", "setArguments", json.dumps(lock))
+    table = ("--argstr", "table", str(expressions / "debian" / "packages.table.json"))
+    built = await succeed(
+        (
+            "env",
+            *(f"{name}={environment[name]}" for name in ("NIX_REMOTE", "NIX_CONFIG")),
+            *(
+                "nix-build",
+                str(expressions / "build-registry-image.nix"),
+                "--no-out-link",
+                *said,
+                *chosen,
+                *table,
+            ),
+        ),
+        deadline=600,
+    )
+
+    document = json.loads(await asyncio.to_thread(Path(f"{store}{built.strip()}").read_bytes))
+    image = Path(f"{store}{document['manifestLocation']['path']}").parent
+    await skopeo_copy(f"dir:{image}", f"dir:{tmp_path / 'copy'}")
+
+    manifest = (tmp_path / "copy" / "manifest.json").read_bytes()
+    assert pulled.digest == document["manifestLocation"]["digest"] == digest_of(manifest)
+    layers = [layer.digest for layer in pulled.layers]
+    assert {*layers, document["manifest"]["config"]["digest"]} == document["layerLocations"].keys()
+    assert "site-packages" in str(expressions), "the installed one is tested"
 
 
 async def test_podman_pulls_and_runs(demo: Demo, tmp_path: Path) -> None:

@@ -37,10 +37,22 @@ def newer(nix_count: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest_asyncio.fixture
-async def front(newer: Path, start: Start, registry: Server) -> AsyncIterator[Front]:
+async def front(newer: Path, start: Start, registry: Server, tmp_path: Path) -> AsyncIterator[Front]:
     """nixfront on the newer Nix."""
     policy = {"most_bytes": 4_000_000}
-    async with start(registry.url, policy=policy) as started:
+    file = tmp_path / "images.nix"
+    file.write_text(
+        """
+        {
+          web = { };
+          nowhere.contents = [ "/nix/store/00000000000000000000000000000000-x" ];
+          failing.extraCommands = "echo this is how it failed >&2; false";
+          reading.cmd = [ (builtins.readFile /etc/hostname) ];
+        }
+        """,
+        encoding="ascii",
+    )
+    async with start(registry.url, policy=policy, images={"file": str(file)}) as started:
         yield started
 
 
@@ -51,6 +63,17 @@ def test_it_is_newer() -> None:
     assert tuple(map(int, version.split()[-1].split(".")[:2])) > (2, 8)
 
 
+IMAGES = """
+{ pkgs, ... }: {
+  web = {
+    packages = [ "hello" pkgs.alpha ];
+    contents = [ "${pkgs.twice}" ];
+    extraCommands = "mkdir srv; echo ${pkgs.beta} > srv/x; chmod 640 srv/x";
+    uid = 7;
+    gid = 8;
+  };
+}
+"""
 NAMES = ["hello", "shell/git", "camelcase.innerpackage", "several", "odd", "ci/user/hello"]
 
 
@@ -58,15 +81,18 @@ async def test_the_images_are_those_of_the_older_nix(
     nix_count: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     digests: list[list[str]] = []
+    file = tmp_path / "images.nix"
+    file.write_text(IMAGES, encoding="ascii")
     for name in ("older", "newer"):
         if name == "newer":
             request.getfixturevalue("newer")
         (tmp_path / name / "registry").mkdir(parents=True)
         async with (
             stock_registry(tmp_path / name / "registry") as registry,
-            running(tmp_path / name, nix_count, registry.url) as front,
+            running(tmp_path / name, nix_count, registry.url, images={"file": str(file)}) as front,
         ):
             digests.append([(await front.pull(repository)).digest for repository in NAMES])
+            digests[-1].append((await front.pull("images/web", commanded=(7, 8))).digest)
 
     assert digests[0] == digests[1]
 
@@ -89,6 +115,10 @@ async def test_the_images_are_those_of_the_older_nix(
         ("needsbroken", "this is how it failed"),
         ("singlefile", "single-file is a single file"),
         ("large", "policy.most_bytes of this host allows 4 MB"),
+        ("images/wep", "no image wep, did you mean web?"),
+        ("images/nowhere", "no binary cache has /nix/store/00000000000000000000000000000000-x"),
+        ("images/failing", "this is how it failed"),
+        ("images/reading", "forbidden in restricted mode"),
     ],
 )
 async def test_the_mistake_is_said(front: Front, repository: str, message: str) -> None:

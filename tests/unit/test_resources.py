@@ -16,7 +16,10 @@ from proxy import resources
         "describe.nix",
         "images.nix",
         "root.nix",
-        "root.sh",
+        "commands.nix",
+        "commands.sh",
+        "attribute-path.nix",
+        "build-registry-image.nix",
         "debian/default.nix",
     ],
 )

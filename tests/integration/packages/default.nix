@@ -84,7 +84,7 @@ rec {
     name = "bash-interactive-5.0";
     script = "mkdir -p $out/bin; for n in bash sh; do echo $n > $out/bin/$n; chmod +x $out/bin/$n; done";
   };
-  coreutils = hostPrograms "coreutils-9.0" "cat chmod cp env ln ls mkdir mv printf rm stat touch";
+  coreutils = hostPrograms "coreutils-9.0" "cat chmod cp env ln ls mkdir mv printf readlink rm stat touch";
   bash = hostPrograms "bash-5.0" "bash sh";
   gnugrep = program "grep" [ ];
   findutils = program "find" [ ];

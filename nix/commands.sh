@@ -1,4 +1,4 @@
-# The builder of root.nix: bash and coreutils alone. In the environment: out, tree, modes, scriptPath.
+# The builder of commands.nix: bash and coreutils alone. In the environment: out, tree, modes, scriptPath.
 shopt -s dotglob nullglob
 
 refuse() {

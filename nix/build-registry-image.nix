@@ -1,0 +1,179 @@
+# An image without a proxy: built by Nix alone, with the digests that the proxy pushes under layers.compression: none.
+#
+#   nix-build nix/build-registry-image.nix --argstr name hello --argstr packages '["hello"]'
+#
+# What comes out is one JSON document:
+#   name, tag        `tag` is the hash of the outputs where none is given
+#   manifest         the manifest; manifestLocation: the file that has it, byte for byte
+#   layerLocations   { DIGEST = { path; size; mediaType; ... }; }: for the config and each layer, the file of the store that
+#                    serves it. Layers are not compressed; for each of them there are diffId and storePaths too.
+# The output `image` (nix-build -A image) is the folder of those files, as skopeo reads it: `skopeo copy dir:result-image ...`.
+#
+# Lists and sets may be given as JSON text (--argstr packages '["git"]') or as values (--arg packages '[ "git" ]').
+#
+#   packages        attribute paths, resolved like a puller's; or derivations
+#   contents        store paths, or derivations: more that is linked into the root
+#   extraCommands   bash, run on the root tree before its layer is made; see config/images.nix
+#   uid, gid        who owns the files of the root layer
+#   maxLayers       as layers.most of the settings, whose default is another
+#   set             the package set: a path, a function or a set; setArguments: what the function in it is given.
+#                   Default: <nixpkgs>, or that of `channel` (a channel's name, or a commit)
+#   always          attributes of every image, where the set has them: packages.always of the settings
+#   format          docker or oci: image.format of the settings
+#   table           a file: layers.table of the settings (the demo set's own is debian/packages.table.json)
+#   policy          as in default.nix; what it leaves out is as strict as the settings' defaults
+#   origin          { name; revision; source; created; narHash; } of the set, for the labels and dates of the image
+#   named           whether it is an image like those of images.file, called `name`; the default says so where contents,
+#                   extraCommands, uid or gid are given, which a mere path of packages cannot say
+#
+# The layers are made by proxy/registry_image.py and the modules that the proxy itself makes them with, under the set's own
+# python3 and nothing else.
+{ name
+, tag ? null
+, packages ? [ ]
+, contents ? [ ]
+, extraCommands ? ""
+, uid ? 0
+, gid ? 0
+, maxLayers ? 24
+, channel ? null
+, set ? null
+, setArguments ? { }
+, system ? builtins.currentSystem
+, always ? [ "cacert" "iana-etc" ]
+, format ? "docker"
+, table ? null
+, policy ? { }
+, origin ? { }
+, named ? null
+}:
+let
+  value = given: if builtins.isString given then builtins.fromJSON given else given;
+
+  # --- the package set --------------------------------------------------------------------------------------
+
+  channelUrl =
+    if builtins.match "[0-9a-f]{40}" channel != null then "https://github.com/NixOS/nixpkgs/archive/${channel}.tar.gz"
+    else "https://nixos.org/channels/${channel}/nixexprs.tar.xz";
+  source =
+    if set != null then set
+    else if channel != null then builtins.fetchTarball channelUrl
+    else <nixpkgs>;
+  isFile = builtins.isPath source || builtins.isString source;
+  lists = builtins.listToAttrs (map (key: { name = key; value = [ ]; }) [
+    "allowUnfree" "allowInsecure" "allowBroken" "denyPackages" "denyLicenses" "onlyPackages" "onlyLicenses"
+  ]);
+  strict = lists // value policy;
+  pkgs =
+    if isFile then
+      import ./load.nix {
+        expression = toString source;
+        arguments = value setArguments;
+        inherit system;
+        policy = strict;
+      }
+    else if builtins.isFunction source then
+      source (builtins.intersectAttrs (builtins.functionArgs source) ({ inherit system; } // value setArguments))
+    else source;
+
+  stated = /. + "${toString source}/.git-revision"; # what a channel of nixpkgs says of itself
+  about = {
+    name = if set == null then "nixpkgs" else "path";
+    revision = if isFile && builtins.pathExists stated then builtins.replaceStrings [ "\n" ] [ "" ] (builtins.readFile stated) else "";
+    source = "";
+    created = "1980-01-01T00:00:00Z";
+    narHash = "";
+  } // value origin;
+
+  # --- what is in the image ---------------------------------------------------------------------------------
+
+  resolve = import ./resolve.nix pkgs;
+  describe = import ./describe.nix { policy = strict // { inherit system; }; asked = true; };
+  find = wanted:
+    if builtins.isString wanted then resolve { typed = wanted; path = import ./attribute-path.nix wanted; }
+    else { kind = "found"; typed = wanted.name; attribute = wanted.name; value = wanted; };
+  problem = result: {
+    missing = "no package ${result.typed}";
+    ambiguous = "${result.typed} could be ${builtins.concatStringsSep " and " result.names}, which differ only in case";
+    no-package = "${result.typed} is no package but a ${result.type or "value"}";
+    refused = "${result.name or ""} is refused (${result.reason or ""}: ${builtins.concatStringsSep ", " (result.what or [ ])}); see `policy`";
+  }.${result.kind};
+
+  # Facts for Python, and beside them the derivations of the outputs.
+  item = wanted:
+    let found = find wanted; facts = describe found; in
+    if facts.kind != "package" then facts
+    else facts // { derivations = map (output: found.value.${output.name} or found.value) facts.outputs; };
+  package = wanted: let found = item wanted; in if found.kind == "package" then found else throw (problem found);
+  content = wanted:
+    if !builtins.isString wanted then package wanted
+    else {
+      attribute = wanted;
+      name = builtins.substring 33 (-1) (baseNameOf wanted);
+      outputs = [ { name = "out"; path = wanted; } ];
+      mainProgram = "";
+      derivations = [ (builtins.storePath wanted) ];
+    };
+  optional = builtins.filter (found: found.kind == "package") (map item (value always));
+  inImage = map package (value packages) ++ map content (value contents) ++ optional;
+  tools = if extraCommands == "" then [ ] else map package [ "bash" "coreutils" ];
+  python = "${builtins.head (package "python3").derivations}/bin/python3";
+  # Nix starts a builder under its last name alone. A Python that was not built for its place in the store finds its library
+  # by its full name, so `env` starts it, where the set has one.
+  env = item "coreutils";
+  start = if env.kind == "package" then [ "${builtins.head env.derivations}/bin/env" python ] else [ python ];
+
+  derivationsOf = builtins.concatMap (found: found.derivations);
+  facts = map (found: { inherit (found) attribute name outputs mainProgram; });
+
+  isNamed = if named != null then named else value contents != [ ] || extraCommands != "" || value uid != 0 || value gid != 0;
+  asked = {
+    inherit name tag format system extraCommands;
+    maxLayers = value maxLayers;
+    owner = [ (value uid) (value gid) ];
+    named = isNamed;
+    packages = facts inImage;
+    tools = facts tools;
+    origin = about;
+    table = if table == null then null else builtins.path { path = /. + toString table; name = "table.json"; };
+  };
+
+  # --- the builds -------------------------------------------------------------------------------------------
+
+  # Here is `nix/` of a checkout, or `proxy/expressions` of an installed package.
+  above = if builtins.pathExists ../registry_image.py then ../.. else ./..;
+  modules = [
+    "__init__" "archive" "definition" "errors" "extra_commands" "layering" "manifest" "model" "popularity" "recipes"
+    "registry_image" "resolution" "rootfs" "store" "suggest" "tarball"
+  ];
+  wantedFiles = [ "proxy" ] ++ map (module: "proxy/${module}.py") modules;
+  code = builtins.path {
+    path = above;
+    name = "nixfront";
+    filter = path: _: builtins.elem (builtins.substring (builtins.stringLength (toString above) + 1) (-1) path) wantedFiles;
+  };
+  run = step: attributes: derivation ({
+    name = "${builtins.replaceStrings [ "/" ":" ] [ "-" "-" ] name}${if step == "image" then "" else "-${step}"}";
+    inherit system asked step;
+    __structuredAttrs = true;
+    builder = builtins.head start;
+    args = builtins.tail start ++ [ "-B" "-c" "import sys; sys.path.insert(0, '${code}'); from proxy.registry_image import main; main()" ];
+    preferLocalBuild = true;
+  } // attributes);
+
+  tree = run "tree" { exportReferencesGraph.graph = derivationsOf inImage; };
+  changed = import ./commands.nix {
+    inherit system;
+    tree = "${tree}/tree";
+    modes = "${tree}/modes";
+    script = extraCommands;
+    bash = "${builtins.head (derivationsOf tools)}/bin/bash";
+    path = builtins.concatStringsSep ":" (map (found: "${found}/bin") (derivationsOf tools));
+    inputs = derivationsOf inImage;
+  };
+in
+run "image" {
+  outputs = [ "out" "image" ];
+  exportReferencesGraph.graph = derivationsOf inImage ++ (if extraCommands == "" then [ ] else [ changed ]);
+  changed = if extraCommands == "" then null else changed;
+}
