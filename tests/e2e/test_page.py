@@ -64,7 +64,7 @@ async def test_compose_make_watch_and_find(
         await page.get_by_role("button", name="Make it now").click()
         await page.wait_for_url("**/builds/*")
         await expect(page.get_by_role("heading", level=1)).to_have_text(f"Build of {image}")
-        await expect(page.locator(".badge")).to_have_text("made", timeout=30_000)
+        await expect(page.locator(".badge")).to_have_text("made")
         await expect(page.get_by_text("docker pull")).to_be_visible()
         await looked("build")
 
@@ -94,7 +94,7 @@ async def test_a_failure_says_why_where_it_was_begun(host: Server, browser: Brow
     async with tab(browser, 390) as opened:
         await opened.page.goto(f"{host.url}/compose?names=needsbroken")
         await opened.page.get_by_role("button", name="Make it now").click()
-        await expect(opened.page.get_by_text("this is how it failed").first).to_be_visible(timeout=20_000)
+        await expect(opened.page.get_by_text("this is how it failed").first).to_be_visible()
         await opened.page.goto(host.url)
         await expect(opened.page.locator("tr.failed").first).to_contain_text("building needsbroken failed")
         assert await opened.overflow() <= 0

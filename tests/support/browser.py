@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.support.processes import program
 
@@ -18,6 +18,8 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+_PATIENCE = 120_000.0  # milliseconds: a busy machine is no failure
+expect.set_options(timeout=_PATIENCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ async def tab(
         java_script_enabled=scripts,
         locale="en-GB",
     )
+    context.set_default_timeout(_PATIENCE)
     page = await context.new_page()
     opened = Tab(page)
     page.on(
