@@ -13,18 +13,18 @@ from proxy.tarball import Entry
 BLOCK = 1 << 20  # bytes of tar; also in one gzip member
 
 
-def blocks(entries: Iterable[Entry]) -> Iterator[memoryview]:
-    """The archive in blocks of exactly `BLOCK`, the last one shorter, each in memory of its own."""
-    block, used = memoryview(bytearray(BLOCK)), 0
+def blocks(entries: Iterable[Entry], length: int = BLOCK) -> Iterator[memoryview]:
+    """The archive in blocks of exactly `length` bytes, the last one shorter, each in memory of its own."""
+    block, used = memoryview(bytearray(length)), 0
     for read_into, size in _sources(entries):
         left = size
         while left:
             read = read_into(block[used : used + left])  # no further than the block's end
             left -= read
             used += read
-            if used == BLOCK:
+            if used == length:
                 yield block
-                block, used = memoryview(bytearray(BLOCK)), 0
+                block, used = memoryview(bytearray(length)), 0
     if used:
         yield block[:used]
 

@@ -16,6 +16,7 @@ from proxy.model import (
     OCI_CONFIG,
     OCI_LAYER,
     OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
     OCI_MANIFEST,
     Descriptor,
     Image,
@@ -25,12 +26,13 @@ from proxy.model import (
 )
 
 Format = Literal["docker", "oci"]
-Compression = Literal["gzip", "none"]
+Compression = Literal["gzip", "zstd", "none"]
 
 _LAYER_TYPES = {
     ("docker", "gzip"): DOCKER_LAYER_GZIP,
     ("docker", "none"): DOCKER_LAYER,
     ("oci", "gzip"): OCI_LAYER_GZIP,
+    ("oci", "zstd"): OCI_LAYER_ZSTD,  # Docker's own types have none
     ("oci", "none"): OCI_LAYER,
 }
 

@@ -3,13 +3,14 @@
 Compression is part of what a digest depends on, so its bytes must be the same on every machine: libdeflate (pinned)
 gives equal bytes on every processor, unlike ISA-L, and unlike zlib, which distributions replace by others. It takes
 whole blocks only, so a layer is a row of gzip members of 1 MiB of tar each (RFC 1952, section 2.2: "a gzip file
-consists of a series of members"; eStargz layers are made so too). Fixed blocks also mean that the bytes do not depend
+consists of a series of members"; eStargz layers are made so too); zstd layers are a row of frames in the same way. Fixed blocks also mean that the bytes do not depend
 on how the input happened to be cut, and that several threads can work on one layer: they read block after block under
 a lock, compress side by side, and what they made is hashed and handed out in the order of the blocks. Memory: a few
 blocks for each layer under way, whatever its size.
 
 Tried on 1.28 GB of compilers and libraries (seconds of one processor, MB): level 4 12.1/451.7, 5 14.4/442.6, 6 16.7/440.0,
 zlib 6 50/443.7; so 5 is the first that sends no more than peers with Go's default level do. Blocks of 4 MiB save 0.1 %.
+zstd 3 needs half the time of gzip and makes 7 % less; it is no default, because not every client reads it.
 Before, a thread for each layer, tarfile's headers and blocks cut out of a growing buffer took 6.8 s of processor time
 for 0.34 GB where C takes 4.2; the interpreter lock went from thread to thread at every small file. Listing folders with
 scandir instead of lstat, and more threads than processors, changed nothing.
@@ -24,6 +25,7 @@ from itertools import count
 from threading import Lock
 
 import deflate
+import zstandard
 
 from proxy import archive, tarball
 from proxy.archive import BLOCK
@@ -32,18 +34,23 @@ from proxy.manifest import Compression
 from proxy.model import Buffer, Layer
 from proxy.tarball import Entry
 
+_ZSTD_BLOCK = 4 << 20  # bytes of tar in one frame: those of 1 MiB are 3 % larger
+_ZSTD_LEVEL = 3
 _LEVEL = 5  # the first that makes no more bytes than zlib at 6, which Go and so the peers use by default
 _AHEAD = 4  # blocks of a layer that are being made or wait to be sent
 
 #: Names the bytes that come out: it is part of the key of a layer record and of an image.
 CODECS: Mapping[Compression, str] = {
     "gzip": f"tar{tarball.FORMAT}+gzip-members-{BLOCK}-libdeflate-{_LEVEL}",
+    "zstd": f"tar{tarball.FORMAT}+zstd-frames-{_ZSTD_BLOCK}-{_ZSTD_LEVEL}",
     "none": f"tar{tarball.FORMAT}",
 }
 _PACK: Mapping[Compression, Callable[[memoryview], Buffer]] = {
     "gzip": lambda block: deflate.gzip_compress(block, _LEVEL),
+    "zstd": lambda block: zstandard.compress(block, _ZSTD_LEVEL),
     "none": lambda block: block,
 }
+_LENGTHS: Mapping[Compression, int] = {"gzip": BLOCK, "zstd": _ZSTD_BLOCK, "none": BLOCK}
 
 
 class LayerStream:
@@ -51,7 +58,7 @@ class LayerStream:
 
     def __init__(self, entries: Iterable[Entry], compression: Compression, executor: Executor) -> None:
         """`entries` in their final order; reading and compressing run in `executor`, a few blocks at once."""
-        self._blocks = archive.blocks(entries)
+        self._blocks = archive.blocks(entries, _LENGTHS[compression])
         self._pack = _PACK[compression]
         self._executor = executor
         self._reading, self._ordering = Lock(), Lock()

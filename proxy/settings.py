@@ -298,7 +298,7 @@ class NixSection(_Section):
 class Layers(_Section):
     """How store paths become layers."""
 
-    compression: Literal["gzip", "none"] = "gzip"
+    compression: Literal["gzip", "zstd", "none"] = "gzip"
     table: str = ""
     most: int = Field(default=100, ge=2, le=125)
     packers: int = Field(default=0, ge=0)
@@ -413,6 +413,12 @@ class Settings(_Section):
         if self.images.file and (prefix in self.sets or prefix in self.presets):
             what = "package set" if prefix in self.sets else "meta-package"
             raise ValueError(f"images.prefix: {prefix} is the name of a {what} too")
+        return self
+
+    @model_validator(mode="after")
+    def _known_type(self) -> "Settings":
+        if self.layers.compression == "zstd" and self.image.format != "oci":
+            raise ValueError("layers.compression zstd needs image.format oci: no Docker type says zstd")
         return self
 
     @property

@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from proxy import resources
-from proxy.model import DOCKER_MANIFEST, OCI_MANIFEST, digest_of
+from proxy.model import DOCKER_MANIFEST, OCI_LAYER_ZSTD, OCI_MANIFEST, digest_of
 from proxy.nix import child_environment
 from tests.support.clients import Docker, containerd, podman, skopeo_copy
 from tests.support.handmade import image, push, store_layers, tar
@@ -197,6 +197,31 @@ async def test_containerd_pulls_and_runs(demo: Demo, tmp_path: Path) -> None:
         await ctr.succeed("images", "pull", "--plain-http", name)
 
         assert "Hello, world!" in await ctr.succeed("run", "--rm", name, "container")
+
+
+async def test_zstd_layers_are_read_by_podman_containerd_and_skopeo(store: Path, tmp_path: Path) -> None:
+    """Layers of several frames, too. docker 20.10 is the one that cannot."""
+    settings = {
+        "image": {"format": "oci"},
+        "layers": {"compression": "zstd"},
+        "nix": {"store": str(store)},
+    }
+    async with nixfront(tmp_path / "nixfront", settings=settings, args=("--demo",)) as proxy:
+        checked = await validate(proxy.url, "hello", "latest")
+        async with podman(tmp_path / "podman") as engine:
+            await engine.succeed("pull", "--tls-verify=false", f"{proxy.host}/hello")
+            said = await engine.run(f"{proxy.host}/hello")
+        async with containerd(tmp_path / "containerd") as ctr:
+            await ctr.succeed("images", "pull", "--plain-http", f"{proxy.host}/hello:latest")
+            also_said = await ctr.succeed("run", "--rm", f"{proxy.host}/hello:latest", "container")
+        unpacked = tmp_path / "unpacked"
+        await skopeo_copy(f"docker://{proxy.host}/hello", f"dir:{unpacked}", "--dest-decompress")
+
+    assert {layer.media_type for layer in checked.layers} == {OCI_LAYER_ZSTD}
+    archives = {layer.diff_id.partition(":")[2] for layer in checked.layers}
+    assert archives <= {file.name for file in unpacked.iterdir()}
+    assert "Hello, world!" in said
+    assert "Hello, world!" in also_said
 
 
 async def test_named_image_runs_as_its_file_says(demo: Demo, docker: Docker) -> None:

@@ -15,6 +15,7 @@ from proxy.model import (
     OCI_CONFIG,
     OCI_LAYER,
     OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
     OCI_MANIFEST,
 )
 
@@ -23,7 +24,7 @@ MOST_LAYERS = 100
 #: Manifest type -> the type of its config, and the types that its layers may have.
 FAMILIES: Mapping[str, tuple[str, frozenset[str]]] = {
     DOCKER_MANIFEST: (DOCKER_CONFIG, frozenset({DOCKER_LAYER, DOCKER_LAYER_GZIP})),
-    OCI_MANIFEST: (OCI_CONFIG, frozenset({OCI_LAYER, OCI_LAYER_GZIP})),
+    OCI_MANIFEST: (OCI_CONFIG, frozenset({OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD})),
 }
 #: The layer types whose blob is a gzip stream; the others are plain archives.
 GZIP_LAYERS = frozenset({DOCKER_LAYER_GZIP, OCI_LAYER_GZIP})

@@ -4,7 +4,8 @@
 # checkout. The host's services and settings stay as they are.
 
 # PROGRAM=PACKAGE, of Debian 12. The stock registry is not among them: its package would start a service.
-readonly for_integration=(nix-store=nix-bin git=git umoci=umoci redis-server=redis-server)
+readonly for_integration=(nix-store=nix-bin git=git umoci=umoci redis-server=redis-server
+    qemu-x86_64=qemu-user)
 readonly for_e2e=(docker=docker.io dockerd=docker.io containerd=containerd ctr=containerd runc=runc iptables=iptables
     skopeo=skopeo podman=podman curl=curl chromium=chromium)
 readonly policy=/usr/sbin/policy-rc.d

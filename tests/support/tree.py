@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
+import zstandard
+
+from proxy.model import OCI_LAYER_ZSTD
 from tests.support.documents import GZIP_LAYERS, Blob
 from tests.support.image import Kind, Member, ValidatedLayer
 
@@ -31,6 +34,15 @@ class _HashingReader:
         return data
 
 
+def plain(stream: BinaryIO, media_type: str) -> BinaryIO:
+    """The archive in a layer: all members of a gzip stream, where one that is cut or padded raises; all frames of zstd."""
+    if media_type in GZIP_LAYERS:
+        return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
+    if media_type == OCI_LAYER_ZSTD:
+        return zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+    return stream
+
+
 def check_blob(path: Path, blob: Blob, where: str) -> None:
     """The file has the size and the digest that the descriptor says."""
     size = path.stat().st_size
@@ -42,17 +54,14 @@ def check_blob(path: Path, blob: Blob, where: str) -> None:
 
 def read_layer(path: Path, blob: Blob, number: int) -> tuple[ValidatedLayer, tuple[tarfile.TarInfo, ...]]:
     """The layer with its true DiffID, and its members in the order of the archive."""
-    zipped = blob.media_type in GZIP_LAYERS
     with path.open("rb") as blob_stream:
-        # GzipFile reads every member of a stream of several; a cut or padded stream raises.
-        stream = gzip.GzipFile(fileobj=blob_stream) if zipped else blob_stream
-        reader = _HashingReader(cast(BinaryIO, stream))
+        reader = _HashingReader(plain(blob_stream, blob.media_type))
         try:
             with tarfile.open(fileobj=cast(BinaryIO, reader), mode="r|", bufsize=_CHUNK) as archive:
                 members = tuple(archive)
             while reader.read(_CHUNK):
                 pass
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except (tarfile.TarError, OSError, EOFError, zstandard.ZstdError) as error:
             raise AssertionError(f"layer {number} is not a {blob.media_type}: {error}") from error
     diff_id = "sha256:" + reader.sha256.hexdigest()
     return ValidatedLayer(blob.digest, blob.size, diff_id, blob.media_type), members

@@ -22,6 +22,7 @@ from proxy.model import (
     OCI_INDEX,
     OCI_LAYER,
     OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
     OCI_MANIFEST,
     digest_of,
 )
@@ -169,11 +170,16 @@ def _write_layout(image: ValidatedImage, fetched: FetchedImage, folder: Path) ->
 
     layers = []
     for layer, source in zip(image.layers, fetched.layers, strict=True):
-        target = blobs / layer.digest.partition(":")[2]
-        if not target.exists():
+        zstd = layer.media_type == OCI_LAYER_ZSTD  # which umoci cannot read: it gets the archive
+        digest = layer.diff_id if zstd else layer.digest
+        target = blobs / digest.partition(":")[2]
+        if zstd:
+            with source.open("rb") as packed, target.open("wb") as archive:
+                shutil.copyfileobj(tree.plain(packed, layer.media_type), archive)
+        elif not target.exists():
             target.hardlink_to(source)
         media_type = OCI_LAYER_GZIP if layer.media_type in GZIP_LAYERS else OCI_LAYER
-        layers.append({"mediaType": media_type, "size": layer.size, "digest": layer.digest})
+        layers.append({"mediaType": media_type, "size": target.stat().st_size, "digest": digest})
     config = _store(blobs, fetched.config, OCI_CONFIG)
     value = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
     manifest = _store(blobs, json.dumps(value).encode(), OCI_MANIFEST)

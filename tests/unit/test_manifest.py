@@ -76,6 +76,7 @@ def test_entrypoint_and_ports_are_said_where_there_are_any() -> None:
             f"{DOCKER}image.rootfs.diff.tar",
         ),
         ("oci", "gzip", f"{OCI}manifest.v1+json", f"{OCI}config.v1+json", f"{OCI}layer.v1.tar+gzip"),
+        ("oci", "zstd", f"{OCI}manifest.v1+json", f"{OCI}config.v1+json", f"{OCI}layer.v1.tar+zstd"),
         ("oci", "none", f"{OCI}manifest.v1+json", f"{OCI}config.v1+json", f"{OCI}layer.v1.tar"),
     ],
 )

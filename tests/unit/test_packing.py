@@ -12,6 +12,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from proxy import packing, tarball
 from proxy.archive import BLOCK
@@ -64,6 +65,10 @@ async def test_a_gzip_layer_is_the_archive_in_members_of_one_block(executor: Exe
             "gzip",
             Layer("sha256:03807186d1832c0dd870d3c7503fdc807eb42eb32b742158ed62e494bac2ec75", 810240, DIFF_ID),
         ),
+        (
+            "zstd",
+            Layer("sha256:c017ea57a0312cc8da6b0047c942a4de2edac1776a7250cf2c1484378f52b01a", 791571, DIFF_ID),
+        ),
         ("none", Layer(DIFF_ID, 2306560, DIFF_ID)),
     ],
 )
@@ -79,10 +84,14 @@ async def test_the_bytes_are_those_that_were_agreed(
 
 
 def test_a_codec_names_all_that_its_bytes_depend_on() -> None:
-    assert packing.CODECS == {"gzip": "tar1+gzip-members-1048576-libdeflate-5", "none": "tar1"}
+    assert packing.CODECS == {
+        "gzip": "tar1+gzip-members-1048576-libdeflate-5",
+        "zstd": "tar1+zstd-frames-4194304-3",
+        "none": "tar1",
+    }
 
 
-@pytest.mark.parametrize("compression", ["gzip", "none"])
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
 async def test_the_layer_says_what_was_read(executor: Executor, compression: Compression) -> None:
     entries = (directory("etc"), file("etc/x", b"x" * 3_000_000), symlink("y", "etc/x"))
     stream = LayerStream(entries, compression, executor)
@@ -92,6 +101,16 @@ async def test_the_layer_says_what_was_read(executor: Executor, compression: Com
     assert stream.layer.digest == f"sha256:{hashlib.sha256(blob).hexdigest()}"
     assert stream.layer.size == len(blob)
     assert stream.layer.diff_id == f"sha256:{hashlib.sha256(plain(*entries)).hexdigest()}"
+
+
+async def test_a_zstd_layer_is_the_archive_in_frames_of_one_block(executor: Executor) -> None:
+    entries = [file("noise", NOISE * 3)]
+    frames = await packed(LayerStream(entries, "zstd", executor))
+
+    tar, size = plain(*entries), 4 * BLOCK
+    assert [zstandard.decompress(frame) for frame in frames] == [tar[:size], tar[size:]]
+    parameters = [zstandard.get_frame_parameters(frame) for frame in frames]
+    assert [each.content_size for each in parameters] == [size, len(tar) - size]
 
 
 async def test_there_is_no_digest_before_the_end(executor: Executor) -> None:
@@ -126,11 +145,14 @@ async def test_no_more_is_made_than_a_few_blocks_ahead(executor: Executor) -> No
     assert len(taken) <= 5
 
 
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
 @pytest.mark.parametrize("threads", [1, 2, 7])
-async def test_the_bytes_do_not_depend_on_how_many_threads_make_them(threads: int) -> None:
+async def test_the_bytes_do_not_depend_on_how_many_threads_make_them(
+    threads: int, compression: Compression
+) -> None:
     entries = [file(f"f{number}", NOISE[number:] * 2, 0o444) for number in range(6)]
     with ThreadPoolExecutor(threads) as several, ThreadPoolExecutor(1) as one:
-        first, second = (LayerStream(entries, "gzip", pool) for pool in (one, several))
+        first, second = (LayerStream(entries, compression, pool) for pool in (one, several))
 
         blobs = [b"".join(await packed(stream)) for stream in (first, second)]
 

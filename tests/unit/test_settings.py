@@ -107,9 +107,7 @@ def test_what_the_file_says_is_taken_and_the_rest_stays(file: Path) -> None:
         pytest.param(
             "image: {format: OCI}", "image.format: Input should be 'docker' or 'oci'", id="a format"
         ),
-        pytest.param(
-            "layers: {compression: zstd}", "layers.compression: Input should be", id="a compression"
-        ),
+        pytest.param("layers: {compression: lz4}", "layers.compression: Input should be", id="a compression"),
         pytest.param("log: {level: loud}", "log.level: Input should be", id="a level"),
         pytest.param("layers: {most: 1}", "layers.most: Input should be greater", id="too few layers"),
         pytest.param("layers: {most: 126}", "layers.most: Input should be less", id="too many layers"),
@@ -396,6 +394,16 @@ def test_a_password_file_is_read_without_its_line_end(file: Path, tmp_path: Path
     secret.unlink()
     with pytest.raises(SettingsInvalid, match=r"^registry\.password_file: .*No such file"):
         settings.registry.secret()
+
+
+@pytest.mark.parametrize(("form", "fine"), [("oci", True), ("docker", False)])
+def test_zstd_needs_a_type_that_says_so(form: str, fine: bool) -> None:
+    environment = {"NIXFRONT_LAYERS_COMPRESSION": "zstd", "NIXFRONT_IMAGE_FORMAT": form}
+    if fine:
+        assert load(None, environment).layers.compression == "zstd"
+    else:
+        with pytest.raises(SettingsInvalid, match=r"layers\.compression zstd needs image\.format oci"):
+            load(None, environment)
 
 
 # --- the environment --------------------------------------------------------------------------------------
