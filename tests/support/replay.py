@@ -457,7 +457,7 @@ BAD = [
         differs=("strict", 400),
     ),
     row("GET /v2/", "Transfer-Encoding: rot13", differs=("strict", 400)),
-    row("GET /v2/", f"X-Long: {'y' * 2_000_000}", differs=("strict", 431)),
+    row("GET /v2/", f"X-Long: {'y' * 2_000_000}"),
     row("FOO /v2/", differs=("strict", 400)),
     row("get /v2/", differs=("strict", 400)),
     row("GET /v2/\xe4", differs=("strict", 400)),
