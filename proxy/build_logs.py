@@ -1,16 +1,18 @@
 """The logs of builds on disk: a file each, bounded, with a summary beside it, the oldest deleted.
 
 Lines come from the event loop and are written by a task of their own, in a thread, a few times a second. Of a log that is too
-long the beginning is kept, and its end.
+long the beginning is kept, and its end. Where they cannot be written (a full disk) a build goes on without its log.
 """
 
 import asyncio
 import json
+import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+_log = logging.getLogger(__name__)
 _PAUSE = 0.3  # seconds between two writings
 _MOST_BYTES = 2 << 20  # of one log, before its end
 _TAIL = 200  # lines of the end of a log that is longer
@@ -86,15 +88,20 @@ class BuildLogs:
             for identity in pending:
                 self._open[identity].pending = []
             if pending:
-                await asyncio.to_thread(self._append, pending)
+                await self._in_thread(self._append, pending)
 
     async def _end(self, identity: str, summary: Mapping[str, Any]) -> None:
         await self._write()
         log = self._open.pop(identity, None)
         async with self._lock:
-            await asyncio.to_thread(
-                self._finish, identity, _ending_of(log) if log is not None else "", summary
-            )
+            await self._in_thread(self._finish, identity, _ending_of(log) if log is not None else "", summary)
+
+    @staticmethod
+    async def _in_thread(write: Callable[..., None], *what: object) -> None:
+        try:
+            await asyncio.to_thread(write, *what)
+        except OSError as error:
+            _log.warning("the log of a build is not written error=%s", error)
 
     def _append(self, pending: Mapping[str, list[str]]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)

@@ -116,8 +116,16 @@ class StoreUnreadable(NixfrontError):
     """A store path could not be read while it was packed."""
 
 
+#: What a person can do about it.
+STORE_CURE = "`nix-store --verify --check-contents --repair` on this host mends its store"
+
+
 class Unforeseen(NixfrontError):
     """An error of ours that nobody thought of; the log has it."""
+
+
+class StoreFull(NixfrontError):
+    """The disk under the Nix store is full."""
 
 
 class Busy(NixfrontError):

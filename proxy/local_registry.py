@@ -82,13 +82,13 @@ def _prepare(folder: Path, port: int) -> tuple[str, ...]:
     if not secret.exists():
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_hex(32), encoding="ascii")
+    # No cache of descriptors: after a garbage collection it would say that blobs are there which are not.
     settings = {
         "version": 0.1,
         "log": {"level": "warn", "accesslog": {"disabled": True}},
         "storage": {
             "filesystem": {"rootdirectory": str(folder.absolute() / "storage")},
             "delete": {"enabled": True},
-            "cache": {"blobdescriptor": "inmemory"},
         },
         "http": {"addr": f"127.0.0.1:{port}", "secret": secret.read_text(encoding="ascii")},
     }

@@ -30,6 +30,7 @@ from proxy.errors import (
     PackageSetUnavailable,
     ProcessFailed,
     SourceMissing,
+    StoreFull,
 )
 from proxy.model import Closure, Package, PackageSet, PathInfo, Policy, canonical_json, without_credentials
 
@@ -52,6 +53,9 @@ _CONSEQUENCE = re.compile(r"dependencies of derivation|^build of '|some outputs 
 _LOST = re.compile(r"missing derivation|\.drv' is not valid|opening file '/nix/store/\S+\.drv': No such file")
 _NOWHERE = re.compile(r"don't know how to build these paths|no substituter that can build it")
 _STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9a-zA-Z+\-._?=]+")
+# What the host has to mend, whoever met it: a builder that could not write, or Nix itself.
+_DISK_FULL = re.compile(r"No space left on device|database or disk is full")
+_NO_DAEMON = re.compile(r"error: cannot (?:connect to|open connection to) .*(?:socket|daemon|remote store)")
 _NOTHING_THERE = re.compile(
     r"HTTP error 40[34]|does not exist|[Nn]o such file|not our ref|bad object|Cannot find Git revision|couldn't find remote ref"
 )
@@ -492,6 +496,14 @@ class Nix:
                 raise NixUnavailable(
                     f"{program} could not be started ({'; '.join(error.tail)}); is Nix installed on this host?"
                 ) from error
+            if (
+                told := next((line for line in reversed(error.tail) if _DISK_FULL.search(line)), None)
+            ) is not None:
+                raise StoreFull(
+                    f"the disk under the Nix store of this host is full: {told.strip()}"
+                ) from error
+            if (told := next((line for line in error.tail if _NO_DAEMON.search(line)), None)) is not None:
+                raise NixUnavailable(f"Nix's daemon does not answer: {told.strip()}") from error
             raise
         finally:
             self._timed(kind_of_run(argv), time.perf_counter() - started)

@@ -50,6 +50,7 @@ WIRE: dict[type[NixfrontError], Wire] = {
     errors.NixUnavailable: _UNAVAILABLE,
     errors.DerivationLost: _UNAVAILABLE,
     errors.StoreUnreadable: _UNAVAILABLE,
+    errors.StoreFull: _UNAVAILABLE,
     errors.Busy: Wire("TOOMANYREQUESTS", 429),
     errors.Stopping: _UNAVAILABLE,
     errors.Unforeseen: _UNAVAILABLE,

@@ -29,7 +29,7 @@ import zstandard
 
 from proxy import archive, tarball
 from proxy.archive import BLOCK
-from proxy.errors import DigestNotReady, NixfrontError, StoreUnreadable
+from proxy.errors import STORE_CURE, DigestNotReady, NixfrontError, StoreUnreadable
 from proxy.manifest import Compression
 from proxy.model import Buffer, Layer
 from proxy.tarball import Entry
@@ -113,7 +113,7 @@ class LayerStream:
         except NixfrontError as error:
             self._fail(error)
         except OSError as error:
-            self._fail(StoreUnreadable(f"cannot read the Nix store: {error}"))
+            self._fail(StoreUnreadable(f"cannot read the Nix store: {error}; {STORE_CURE}"))
         else:
             with self._ordering:
                 self._packed[number] = packed

@@ -23,6 +23,7 @@ from proxy.tarball import Entry
 
 _log = logging.getLogger(__name__)
 _TRIES = 3
+_TRIES_AWAY = 4  # while it does not answer at all
 _PAUSE = 0.5  # seconds before an upload is made anew; doubled for each further try
 
 
@@ -146,7 +147,7 @@ class Publisher:
 
     async def _upload(self, repository: str, entries: Callable[[], Iterable[Entry]]) -> Layer:
         """Pack and send, anew from the first byte where the registry broke off for a while."""
-        for attempt in range(_TRIES):
+        for attempt in range(_TRIES_AWAY):
             stream = LayerStream(entries(), self._compression, self._executor)
             try:
                 async with self._slots:
@@ -154,8 +155,8 @@ class Publisher:
             except (RegistryUnavailable, RegistryRefused) as error:
                 if stream.failure is not None:
                     raise stream.failure from error
-                final = isinstance(error, RegistryRefused) and not error.temporary
-                if final or attempt == _TRIES - 1:
+                tries = _TRIES if isinstance(error, RegistryRefused) else _TRIES_AWAY
+                if attempt == tries - 1 or (isinstance(error, RegistryRefused) and not error.temporary):
                     raise
                 _log.warning("upload broke off, trying again repository=%s error=%s", repository, error)
                 await asyncio.sleep(_PAUSE * 2**attempt)

@@ -29,6 +29,7 @@ _OCTETS = "application/octet-stream"
 _DOCUMENT_KEPT = 4 << 20  # bytes of a document that is read whole: no manifest is longer
 _BODY_KEPT = 64 << 10  # bytes of a refusal that are kept
 _TRIES = 3
+_TRIES_AWAY = 5  # while it does not answer at all: one that is started again needs some seconds
 _PAUSE = 0.2  # seconds before the second try; doubled for each further one
 _WHOLE = 1 << 20  # bytes of a blob that are sent at once, in two requests instead of three
 _STALLED = 120.0  # seconds without progress of an upload
@@ -221,13 +222,13 @@ class Registry:
         data: bytes | None = None,
     ) -> tuple[int, Mapping[str, str]]:
         """A call that may be repeated as it is, tried a few times while the registry is busy or away."""
-        for attempt in range(_TRIES - 1):
+        for attempt in range(_TRIES_AWAY - 1):
             try:
                 return await self._once(method, url, expected, scopes, headers, data)
             except RegistryUnavailable:
                 pass
             except RegistryRefused as error:
-                if not error.temporary:
+                if not error.temporary or attempt >= _TRIES - 1:
                     raise
             await asyncio.sleep(_PAUSE * 2**attempt)
         return await self._once(method, url, expected, scopes, headers, data)

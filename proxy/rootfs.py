@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from proxy.errors import PackageUnusable
+from proxy.errors import STORE_CURE, PackageUnusable, StoreUnreadable
 from proxy.model import Package
 from proxy.tarball import Entry, directory, file, symlink
 
@@ -89,7 +89,7 @@ class Root:
 def merge(packages: Sequence[Package], listing: Listing, user: str = "") -> Root:
     """The root tree of the packages, first-named first; `user` (`UID:GID`) gets a name and a home in it.
 
-    Raises `PackageUnusable` for a package that is a single file and no program.
+    Raises `PackageUnusable` for a package that is a single file and no program, `StoreUnreadable` for one that is gone.
     """
     outputs = _with_propagated([path for package in packages for _, path in package.outputs], listing)
     view = _View(listing, outputs)
@@ -150,7 +150,7 @@ class _View:
     """The outputs as directories: one that is a single program looks as if it held it in `bin`, under its name."""
 
     def __init__(self, listing: Listing, outputs: Sequence[str]) -> None:
-        """Raises `PackageUnusable` for an output that is a single file and no program."""
+        """Raises `PackageUnusable` for an output that is a single file and no program, `StoreUnreadable` for none at all."""
         self._listing = listing
         self._made_up: dict[str, Mapping[str, Kind]] = {}
         self._targets: dict[str, str] = {}
@@ -158,6 +158,8 @@ class _View:
             if listing.kind(output) == "directory":
                 continue
             name = output.rpartition("/")[2].partition("-")[2]
+            if listing.kind(output) is None:
+                raise StoreUnreadable(f"{output} is not where Nix says that it is; {STORE_CURE}")
             if listing.kind(output) != "executable":
                 raise PackageUnusable(
                     f"{name} is a single file ({output}) and no program, so it has no place in an image's root; "

@@ -5,20 +5,24 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from proxy import app, local_registry, settings
+from proxy import app, local_registry, settings, state_redis
 from proxy.errors import RegistryUnavailable, SettingsInvalid
+from proxy.events import BuildStarted
 from proxy.process import run
 from proxy.registry import Registry
+from tests.support import handmade
 from tests.support.front import PACKAGES, Front
-from tests.support.servers import Server
+from tests.support.processes import free_port, program
+from tests.support.servers import Server, redis
 from tests.support.shim import Cut, Delay, Rule, Status, WrongDigest, shim
+from tests.support.stored import stored_tags
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 ALWAYS = 1000
@@ -276,3 +280,127 @@ async def test_a_data_folder_serves_one_nixfront(start: Start, registry: Server)
         with pytest.raises(SettingsInvalid, match="in use by another nixfront"):
             async with start(registry.url):
                 pass
+
+
+async def test_a_store_path_that_is_deleted_by_hand_is_told_with_its_cure(
+    start: Start, registry: Server, tmp_path: Path
+) -> None:
+    on_it = {**os.environ, "NIX_REMOTE": str(tmp_path / "store")}
+    # All of alpha waits for the first upload; then what it still has to read is gone.
+    slow = Rule("POST", r"/blobs/uploads/", Delay(1.5))
+    async with (
+        shim(registry.url, slow) as relay,
+        start(relay.url, layers={"uploads": 1, "packers": 1}) as front,
+    ):
+        pull = asyncio.create_task(front.get("/v2/alpha/manifests/latest"))
+        async with asyncio.timeout(30):
+            while relay.counts["POST", "upload"] == 0:
+                await asyncio.sleep(0.02)
+        for path in await asyncio.to_thread(lambda: [*(tmp_path / "store/nix/store").glob("*-alpha-1.0")]):
+            await asyncio.to_thread(shutil.rmtree, path)
+        status, _, body = await pull
+        left = await stored_tags(registry.url)
+        again, _, _ = await front.get("/v2/alpha/manifests/latest")
+        await run(("nix-store", "--verify", "--check-contents", "--repair"), env=on_it, deadline=60)
+        image = await front.pull("alpha")
+
+    assert (status, again) == (503, 503)
+    assert b"nix-store --verify --check-contents --repair" in body
+    assert left == []
+    assert "bin/alpha" in image.files
+
+
+async def test_a_slow_registry_takes_longer_and_nothing_else(start: Start, registry: Server) -> None:
+    slow = [
+        Rule(method, r"/v2/hello/", Delay(0.3), times=ALWAYS) for method in ("HEAD", "POST", "PATCH", "PUT")
+    ]
+    async with shim(registry.url, *slow) as relay, start(relay.url) as front:
+        image = await front.pull("hello")
+
+    assert image.digest
+
+
+@pytest.mark.parametrize("embedded", [False, True], ids=["stock", "embedded"])
+async def test_the_stock_garbage_collection_while_images_are_there(
+    start: Start, registry: Server, tmp_path: Path, embedded: bool
+) -> None:
+    """It takes away what no manifest names. What we remember of that is asked about, packed and sent anew."""
+    async with AsyncExitStack() as stack:
+        url, config = registry.url, registry.process.log.parent / "registry.yml"
+        if embedded:
+            url = await stack.enter_async_context(local_registry.run(tmp_path / "own"))
+            config = tmp_path / "own" / "config.yml"
+        front = await stack.enter_async_context(start(url, answers={"seconds": 0}))
+        hello, alpha = await front.pull("hello"), await front.pull("alpha")
+        async with (
+            aiohttp.ClientSession() as session,
+            session.delete(f"{url}/v2/alpha/manifests/{alpha.digest}") as deleted,
+        ):
+            assert deleted.status == 202
+        collect = (
+            program("docker-registry", "registry"),
+            "garbage-collect",
+            "--delete-untagged",
+            str(config),
+        )
+        told = (await run(collect, deadline=60)).decode()
+        kept = await stored_tags(url)
+        assert await front.pull("hello") == hello
+        assert await front.pull("alpha") == alpha, "the layer that was collected is there again"
+        beta = await front.pull("beta")
+        await stored_tags(url)
+
+    assert "\nblob eligible for deletion: " in told
+    assert {tag.repository for tag in kept} == {"hello"}
+    assert beta.digest
+
+
+async def test_a_push_that_breaks_off_half_way_leaves_nothing_in_the_way(
+    start: Start, registry: Server
+) -> None:
+    made = handmade.image([handmade.tar(entries) for entries in handmade.store_layers(b"x" * 3_000_000)])
+
+    async def half() -> AsyncIterator[bytes]:
+        yield b"y" * 1_000_000
+        raise ConnectionResetError
+
+    async with start(registry.url) as front:
+        async with aiohttp.ClientSession(front.url) as session:
+            async with session.post("/v2/pushed/blobs/uploads/") as begun:
+                location = begun.headers["Location"]
+            with pytest.raises((aiohttp.ClientError, ConnectionResetError)):
+                await session.patch(location, data=half())
+        digest = await handmade.push(front.url, "pushed", "v1", made)
+        status, headers, _ = await front.get("/v2/pushed/manifests/v1", headers={"Accept": made.media_type})
+
+    assert (status, headers["Docker-Content-Digest"]) == (200, digest)
+
+
+async def test_redis_gone_in_mid_build_costs_nothing_but_time(
+    start: Start, registry: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    state = {"url": f"redis://127.0.0.1:{port}/0", "lease_seconds": 1}
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(redis(tmp_path / "redis", port))
+        front = await stack.enter_async_context(start(registry.url, state=state, answers={"seconds": 0}))
+        building = asyncio.create_task(front.get("/v2/slow/manifests/latest"))
+        async with asyncio.timeout(30):
+            while not front.told(BuildStarted):
+                await asyncio.sleep(0.02)
+        os.kill(first.process.pid, signal.SIGKILL)
+        assert (await building)[0] == 200
+        without = await front.pull("hello")
+
+        await stack.enter_async_context(redis(tmp_path / "redis", port))
+        async with asyncio.timeout(20):
+            while "state back" not in caplog.text:
+                await front.get("/v2/hello/manifests/latest")
+                await front.get("/v2/alpha/manifests/latest")
+                await asyncio.sleep(0.2)
+        async with state_redis.open_state(state["url"]) as known:  # type: ignore[arg-type]
+            remembered = await known.recall_tag("hello", "latest")
+
+    assert "state gone, going on without it" in caplog.text
+    assert remembered is not None
+    assert remembered.digest == without.digest, "what could not be written then is written now"

@@ -38,14 +38,15 @@ async def stock_registry(
     folder: Path,
     *,
     quiet: bool = False,
+    port: int = 0,
     sections: _Settings | None = None,
     tls: Mapping[str, object] | None = None,
 ) -> AsyncIterator[Server]:
     """A stock distribution registry that keeps its blobs in `folder`: the program that NIXFRONT_TEST_REGISTRY
     names, or the one of the Debian package, or upstream's. Its log has each request unless it is `quiet`.
-    `sections` are laid over its configuration; `tls` is what it says there of certificates.
+    `port`: 0 for any that is free. `sections` are laid over its configuration; `tls` is what it says there of certificates.
     """
-    host = f"127.0.0.1:{free_port()}"
+    host = f"127.0.0.1:{port or free_port()}"
     settings = {
         "version": 0.1,
         "log": {"level": "warn" if quiet else "info", "accesslog": {"disabled": quiet}},

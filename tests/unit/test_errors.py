@@ -87,6 +87,7 @@ def test_every_class_that_a_pull_can_meet_has_its_row() -> None:
         errors.NixUnavailable,  # needs a host without Nix: in test_clients
         errors.DerivationLost,  # needs a garbage collection at the wrong moment, twice
         errors.StoreUnreadable,  # needs a store that breaks while it is read: in the integration tests
+        errors.StoreFull,  # needs a small disk: in test_full_disks
         errors.Busy,  # needs more builds than a host does: in test_limits
         errors.Stopping,  # needs a host that is stopped: in test_shutdown
         errors.Unforeseen,  # a bug
