@@ -54,7 +54,7 @@ class RedisState:
     def __init__(self, redis: Redis, name: str) -> None:
         """Use `open_state`; `name` is for the log."""
         self._redis = redis
-        self._border = Border(name, _GONE)
+        self._border = Border(name, _GONE, lambda: self._ask("SET", "probe", ""))
 
     async def recall(
         self, keys: Sequence[str], repository: str
@@ -172,6 +172,10 @@ class RedisState:
     async def check(self) -> None:
         await self._border.check(lambda: self._ask("PING"))
 
+    async def close(self) -> None:
+        """Give up what could not be written."""
+        await self._border.close()
+
     async def upgrade(self) -> None:
         """Bring what is there to our schema version. Raises `SettingsInvalid` if it is newer than ours."""
         await self._write(("SET", "schema", _SCHEMA, "NX"))
@@ -231,7 +235,10 @@ async def open_state(url: str) -> AsyncIterator[RedisState]:
         raise SettingsInvalid(f"state.url: {error}") from error
     try:
         state = RedisState(redis, without_credentials(url))
-        await state.upgrade()
-        yield state
+        try:
+            await state.upgrade()
+            yield state
+        finally:
+            await state.close()
     finally:
         await redis.aclose()

@@ -71,7 +71,7 @@ class SqliteState:
     def __init__(self, connection: aiosqlite.Connection, name: str) -> None:
         """Use `open_state`."""
         self._connection = connection
-        self._border = Border(name, (sqlite3.Error,))
+        self._border = Border(name, (sqlite3.Error,), self._probe)
         self._leases: dict[str, tuple[str, float]] = {}
         self._failures: TLRUCache[str, tuple[Failure, float]] = TLRUCache(
             _MOST_FAILURES, lambda _, value, now: now + value[1]
@@ -199,6 +199,14 @@ class SqliteState:
     async def check(self) -> None:
         await self._border.check(lambda: self._connection.execute_fetchall("SELECT count(*) FROM tags"))
 
+    async def close(self) -> None:
+        """Give up what could not be written."""
+        await self._border.close()
+
+    async def _probe(self) -> None:
+        """Write something: a disk that is full lets us read."""
+        await self._connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+
     async def _read(self, query: str, *values: object) -> list[Any]:
         async def ask() -> list[Any]:
             return list(await self._connection.execute_fetchall(query, values))
@@ -239,7 +247,11 @@ async def open_state(file: Path) -> AsyncIterator[SqliteState]:
         for number, step in enumerate(_MIGRATIONS[version:], version + 1):
             # All or nothing, also when we are killed in between.
             await connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
-        yield SqliteState(connection, str(file))
+        state = SqliteState(connection, str(file))
+        try:
+            yield state
+        finally:
+            await state.close()
     finally:
         await connection.close()
 
