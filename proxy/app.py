@@ -164,7 +164,7 @@ def _page(settings: Settings, made: "_Made", watch: BuildWatch, stack: AsyncExit
         watch,
         images,
         previews,
-        _vocabulary(settings),
+        vocabulary(settings),
         packages=_told_of(settings),
         visitors=Visitors(settings.page.networks),
         log_visitors=Visitors(settings.page.log_networks),
@@ -199,7 +199,7 @@ def _serve_images(
         _log.warning("mirror.addr serves nothing without mirror.allow or mirror.prefix")
     rules = MirrorRules(frozenset(chosen.namespaces), chosen.allow, chosen.prefix)
     whole = handlers.Handlers(
-        Mirror(rules, always=mirror), made.answers, made.access, waiting, made.served, _vocabulary(settings)
+        Mirror(rules, always=mirror), made.answers, made.access, waiting, made.served, vocabulary(settings)
     )
     application.router.add_route("*", r"/{path:[\s\S]*}", whole.everything, expect_handler=passthrough.expect)
     application.on_response_prepare.append(passthrough.drop_added_headers)
@@ -286,20 +286,12 @@ async def _assemble(
     data = settings.data_dir
     for folder in (data, data / "sets"):
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    stack.callback((await asyncio.to_thread(_lock, data)).close)
+    stack.callback((await asyncio.to_thread(lock, data)).close)
     url = settings.registry.url or await stack.enter_async_context(local_registry.run(data / "registry"))
     session = await stack.enter_async_context(_session(*traces))
-    chosen = settings.registry
-    trusted = await asyncio.to_thread(
-        tls.toward_registry, chosen.ca, chosen.client_certificate, chosen.client_key
-    )
-    to_registry = await stack.enter_async_context(_session(*traces, certificates=trusted))
+    registry, _, to_registry = await registry_of(settings, stack, url, *traces)
     state = await stack.enter_async_context(open_state(settings))
     packages = _packages(settings, stack, session, metrics.ran_nix, state)
-    credentials = Credentials(chosen.username, await asyncio.to_thread(chosen.secret))
-    login = Login(to_registry, credentials, secure=url.startswith("https:"))
-    stack.push_async_callback(login.close)
-    registry = Registry(to_registry, url, login)
     relay = passthrough.Passthrough(to_registry, url, _networks(settings.http.trusted_proxies))
     chosen_tables = await asyncio.to_thread(_tables, settings)
     answers = Answers(
@@ -331,7 +323,7 @@ async def _assemble(
         tags,
         pipeline,
         builds,
-        _vocabulary(settings),
+        vocabulary(settings),
         sink,
         time_to_live=settings.packages.time_to_live,
         when=settings.packages.refresh,
@@ -403,13 +395,28 @@ async def _pipeline(
     return pipeline
 
 
+async def registry_of(
+    settings: Settings, stack: AsyncExitStack, url: str, *traces: aiohttp.TraceConfig
+) -> tuple[Registry, Login, aiohttp.ClientSession]:
+    """The registry at this origin, our own way into it, and the session by which it is reached."""
+    chosen = settings.registry
+    trusted = await asyncio.to_thread(
+        tls.toward_registry, chosen.ca, chosen.client_certificate, chosen.client_key
+    )
+    session = await stack.enter_async_context(_session(*traces, certificates=trusted))
+    credentials = Credentials(chosen.username, await asyncio.to_thread(chosen.secret))
+    login = Login(session, credentials, secure=url.startswith("https:"))
+    stack.push_async_callback(login.close)
+    return Registry(session, url, login), login, session
+
+
 async def build(settings: Settings, repository: str, tag: str, folder: Path) -> str:
     """The digest of the manifest of this image, written into `folder` as an OCI image layout, whatever `image.format` is.
 
     No registry is needed, and a nixfront that serves from the same data folder is not disturbed. Raises a `NixfrontError`.
     """
     settings = settings.model_copy(update={"image": ImageSection(format="oci")})
-    request = parse(repository, tag, _vocabulary(settings))
+    request = parse(repository, tag, vocabulary(settings))
     if request is None:
         raise NameInvalid(f"{repository}:{tag} can be no image of ours")
     digests: list[str] = []
@@ -600,7 +607,7 @@ def _log_place(settings: Settings) -> str:
     return f"its log: nixfront's on {socket.gethostname()}{level}"
 
 
-def _vocabulary(settings: Settings) -> Vocabulary:
+def vocabulary(settings: Settings) -> Vocabulary:
     """The operator's words, as plain values."""
     return Vocabulary(
         presets={
@@ -620,18 +627,18 @@ def _vocabulary(settings: Settings) -> Vocabulary:
     )
 
 
-def _lock(data: Path) -> IO[bytes]:
+def lock(data: Path) -> IO[bytes]:
     """The lock of a data folder, held while the file is open: two of us would clear each other's roots.
 
     Raises `SettingsInvalid` if it is taken.
     """
-    lock = (data / "lock").open("wb")
+    held = (data / "lock").open("wb")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        lock.close()
+        held.close()
         raise SettingsInvalid(f"data.dir: {data} is in use by another nixfront") from error
-    return lock
+    return held
 
 
 def _machine(data: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import shtab
 
-from proxy import __version__, commands_host, commands_images, commands_popularity
+from proxy import __version__, commands_host, commands_images, commands_keeping, commands_popularity
 from proxy.commands import EXIT_CODES, Command
 from proxy.console import Console
 from proxy.errors import NixfrontError, SettingsInvalid
@@ -19,6 +19,7 @@ COMMANDS: tuple[Command, ...] = (
     *commands_host.COMMANDS,
     *commands_images.COMMANDS,
     *commands_popularity.COMMANDS,
+    *commands_keeping.COMMANDS,
 )
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 

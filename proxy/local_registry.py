@@ -67,6 +67,15 @@ async def run(folder: Path) -> AsyncIterator[str]:
             await supervisor
 
 
+def address(folder: Path) -> str:
+    """The origin of a registry that another process runs on `folder`. Raises `RegistryUnavailable`; blocking."""
+    try:
+        settings = yaml.safe_load((folder / "config.yml").read_text(encoding="utf-8"))
+        return f"http://{settings['http']['addr']}"
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise RegistryUnavailable(f"no registry runs on {folder}: {error}") from error
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

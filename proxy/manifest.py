@@ -4,9 +4,10 @@ The order of layers is `layering`'s; the digests are `publish`'s. JSON is writte
 equal input gives equal digests.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from proxy.model import (
     DOCKER_CONFIG,
@@ -23,7 +24,11 @@ from proxy.model import (
     Layer,
     canonical_json,
     digest_of,
+    sha256_hex,
 )
+
+#: The label that `sealed` adds.
+SEAL = "nixfront.seal"
 
 Format = Literal["docker", "oci"]
 Compression = Literal["gzip", "zstd", "none"]
@@ -106,7 +111,7 @@ def assemble(
     }
     if variant:
         config_value["variant"] = variant
-    config = canonical_json(config_value)
+    config = sealed(config_value)
 
     docker = form == "docker"
     config_descriptor = Descriptor(
@@ -128,6 +133,26 @@ def assemble(
         manifest=manifest,
         manifest_descriptor=Descriptor(media_type, len(manifest), digest_of(manifest)),
     )
+
+
+def sealed(config: Mapping[str, Any]) -> bytes:
+    """The config with a label that is a hash of all the rest: who builds on an image, or changes it, breaks the seal.
+
+    It proves no more than that: everybody who can compute a hash can seal.
+    """
+    run = config["config"]
+    labels = {**run["Labels"], SEAL: sha256_hex(canonical_json(config))}
+    return canonical_json({**config, "config": {**run, "Labels": labels}})
+
+
+def unsealed(config: bytes) -> dict[str, Any] | None:
+    """The config as it was before it was sealed; None for one that nobody sealed, or whose seal is broken."""
+    try:
+        value = json.loads(config)
+        value["config"]["Labels"].pop(SEAL)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return value if sealed(value) == config else None
 
 
 def _json(descriptor: Descriptor) -> dict[str, object]:

@@ -127,12 +127,15 @@ def _environment(recipe: Recipe) -> tuple[str, ...]:
 def _labels(package_set: PackageSet, recipe: Recipe) -> dict[str, str]:
     """What an image says of its origin: in our words, and in those that registry pages and scanners read.
 
+    Every name by which it may be asked for is among them, so that one that stands under another is seen to be a copy.
     image-spec, "Pre-Defined Annotation Keys": `created`, `revision` and `source` of `org.opencontainers.image`.
     """
     labels = {
         "nixfront.image": recipe.image,
         "nixfront.package-set": package_set.name,
         "nixfront.packages": _names(recipe),
+        "nixfront.attributes": _attributes(recipe),
+        "nixfront.outputs": _outputs(recipe),
         "nixfront.revision": package_set.revision,
         "nixfront.nar-hash": package_set.nar_hash,
         "nixfront.source": package_set.source,
@@ -141,6 +144,18 @@ def _labels(package_set: PackageSet, recipe: Recipe) -> dict[str, str]:
         "org.opencontainers.image.source": package_set.source,
     }
     return {name: value for name, value in labels.items() if value}
+
+
+def _attributes(recipe: Recipe) -> str:
+    """The attributes of the packages, sorted; nothing for a named image, which its name says."""
+    return "" if recipe.image else " ".join(sorted({package.attribute for package in recipe.packages}))
+
+
+def _outputs(recipe: Recipe) -> str:
+    """The tag of the outputs, where the packages alone decide it."""
+    if recipe.image:
+        return ""
+    return output_tag(sorted(path for package in recipe.packages for _, path in package.outputs))
 
 
 def _owner(user: str) -> tuple[int, int]:

@@ -44,7 +44,9 @@ async def _whole(session: aiohttp.ClientSession, repository: str, tag: str) -> s
         assert answer.status == 200, f"{repository}:{tag} is listed, and answers {answer.status}"
         manifest = await answer.json(content_type=None)
         digest = answer.headers["Docker-Content-Digest"]
-    for blob in (manifest["config"], *manifest["layers"]):
+    for child in manifest.get("manifests", ()):  # an index
+        await _whole(session, repository, child["digest"])
+    for blob in (manifest["config"], *manifest["layers"]) if "config" in manifest else ():
         async with session.head(f"/v2/{repository}/blobs/{blob['digest']}") as answer:
             assert answer.status == 200, f"{repository}:{tag} lacks {blob['digest']}"
             assert int(answer.headers["Content-Length"]) == blob["size"]

@@ -1,6 +1,7 @@
 """Config and manifest: byte for byte, in the order given, for both families of media types."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxy import manifest
 from proxy.manifest import Compression, Facts, Format
-from proxy.model import Image, Layer, digest_of
+from proxy.model import Image, Layer, canonical_json, digest_of
 from tests.support.documents import check_config, check_conventions, check_manifest
 
 FACTS = Facts(
@@ -22,12 +23,12 @@ FACTS = Facts(
 )
 LAYERS = tuple(Layer(f"sha256:{n:064x}", 1000 + n, f"sha256:{n + 100:064x}") for n in (7, 3, 5))
 COMMENTS = ("glibc", "bash", "root of bash")
-CONFIG = "sha256:77caba685bac1ed4a16b56ab3bacc1abeffbfa43315ba6374dcbaf5ba3c1e64c"
+CONFIG = "sha256:20ffc6535af2d0141f87449c4b4b9dadd79a7d2a0aae472b593cfc1a19efaf73"
 GOLDEN = {
-    ("docker", "gzip"): (CONFIG, "sha256:ee827b577ceea3c2b1bf618d067ff0e437aa9b54159d5282bd54cc6047a72397"),
-    ("docker", "none"): (CONFIG, "sha256:ed49dbb977451a3bc972bf936cb8a9299d627ccf7b0f1e959bd64ad0073b5aa9"),
-    ("oci", "gzip"): (CONFIG, "sha256:bbc825e7d65ed0e4f7b3212c97130d32e8fa151731ce76a037e49eb0c3bd4409"),
-    ("oci", "none"): (CONFIG, "sha256:d10c0ec6cd88c9221c8bf0dbfb0e39fd269743fbeacce28f55d31ec94bef0f93"),
+    ("docker", "gzip"): (CONFIG, "sha256:e85e8bae0451db59f8b15778e072c4686cd968ab314d0073cf68844733cf1555"),
+    ("docker", "none"): (CONFIG, "sha256:161cc7182d60ea3ef02247afdc70357bb142848a9f49341b7d36049a738dd000"),
+    ("oci", "gzip"): (CONFIG, "sha256:c6a5631a11d78c4379a7a783f2fe4d6e20dc166e7258430f88de591e236d379d"),
+    ("oci", "none"): (CONFIG, "sha256:b9f8a285b8a056d458fba9d936bb5e3f3bd666b4f9153ec3eb2490dbc209a777"),
 }
 DOCKER = "application/vnd.docker."
 OCI = "application/vnd.oci.image."
@@ -100,7 +101,7 @@ def test_the_manifest_names_the_layers_in_the_order_given() -> None:
 
 
 def test_the_config_says_what_it_was_told() -> None:
-    assert config(FACTS) == {
+    assert manifest.unsealed(assemble().config) == {
         "architecture": "amd64",
         "os": "linux",
         "created": "2026-01-31T00:00:00Z",
@@ -168,7 +169,35 @@ def test_descriptors_are_of_the_very_bytes(
     made = image.manifest_descriptor
     checked = check_manifest(image.manifest, made.media_type, made.digest)
     assert (checked.config.digest, checked.config.size) == (digest_of(image.config), len(image.config))
-    assert check_config(image.config, tuple(layer.diff_id for layer in layers))["config"]["Labels"] == labels
+    found = check_config(image.config, tuple(layer.diff_id for layer in layers))["config"]["Labels"]
+    assert {name: value for name, value in found.items() if name != manifest.SEAL} == labels
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda value: value["rootfs"]["diff_ids"].append("sha256:00"), id="a layer on top"),
+        pytest.param(lambda value: value["history"].append({"empty_layer": True}), id="a line of history"),
+        pytest.param(lambda value: value["config"]["Env"].append("A=b"), id="a variable"),
+        pytest.param(lambda value: value["config"]["Labels"].update(mine="yes"), id="a label"),
+        pytest.param(lambda value: value["config"]["Labels"].pop(manifest.SEAL), id="no seal"),
+        pytest.param(lambda value: value.pop("config"), id="no labels"),
+        pytest.param(lambda value: value.update(created="2026-02-01T00:00:00Z"), id="another date"),
+    ],
+)
+def test_whoever_changes_an_image_breaks_its_seal(change: Callable[[dict[str, Any]], object]) -> None:
+    value = json.loads(assemble().config)
+    change(value)
+
+    assert manifest.unsealed(json.dumps(value).encode()) is None
+    assert manifest.unsealed(canonical_json(value)) is None
+
+
+@pytest.mark.parametrize(
+    "config", [b"", b"[]", b"{}", b'{"config": null}', b'{"config": {"Labels": null}}', b"\xff"]
+)
+def test_what_is_no_config_has_no_seal(config: bytes) -> None:
+    assert manifest.unsealed(config) is None
 
 
 @pytest.mark.parametrize("facts", [FACTS, replace(FACTS, command=(), environment=(), labels={})])
