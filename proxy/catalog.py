@@ -31,9 +31,13 @@ class Management:
         login: tuple[str, str] | None = None,
         token: Token = lambda _: "",
         ca: str = "",
+        certificate: tuple[str, str] | None = None,
         timeout: float = 30.0,
     ) -> None:
-        """`login`: name and password; `ca`: a file of certificates that are trusted instead of the usual ones."""
+        """`login`: name and password; `ca`: a file of certificates that are trusted instead of the usual ones.
+
+        `certificate`: files of our own certificate and its key, for a registry that wants one.
+        """
         with warnings.catch_warnings():
             import requests
             from docker_registry_client._BaseClient import BaseClientV2
@@ -45,6 +49,8 @@ class Management:
         self._client: Any = BaseClientV2(
             url, verify_ssl=ca or True, username=name, password=password, api_timeout=timeout
         )
+        if certificate is not None:
+            self._client.method_kwargs["cert"] = certificate
 
     def repositories(self) -> Iterator[str]:
         """Every repository, sorted. Raises `RegistryUnavailable`."""
@@ -78,6 +84,8 @@ class Management:
         auth = self._client.auth
         auth.token = self._token(scope)
         auth.token_required = bool(auth.token)
+        if auth.token:  # else the password goes in its place
+            self._client.method_kwargs.pop("auth", None)
         # What the library is about to want, so that it does not go for a token by a way of its own.
         auth.scope = _CATALOG if subject == _CATALOG else f"repository:{subject}:*"
         auth.desired_scope = auth.scope

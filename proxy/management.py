@@ -105,6 +105,9 @@ async def _kept(settings: Settings) -> AsyncIterator[_Kept]:
                 login=(chosen.username, secret) if chosen.username else None,
                 token=lambda scope: _token(login, scope, loop),
                 ca=chosen.ca,
+                certificate=(chosen.client_certificate, chosen.client_key)
+                if chosen.client_certificate
+                else None,
             )
         )
         await registry.repositories(1)  # it answers, and `login` knows what it wants

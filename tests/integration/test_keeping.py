@@ -18,6 +18,7 @@ from proxy.events import BuildStarted
 from proxy.model import DOCKER_LIST, DOCKER_MANIFEST, canonical_json, digest_of
 from tests.support import handmade
 from tests.support.front import PACKAGES, Front
+from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpasswd_registry, token_registry
 from tests.support.servers import Server, stock_registry
 from tests.support.stored import digest_of_tag, stored_tags
 from tests.support.validate import validate
@@ -368,3 +369,37 @@ async def forge(registry: str, repository: str, digest: str) -> str:
         ) as put:
             assert put.status == 201
     return digest_of(layer)
+
+
+@pytest.mark.parametrize("kind", ["password", "token"])
+async def test_registries_that_want_credentials_are_kept_too(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, kind: str
+) -> None:
+    tokens = TokenService(
+        {"nixfront": PASSWORDS["nixfront"]},
+        [Right("nixfront", "*", ("pull", "push", "delete")), Right("nixfront", "catalog", ("*",))],
+    )
+    (tmp_path / "guarded").mkdir()
+    opened = (
+        htpasswd_registry(tmp_path / "guarded")
+        if kind == "password"
+        else token_registry(tmp_path / "guarded", tokens)
+    )
+    login = {"username": "nixfront", "password": PASSWORDS["nixfront"]}
+    async with opened as registry:
+        nixfront = Command(tmp_path, registry.url, monkeypatch, capsys)
+        for name, value in login.items():
+            monkeypatch.setenv(f"NIXFRONT_REGISTRY_{name.upper()}", value)
+        headers = {"Authorization": f"Bearer {tokens.token('nixfront', ['repository:hello:pull'])}"}
+        async with start(registry.url, registry=login) as front:
+            await front.pull("hello", headers=basic("nixfront") if kind == "password" else headers)
+        assert (await nixfront("reindex"))["ours"] == 3
+        await asyncio.to_thread(set_back, tmp_path, "hello", 40)
+        assert [image["gone"] for image in await nixfront("prune", "--days", "30")] == [True]
+        assert (await nixfront("reindex"))["ours"] == 0
+
+        monkeypatch.setenv("NIXFRONT_REGISTRY_PASSWORD", "another")
+        code = await asyncio.to_thread(cli.main, ["prune"])
+    out, err = capsys.readouterr()
+    assert code == 1
+    assert "another" not in out + err

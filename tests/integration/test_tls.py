@@ -1,6 +1,7 @@
 """TLS on both sides, with real certificates: what clients see, and what the registry is checked by."""
 
 import asyncio
+import json
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -12,9 +13,10 @@ import pytest
 import pytest_asyncio
 import trustme
 
-from proxy import settings, tls
+from proxy import cli, settings, tls
 from proxy.app import serve
-from proxy.errors import SettingsInvalid
+from proxy.catalog import Management
+from proxy.errors import RegistryUnavailable, SettingsInvalid
 from tests.support.front import PACKAGES, Front
 from tests.support.servers import Server, stock_registry
 
@@ -185,6 +187,38 @@ async def test_a_private_authority_and_a_certificate_of_our_own(
 
     assert image.files
     assert headers["Location"].startswith(f"{front.url}/v2/some/"), "by http, as the client came"
+
+
+async def test_a_registry_is_kept_by_tls_too_and_only_where_it_is_trusted(
+    guarded: Server,
+    files: Files,
+    authority: trustme.CA,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for name, value in {
+        "DATA_DIR": tmp_path / "data",
+        "REGISTRY_URL": guarded.url,
+        "REGISTRY_CA": tmp_path / "ca.pem",
+        "REGISTRY_CLIENT_CERTIFICATE": files.certificate,
+        "REGISTRY_CLIENT_KEY": files.key,
+    }.items():
+        monkeypatch.setenv(f"NIXFRONT_{name}", str(value))
+
+    assert await asyncio.to_thread(cli.main, ["reindex", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tags"] == 0
+    monkeypatch.delenv("NIXFRONT_REGISTRY_CA")
+    assert await asyncio.to_thread(cli.main, ["reindex"]) == 1
+    assert "no answer of the registry" in capsys.readouterr().err
+
+    def unverified() -> list[str]:
+        pair = (str(files.certificate), str(files.key))
+        return list(Management(guarded.url, certificate=pair).repositories())
+
+    with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        await asyncio.to_thread(unverified)
 
 
 @pytest.mark.parametrize("missing", ["ca", "client_certificate"])
