@@ -46,6 +46,7 @@ from proxy.attribute_names import AttributeNames
 from proxy.build_logs import BuildLogs
 from proxy.build_watch import BuildWatch
 from proxy.builds import Builds
+from proxy.cache_copies import CacheCopies
 from proxy.destination import Destination
 from proxy.door import Door, DoorRules, most_connections
 from proxy.errors import NameInvalid, SettingsInvalid
@@ -60,7 +61,7 @@ from proxy.mirror import Mirror, MirrorRules
 from proxy.model import Policy, Preset, without_credentials
 from proxy.moving_tags import MovingTags
 from proxy.names import Vocabulary, parse
-from proxy.nix import ImagesFile, Nix
+from proxy.nix import Caches, ImagesFile, Nix
 from proxy.oci_layout import OciLayout
 from proxy.own_tags import OwnTags
 from proxy.package_sets import Choice, PackageSets
@@ -361,6 +362,10 @@ async def _pipeline(
     stack.push_async_callback(asyncio.to_thread, executor.shutdown)
     prefix = packages.nix.prefix
     listing = store.StoreListing(prefix)
+    if settings.nix.copy_to:
+        copies = CacheCopies(packages.nix, settings.nix.copy_to, roots)
+        stack.push_async_callback(copies.close)
+        packages.nix.on_realised = copies.add
     publisher = Publisher(
         destination,
         state,
@@ -466,6 +471,7 @@ def _packages(
         evaluation_memory=settings.nix.evaluation_memory,
         evaluations=settings.nix.evaluations,
         log_bytes=settings.nix.log_bytes,
+        caches=Caches(settings.nix.substituters, settings.nix.public_keys, settings.nix.builders),
         build_deadline=settings.nix.build_deadline,
         timed=timed,
     )

@@ -76,6 +76,15 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Caches:
+    """Where else store paths come from: `substituters` and the `public_keys` that sign there, and `builders`, as Nix has them."""
+
+    substituters: tuple[str, ...] = ()
+    public_keys: tuple[str, ...] = ()
+    builders: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ImagesFile:
     """The operator's file of named images, and what it may refer to: package sets, and other names for attributes.
 
@@ -190,6 +199,7 @@ class Nix:
         evaluation_memory: int = 0,
         evaluations: int = 0,
         log_bytes: int = 0,
+        caches: Caches = Caches(),
         timed: Callable[[str, float], None] = lambda _, __: None,
     ) -> None:
         """`store`: empty for the system's own, else a folder that holds a store of its own (`nix/store` in it).
@@ -207,7 +217,10 @@ class Nix:
         self._store = store
         self._evaluation_deadline = evaluation_deadline
         self._build_deadline = build_deadline
+        self._caches = caches
         self._timed = timed
+        #: Hears of store paths that were realised, while they are rooted.
+        self.on_realised: Callable[[Sequence[str]], None] = lambda _: None
         self._evaluation_memory = evaluation_memory
         self._log_bytes = log_bytes
         self._evaluating = asyncio.Semaphore(evaluations or os.cpu_count() or 1)
@@ -232,7 +245,7 @@ class Nix:
         try:
             output = await self._run(fetch_argv(self._source, source, self.prefix), self._build_deadline)
             found = json.loads(output)
-            await self._keep([found["path"]], root)
+            await self.keep([found["path"]], root)
         except ProcessFailed as error:
             raise _not_fetched(str(source.get("url") or source.get("path")), error) from error
         return Source(
@@ -244,14 +257,19 @@ class Nix:
         try:
             archive = json.loads(await self._run(flake_argv("archive", reference), self._build_deadline))
             metadata = json.loads(await self._run(flake_argv("metadata", reference), self._build_deadline))
-            await self._keep(_flake_paths(archive), root)
+            await self.keep(_flake_paths(archive), root)
         except ProcessFailed as error:
             raise _not_fetched(reference, error) from error
         locked = metadata["locked"]
         modified = metadata.get("lastModified", 0)
         return Source(metadata["path"], locked.get("narHash", ""), metadata.get("revision", ""), modified, "")
 
-    async def _keep(self, paths: Sequence[str], root: Path) -> None:
+    async def copy(self, paths: Sequence[str], cache: str) -> None:
+        """Copy these store paths, and all that they need, to a binary cache. Raises `ProcessFailed`, `NixUnavailable`."""
+        await self._run(("nix", "copy", "--to", cache, *paths), self._build_deadline)
+
+    async def keep(self, paths: Sequence[str], root: Path) -> None:
+        """Root these store paths, which are valid, at `root`, `root-2`, ... Raises `ProcessFailed`, `NixUnavailable`."""
         await self._run(
             ("nix-store", "--realise", *paths, "--add-root", str(root), "--indirect"), _LISTING_DEADLINE
         )
@@ -384,6 +402,7 @@ class Nix:
                 on_line=on_line,
             )
             outputs = [path for package in packages for _, path in package.outputs]
+            self.on_realised((*outputs, *paths))
             return Closure(tuple(packages), await self._infos((*outputs, *paths)))
 
     async def build_root(
@@ -408,6 +427,7 @@ class Nix:
                 on_line=on_line,
             )
             path = await asyncio.to_thread(os.readlink, roots / "changed")
+            self.on_realised((path,))
             return path, await self._infos([path])
 
     async def _infos(self, paths: Sequence[str]) -> tuple[PathInfo, ...]:
@@ -485,7 +505,11 @@ class Nix:
         on_line: Callable[[str], None] | None = None,
     ) -> bytes:
         environment = child_environment(
-            os.environ, store=self._store, substitutes=substitutes, log_bytes=self._log_bytes
+            os.environ,
+            store=self._store,
+            substitutes=substitutes,
+            log_bytes=self._log_bytes,
+            caches=self._caches,
         )
         started = time.perf_counter()
         try:
@@ -516,7 +540,12 @@ def kind_of_run(argv: Sequence[str]) -> str:
 
 
 def child_environment(
-    base: Mapping[str, str], *, store: str, substitutes: bool, log_bytes: int = 0
+    base: Mapping[str, str],
+    *,
+    store: str,
+    substitutes: bool,
+    log_bytes: int = 0,
+    caches: Caches = Caches(),
 ) -> dict[str, str]:
     """The environment of a Nix child: ours, less our own settings, plus what this use of Nix needs.
 
@@ -531,8 +560,15 @@ def child_environment(
     ]
     if os.geteuid() == 0 and not _has_group("nixbld"):
         lines.append("build-users-group =")
-    if not substitutes:
-        lines.append("substitute = false")
+    own = " ".join(caches.substituters)
+    if not substitutes:  # no cache of others knows it
+        lines.append(f"substituters = {own}" if own else "substitute = false")
+    elif own:
+        lines.append(f"extra-substituters = {own}")
+    if caches.public_keys:
+        lines.append(f"extra-trusted-public-keys = {' '.join(caches.public_keys)}")
+    if caches.builders:
+        lines.append(f"builders = {caches.builders}")
     if log_bytes:
         lines.append(f"max-build-log-size = {log_bytes}")
     environment = {name: value for name, value in base.items() if not name.startswith("NIXFRONT_")}

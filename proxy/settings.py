@@ -288,6 +288,10 @@ class NixSection(_Section):
     """How Nix is used; deadlines in seconds."""
 
     store: str = ""
+    substituters: tuple[str, ...] = ()
+    public_keys: tuple[str, ...] = ()
+    builders: str = ""
+    copy_to: str = ""
     evaluation_deadline: float = Field(default=120, gt=0)
     evaluation_memory: int = Field(default=8 << 30, ge=0)
     evaluations: int = Field(default=0, ge=0)
