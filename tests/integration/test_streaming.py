@@ -6,7 +6,6 @@ import hashlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import pytest_asyncio
 
 from tests.support.front import front
 from tests.support.processes import Running
-from tests.support.servers import Server, nixfront, stock_registry
+from tests.support.servers import FROM_CHECKOUT, Server, nixfront, stock_registry
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -35,12 +34,7 @@ def nix_count() -> None:
 def process(folder: Path, registry: str) -> AbstractAsyncContextManager[Server]:
     """nixfront in a process of its own: its memory is to be measured."""
     settings = {"registry": {"url": registry}, "packages": {"kind": "path", "path": "/nonexistent"}}
-    return nixfront(
-        folder,
-        settings=settings,
-        command=(sys.executable, "-m", "proxy"),
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
-    )
+    return nixfront(folder, settings=settings, command=FROM_CHECKOUT)
 
 
 def blob_digest() -> str:
