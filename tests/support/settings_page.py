@@ -1,0 +1,136 @@
+"""`config/README.md`: every setting with its default, its kind and its environment variable, from the model and the sample.
+
+    python -m tests.support.settings_page >config/README.md
+
+What a key is for stands in the sample's comments alone; its kind and default in the model alone.
+"""
+
+import sys
+import types
+import typing
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from proxy.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+HOW = "python -m tests.support.settings_page >config/README.md"
+_WIDTH = 118
+
+_HEAD = """# Settings
+
+`nixfront.yml` beside this file is the sample: every key with its default and a comment. This page says the same as a list, with
+the name of each in the environment; it is made from the program itself (`{how}`), so it is never behind it.
+
+nixfront reads, later ones first: the environment, then the file of `--config FILE`, then these defaults. In the environment a value
+is YAML where it is no text: `NIXFRONT_PACKAGES_ALWAYS='[cacert]'`. Unknown keys and wrong types are refused at the start, with the
+key's path; `nixfront check-config --json` prints what is in force.
+
+Further pages: [package sets and named images](packages.md), [coming from Nixery](from-nixery.md),
+[running it](../deploy/README.md), [troubleshooting by message](../deploy/troubleshooting.md).
+"""
+
+
+def page() -> str:
+    """The whole text."""
+    comments = _comments((ROOT / "config/nixfront.yml").read_text(encoding="utf-8"))
+    parts = [_HEAD.format(how=HOW)]
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        parts.append(f"\n## {section}\n")
+        if section == "sets" or not (isinstance(model, type) and issubclass(model, BaseModel)):
+            parts.append(comments.get((section, ""), ""))
+            parts.append(
+                "Each set has the keys of `packages` but for `system`, `always`, `time_to_live` and `refresh`.\n"
+            )
+            continue
+        above = ""
+        for key, described in model.model_fields.items():
+            parts.append(f"### `{section}.{key}`\n")
+            parts.append(
+                f"`NIXFRONT_{section.upper()}_{key.upper()}`, {_kind(described.annotation)}, default {_default(described)}\n"
+            )
+            above = key if comments.get((section, key)) else above
+            parts.append(comments.get((section, key), "") or f"See `{section}.{above}`.\n")
+    return "\n".join(part for part in parts if part).rstrip("\n") + "\n"
+
+
+def _comments(sample: str) -> dict[tuple[str, str], str]:
+    """What stands above each key, by section and key; above a section under an empty key."""
+    found: dict[tuple[str, str], str] = {}
+    section, above = "", list[str]()
+    for line in sample.splitlines():
+        bare = line.strip()
+        if bare.startswith("#"):
+            above.append(bare.removeprefix("#").removeprefix(" "))
+        elif not bare:
+            above = []
+        else:
+            key = bare.partition(":")[0]
+            indented = line.startswith(" ")
+            section = section if indented else key
+            found[section, key if indented else ""] = _prose(above)
+            above = []
+    return found
+
+
+def _prose(lines: list[str]) -> str:
+    """Comments as Markdown: what is aligned by hand or an example stays as it is."""
+    out, code = list[str](), list[str]()
+    for line in [*lines, ""]:
+        if line.startswith("  ") or "  " in line.strip():
+            code.append(line)
+            continue
+        if code:
+            out += ["", "```", *code, "```", ""]
+            code = []
+        out.append(_escaped(line))
+    return "\n".join(out).strip("\n") + "\n" if any(out) else ""
+
+
+def _escaped(line: str) -> str:
+    return line.replace("<", "&lt;").replace("*", "\\*")
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if isinstance(value, tuple):
+        value = list(value)
+    if value == "":
+        return "empty"
+    return f"`{yaml.safe_dump(value, default_flow_style=True, width=_WIDTH).removesuffix('...' + chr(10)).strip()}`"
+
+
+def _kind(annotation: object) -> str:
+    """A type as people say it."""
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _kind(arguments[0])
+    if origin is typing.Literal:
+        return " or ".join(f"`{value}`" if value != "" else "empty" for value in arguments)
+    if origin is tuple:
+        return "a list"
+    if origin is dict:
+        return "a mapping"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_kind(each) for each in arguments if each is not type(None))
+    names = {
+        SecretStr: "text that is never shown",
+        str: "text",
+        bool: "`true` or `false`",
+        int: "a whole number",
+        float: "a number",
+    }
+    return names.get(annotation, "a section") if isinstance(annotation, type) else "a value"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
