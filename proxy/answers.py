@@ -150,6 +150,9 @@ class Answers:
         """The question that a request asks, None where the registry has to answer it in any case."""
         if not self._seconds or request.method not in ("GET", "HEAD") or request.version != HttpVersion11:
             return None
+        transport = request.transport
+        if transport is None or transport.get_extra_info("peercert"):
+            return None
         wire = (request.raw_path, request.raw_headers, request.remote, request.secure)
         question = self._read.get(wire)
         if question is None:
@@ -170,9 +173,6 @@ class Answers:
                 accepted += value.split(",")
             elif lower not in _IGNORED:
                 return None
-        transport = request.transport
-        if transport is None or transport.get_extra_info("peercert"):
-            return None
         return Question(
             path.repository,
             path.reference,

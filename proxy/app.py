@@ -22,6 +22,7 @@ from typing import IO
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from proxy import (
     census,
@@ -43,6 +44,7 @@ from proxy import (
 from proxy.access import Access, AccessRules
 from proxy.answers import Answers
 from proxy.attribute_names import AttributeNames
+from proxy.blobs import Blobs, FromDisk, Redirected, Spliced, Way
 from proxy.build_logs import BuildLogs
 from proxy.build_watch import BuildWatch
 from proxy.builds import Builds
@@ -67,6 +69,7 @@ from proxy.own_tags import OwnTags
 from proxy.package_sets import Choice, PackageSets
 from proxy.page import Page
 from proxy.pipeline import Options, Pipeline
+from proxy.plain_http import PlainHttp
 from proxy.popularity import Table
 from proxy.preview import Previews
 from proxy.progress import Progress
@@ -76,6 +79,7 @@ from proxy.registry import Registry
 from proxy.registry_login import Credentials, Login
 from proxy.served import Served
 from proxy.settings import ImageSection, Settings
+from proxy.shared_disk import SharedDisk
 from proxy.state import State
 from proxy.tracing import tracing
 from proxy.visitors import Visitors
@@ -187,12 +191,7 @@ def _told_of(settings: Settings) -> str:
 
 
 def _serve_images(
-    application: web.Application,
-    made: "_Made",
-    waiting: Waiting,
-    settings: Settings,
-    *,
-    mirror: bool,
+    application: web.Application, made: "_Made", waiting: Waiting, settings: Settings, *, mirror: bool
 ) -> None:
     """Let the application answer the registry's whole interface; with `mirror` all its clients take it for one."""
     chosen = settings.mirror
@@ -200,7 +199,13 @@ def _serve_images(
         _log.warning("mirror.addr serves nothing without mirror.allow or mirror.prefix")
     rules = MirrorRules(frozenset(chosen.namespaces), chosen.allow, chosen.prefix)
     whole = handlers.Handlers(
-        Mirror(rules, always=mirror), made.answers, made.access, waiting, made.served, vocabulary(settings)
+        Mirror(rules, always=mirror),
+        made.answers,
+        made.blobs,
+        made.access,
+        waiting,
+        made.served,
+        vocabulary(settings),
     )
     application.router.add_route("*", r"/{path:[\s\S]*}", whole.everything, expect_handler=passthrough.expect)
     application.on_response_prepare.append(passthrough.drop_added_headers)
@@ -269,6 +274,7 @@ class _Made:
     builds: Builds
     served: Served
     answers: Answers
+    blobs: Blobs
     access: Access
     registry: Registry
     packages: "_Packages"
@@ -342,7 +348,40 @@ async def _assemble(
         ),
         relay,
     )
-    return _Made(builds, Served(pulls, moving), answers, access, registry, packages, state, chosen_tables)
+    return _Made(
+        builds,
+        Served(pulls, moving),
+        answers,
+        _blobs(settings, stack, relay, url, metrics),
+        access,
+        registry,
+        packages,
+        state,
+        chosen_tables,
+    )
+
+
+def _blobs(
+    settings: Settings, stack: AsyncExitStack, relay: passthrough.Passthrough, url: str, metrics: Metrics
+) -> Blobs:
+    """The ways of blobs that these settings allow."""
+    ways: list[Way] = []
+    if settings.registry.public_url:
+        ways.append(Redirected(relay, settings.registry.public_url))
+    storage = settings.registry.storage
+    if storage or not settings.registry.url:
+        disk = SharedDisk(
+            Path(storage) if storage else local_registry.storage(settings.data_dir / "registry")
+        )
+        stack.push_async_callback(disk.close)
+        ways.append(FromDisk(relay, disk))
+    origin = URL(url)
+    # A trace sees what our client session asks, and nothing else.
+    if origin.scheme == "http" and origin.host and origin.port and not settings.traces.endpoint:
+        registry = PlainHttp(origin.host, origin.port)
+        stack.callback(registry.close)
+        ways.append(Spliced(relay, registry, metrics.asked_registry))
+    return Blobs(ways)
 
 
 async def _pipeline(

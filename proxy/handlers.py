@@ -10,6 +10,7 @@ from aiohttp import ClientResponse, hdrs, web
 from proxy import names, tag_list, waiting
 from proxy.access import Access
 from proxy.answers import Answers
+from proxy.blobs import Blobs
 from proxy.mirror import Mirror
 from proxy.model import ImageRequest
 from proxy.names import Vocabulary
@@ -24,17 +25,20 @@ class Handlers:
         self,
         mirror: Mirror,
         answers: Answers,
+        blobs: Blobs,
         access: Access,
         waiting: Waiting,
         served: Served,
         words: Vocabulary,
     ) -> None:
-        """`mirror` says what is asked for; `waiting` has made what the registry behind `answers` did not have, if the
-        name means something in these `words` and `access` lets the client have it made.
+        """`mirror` says what is asked for; `blobs` knows shorter ways for some of it; `waiting` has made what the registry
+        behind `answers` did not have, if the name means something in these `words` and `access` lets the client have it
+        made.
         """
         self._words = words
         self._mirror = mirror
         self._answers = answers
+        self._blobs = blobs
         self._access = access
         self._waiting = waiting
         self._served = served
@@ -45,6 +49,8 @@ class Handlers:
         request = self._mirror.direct(asked)
         if (recalled := self._answers.recall(request)) is not None:
             return recalled
+        if (served := await self._blobs.serve(request)) is not None:
+            return served
         async with self._answers.send(request) as answer:
             name = tag_list.repository(request, answer, self._words)
             if name is not None and self._access.makes(name):

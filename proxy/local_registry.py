@@ -47,6 +47,11 @@ def find_program() -> str:
     )
 
 
+def storage(folder: Path) -> Path:
+    """Where a registry that runs in this folder stores."""
+    return folder.absolute() / "storage"
+
+
 @asynccontextmanager
 async def run(folder: Path) -> AsyncIterator[str]:
     """The origin of a registry that stores under `folder`, running for as long as the context lasts.
@@ -96,7 +101,7 @@ def _prepare(folder: Path, port: int) -> tuple[str, ...]:
         "version": 0.1,
         "log": {"level": "warn", "accesslog": {"disabled": True}},
         "storage": {
-            "filesystem": {"rootdirectory": str(folder.absolute() / "storage")},
+            "filesystem": {"rootdirectory": str(storage(folder))},
             "delete": {"enabled": True},
         },
         "http": {"addr": f"127.0.0.1:{port}", "secret": secret.read_text(encoding="ascii")},

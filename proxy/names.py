@@ -70,6 +70,11 @@ class Content:
     kind: Literal["manifests", "blobs"]
     reference: str
 
+    @property
+    def path(self) -> str:
+        """The path that says so."""
+        return f"/v2/{self.repository}/{self.kind}/{self.reference}"
+
 
 def content(path: str) -> Content | None:
     """What the path is about if it is spelled as the grammar has it, nothing escaped, and no query behind it."""

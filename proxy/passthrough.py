@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -50,14 +51,20 @@ class Passthrough:
             "" if request.raw_path.startswith("/") else urlsplit(request.raw_path).netloc.rpartition("@")[2],
         )
 
+    def outgoing(self, request: web.Request) -> CIMultiDict[str]:
+        """The headers that the registry gets, but for its own name."""
+        return self._told(request, headers.forward(request.headers.items()))
+
     @asynccontextmanager
-    async def send(self, request: web.Request) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def send(self, request: web.Request, method: str = "") -> AsyncIterator[aiohttp.ClientResponse]:
         """The registry's answer to the client's own request, headers read, body not yet.
+
+        `method`: what to ask with, if not as the client did.
 
         Raises `RegistryUnavailable` as long as nothing was answered.
         """
         body = request.content.iter_any() if request.body_exists else None
-        response = await self._ask(request, headers.forward(request.headers.items()), body)
+        response = await self._ask(request, self.outgoing(request), body, method)
         try:
             yield response
         finally:
@@ -70,19 +77,26 @@ class Passthrough:
         """
         kept = headers.forward(request.headers.items())
         anonymous = [(name, value) for name, value in kept if name.lower() != "authorization"]
-        response = await self._ask(request, anonymous, None)
+        response = await self._ask(request, self._told(request, anonymous), None)
         response.release()
         return response.status in (401, 403)
 
-    async def _ask(
-        self, request: web.Request, kept: headers.Pairs, body: AsyncIterator[bytes] | None
-    ) -> aiohttp.ClientResponse:
+    def _told(self, request: web.Request, kept: headers.Pairs) -> CIMultiDict[str]:
         told = CIMultiDict([*kept, *self.client(request).headers()])
         if identity := request_id.CURRENT.get():
             told[request_id.HEADER] = identity
+        return told
+
+    async def _ask(
+        self,
+        request: web.Request,
+        told: CIMultiDict[str],
+        body: AsyncIterator[bytes] | None,
+        method: str = "",
+    ) -> aiohttp.ClientResponse:
         try:
             return await self._session.request(
-                request.method,
+                method or request.method,
                 URL(self._registry + target(request), encoded=True),
                 headers=told,
                 data=body,
@@ -102,13 +116,7 @@ class Passthrough:
 
         A body that breaks off breaks the client's connection too.
         """
-        response = web.StreamResponse(status=answer.status, reason=answer.reason)
-        response.headers.extend(headers.backward(answer.headers.items()))
-        if hdrs.LOCATION in response.headers:
-            response.headers[hdrs.LOCATION] = headers.local_location(
-                response.headers[hdrs.LOCATION], self._registry
-            )
-        response[_RELAYED] = frozenset(name.lower() for name in answer.headers)
+        response = self.response(answer.status, answer.reason, [*answer.headers.items()])
         await response.prepare(request)
         if request.method != hdrs.METH_HEAD and answer.status not in (204, 304):
             try:
@@ -116,10 +124,21 @@ class Passthrough:
                 async for chunk in answer.content.iter_any():
                     await response.write(chunk)
             except aiohttp.ClientError as error:
-                _log.warning("the registry broke off path=%s error=%s", request.path, error)
-                _break(request, response)
-                raise ConnectionResetError("the registry broke off in the middle of a body") from error
+                broken_off(request, response, error)
         await response.write_eof()
+        return response
+
+    def response(
+        self, status: int, reason: str | None, pairs: Sequence[tuple[str, str]]
+    ) -> web.StreamResponse:
+        """The head of an answer of the registry, as the client gets it."""
+        response = web.StreamResponse(status=status, reason=reason)
+        response.headers.extend(headers.backward(pairs))
+        if hdrs.LOCATION in response.headers:
+            response.headers[hdrs.LOCATION] = headers.local_location(
+                response.headers[hdrs.LOCATION], self._registry
+            )
+        response[_RELAYED] = frozenset(name.lower() for name, _ in pairs)
         return response
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
@@ -141,6 +160,13 @@ async def expect(request: web.Request) -> None:
     if headers.waits(request.headers.items()) and request.version >= HttpVersion11 and request.body_exists:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # of the answer, nothing is written yet
+
+
+def broken_off(request: web.Request, response: web.StreamResponse, error: Exception) -> NoReturn:
+    """The registry ended in the middle of a body of which the client has a part: break its connection too."""
+    _log.warning("the registry broke off path=%s error=%s", request.path, error)
+    _break(request, response)
+    raise ConnectionResetError("the registry broke off in the middle of a body") from error
 
 
 def _break(request: web.Request, response: web.StreamResponse) -> None:

@@ -84,6 +84,12 @@ def _redis(value: str) -> str:
     return value
 
 
+def _absolute(value: str) -> str:
+    if value and not Path(value).is_absolute():
+        raise ValueError("a file or folder is named by its absolute path")
+    return value
+
+
 def _as_text(value: object) -> object:
     """YAML makes a value of a date that is not quoted."""
     return (
@@ -101,12 +107,6 @@ def _date(value: str) -> str:
 def _component(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*", value):
         raise ValueError("a prefix is one component of a repository path, for example images")
-    return value
-
-
-def _absolute(value: str) -> str:
-    if value and not Path(value).is_absolute():
-        raise ValueError("a file is named by its absolute path")
     return value
 
 
@@ -161,6 +161,8 @@ class RegistrySection(_Section):
     """The backing registry; empty: the stock program as a child. The password is in no message and no repr."""
 
     url: Annotated[str, AfterValidator(_origin)] = ""
+    storage: Annotated[str, AfterValidator(_absolute)] = ""
+    public_url: Annotated[str, AfterValidator(_origin)] = ""
     username: str = ""
     password: SecretStr = SecretStr("")
     password_file: Annotated[str, AfterValidator(_absolute)] = ""

@@ -44,7 +44,8 @@ async def stock_registry(
 ) -> AsyncIterator[Server]:
     """A stock distribution registry that keeps its blobs in `folder`: the program that NIXFRONT_TEST_REGISTRY
     names, or the one of the Debian package, or upstream's. Its log has each request unless it is `quiet`.
-    `port`: 0 for any that is free. `sections` are laid over its configuration; `tls` is what it says there of certificates.
+    `sections` are laid over its configuration; `tls` is what it says there of certificates. It listens on 127.0.0.1, at `port`
+    if that is not 0.
     """
     host = f"127.0.0.1:{port or free_port()}"
     settings = {

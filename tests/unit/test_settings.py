@@ -428,6 +428,8 @@ def test_zstd_needs_a_type_that_says_so(form: str, fine: bool) -> None:
         ("NIXFRONT_HTTP_TRUSTED_PROXIES", "[10.0.0.0/8, '::1']", ("10.0.0.0/8", "::1")),
         ("NIXFRONT_DATA_DIR", "/x", "/x"),
         ("NIXFRONT_REGISTRY_URL", "http://x:1", "http://x:1"),
+        ("NIXFRONT_REGISTRY_STORAGE", "/srv/registry", "/srv/registry"),
+        ("NIXFRONT_REGISTRY_PUBLIC_URL", "https://x", "https://x"),
         ("NIXFRONT_PACKAGES_KIND", "demo", "demo"),
         ("NIXFRONT_PACKAGES_URL", "file:///x", "file:///x"),
         ("NIXFRONT_PACKAGES_REF", "24.05", "24.05"),
@@ -710,6 +712,8 @@ def test_settings_cannot_be_changed() -> None:
     ("text", "message"),
     [
         ("images: {file: images.nix}", "images.file: .*absolute path"),
+        ("registry: {storage: data}", "registry.storage: .*absolute path"),
+        ("registry: {public_url: 'registry:5000'}", "registry.public_url: .*scheme, host and port"),
         ("images: {prefix: a/b}", "images.prefix: .*one component"),
         ("images: {prefix: Images}", "images.prefix: .*one component"),
         ("images: {file: /i.nix, prefix: shell}", "images.prefix: shell is the name of a meta-package too"),
