@@ -71,7 +71,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The registry's answer: status line and headers, but for the last ones, and of the body digest and size."""
+    """The registry's answer: status line behind the version, headers but for the last ones; the body's digest and size."""
 
     head: bytes
     digest: str
@@ -103,8 +103,16 @@ class Answers:
     def recall(self, request: web.Request) -> web.StreamResponse | None:
         """What the registry answered to this question a moment ago, if that is known and meant for everybody."""
         question = self._question(request)
-        known = self._known.get(question) if question is not None else None
-        return self._again(request, known) if known is not None else None
+        if question is None:
+            return None
+        try:  # quicker than `get`, in each of these caches
+            known = self._known[question]
+            manifest = b"" if request.method == "HEAD" else self._manifests[known.digest]
+        except KeyError:
+            return None
+        if manifest and len(manifest) != known.size:
+            return None
+        return _Verbatim(request, known, manifest)
 
     @asynccontextmanager
     async def send(self, request: web.Request) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -148,18 +156,19 @@ class Answers:
 
     def _question(self, request: web.Request) -> Question | None:
         """The question that a request asks, None where the registry has to answer it in any case."""
-        if not self._seconds or request.method not in ("GET", "HEAD") or request.version != HttpVersion11:
+        if not self._seconds or request.method not in ("GET", "HEAD"):
             return None
         transport = request.transport
         if transport is None or transport.get_extra_info("peercert"):
             return None
         wire = (request.raw_path, request.raw_headers, request.remote, request.secure)
-        question = self._read.get(wire)
-        if question is None:
+        try:
+            return self._read[wire]
+        except KeyError:
             question = self._parsed(request)
             if question is not None and sum(map(len, chain(*request.raw_headers))) <= _LONGEST:
                 self._read[wire] = question
-        return question
+            return question
 
     def _parsed(self, request: web.Request) -> Question | None:
         # As it came over the wire: with a query, a host or an escape in it, it is no manifest's path.
@@ -179,15 +188,6 @@ class Answers:
             frozenset(kind.strip() for kind in accepted),
             tuple(self._passthrough.client(request).headers()),
         )
-
-    def _again(self, request: web.Request, known: _Known) -> web.StreamResponse | None:
-        """The response of a known answer; None if the manifest itself is wanted and not there."""
-        if request.method == "HEAD":
-            return _Verbatim(request, known, b"")
-        manifest = self._manifests.get(known.digest)
-        if manifest is None or len(manifest) != known.size:
-            return None
-        return _Verbatim(request, known, manifest)
 
     def _learn(self, asked: _Asked, known: _Known, manifest: bytes) -> None:
         """Keep the manifest, if it is there, and the answer, unless something was written since it was asked for."""
@@ -216,6 +216,7 @@ class _Verbatim(web.StreamResponse):
         """The known answer to this request."""
         super().__init__(headers={"Content-Length": str(known.size)})
         self._known = known
+        self._version = b"HTTP/1.1" if request.version >= HttpVersion11 else b"HTTP/1.0"
         self._stays = request.keep_alive
         self._sent = body
 
@@ -231,10 +232,14 @@ class _Verbatim(web.StreamResponse):
 
     @override
     async def write_eof(self, data: bytes = b"") -> None:
-        if not self._stays:
-            self.headers["Connection"] = "close"
+        if self._stays == (
+            self._version == b"HTTP/1.0"
+        ):  # what is not the rule of its version has to be said
+            self.headers["Connection"] = "keep-alive" if self._stays else "close"
         own = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
-        await self._to.write_eof(b"%b%b\r\n%b" % (self._known.head, own.encode("ascii"), self._sent))
+        await self._to.write_eof(
+            b"%b%b%b\r\n%b" % (self._version, self._known.head, own.encode("ascii"), self._sent)
+        )
 
 
 def _written(request: web.Request) -> str | None:
@@ -264,7 +269,7 @@ def _may_be_kept(answer: aiohttp.ClientResponse) -> bool:
 
 def _head(answer: aiohttp.ClientResponse) -> bytes:
     """Status line and headers as the client gets them, each with the end of its line."""
-    lines = [f"HTTP/1.1 {answer.status} {answer.reason}"]
+    lines = [f" {answer.status} {answer.reason}"]
     lines += [
         f"{name}: {value}"
         for name, value in headers.backward(answer.headers.items())

@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from io import FileIO
 from typing import Protocol
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import hdrs, web
 
 from proxy import names, passthrough, shared_disk, zero_copy
 from proxy.passthrough import Passthrough
@@ -49,7 +49,7 @@ class Blobs:
 
     async def serve(self, request: web.Request) -> web.StreamResponse | None:
         """The response to a request for a blob; None for any other, and where no way fits."""
-        if request.method != hdrs.METH_GET or request.version != HttpVersion11 or request.body_exists:
+        if request.method != hdrs.METH_GET or request.body_exists:
             return None
         blob = names.content(request.raw_path)
         if blob is None or blob.kind != "blobs":

@@ -53,12 +53,22 @@ class Observer:
             request_id.CURRENT.reset(token)
 
     def answered(self, request: web.Request, response: web.StreamResponse, started: float) -> None:
-        """The same for a response that was there before the middleware could be asked, at `perf_counter` `started`."""
+        """The same for a manifest that was there before the middleware could be asked, at `perf_counter` `started`."""
         identity = request_id.choose(request.headers.get(request_id.HEADER))
-        token = request_id.CURRENT.set(identity)
         response.headers[request_id.HEADER] = identity
-        self._count(request, response, response.status, time.perf_counter() - started)
-        request_id.CURRENT.reset(token)
+        seconds, size = time.perf_counter() - started, response.content_length or 0
+        self._metrics.answered("manifest", request.method, response.status, seconds, size, 0)
+        if self._log is not None:
+            self._log.info(
+                "request",
+                method=request.method,
+                path=request.raw_path,
+                status=response.status,
+                ms=round(seconds * 1000, 1),
+                bytes=size,
+                remote=request.remote,
+                request_id=identity,
+            )
 
     def _count(
         self, request: web.Request, response: web.StreamResponse | None, status: int, seconds: float

@@ -423,6 +423,9 @@ async def test_connections_end_as_their_clients_wish(start: Start, registry: Ser
         closed = await raw(front.url, head % "1.1" + "Connection: close\r\n\r\n")
         kept = await raw(front.url, (head + "\r\n" + head) % ("1.1", "1.1") + "Connection: close\r\n\r\n")
         older = await raw(front.url, head % "1.0" + "\r\n")
+        older_kept = await raw(
+            front.url, head % "1.0" + "Connection: keep-alive\r\n\r\n" + head % "1.0" + "\r\n"
+        )
 
     assert closed.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"\r\nConnection: close\r\n" in closed
@@ -430,4 +433,7 @@ async def test_connections_end_as_their_clients_wish(start: Start, registry: Ser
     assert kept.count(made().manifest) == 2
     assert kept.count(b"Connection: close") == 1
     assert older.startswith(b"HTTP/1.0 200 OK\r\n")
+    assert b"Connection" not in older
+    assert older_kept.count(b"HTTP/1.0 200 OK\r\n") == 2
+    assert older_kept.count(b"Connection: keep-alive\r\n") == 1
     assert older.endswith(made().manifest)
