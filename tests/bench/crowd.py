@@ -1,0 +1,198 @@
+"""Many who ask for images that are not there: how much is done, by how many processes, and what others notice of it.
+
+A pull is what comes before the layers: the manifest, held until it is there, and the configuration. Each measurement
+starts a nixfront and a registry that know nothing; the packages are realised before. Those who notice are clients of
+another image, which is there: one asks for its manifest a hundred times a second.
+"""
+
+import asyncio
+import json
+import re
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from proxy import names
+from proxy.registry import EVERY_MANIFEST_TYPE
+from tests.bench.bench import Bench
+from tests.bench.cold import IMAGES
+from tests.bench.load import percentile
+from tests.bench.result import Measure, Result, result
+from tests.support.servers import Server
+
+_CLIENTS = 100
+_DISTINCT = 50
+_PAUSE = 0.01  # seconds between two questions of the client that notices
+_WARM = "hello"
+
+
+async def _one_image(bench: Bench) -> Sequence[Result]:
+    alone: list[float] = []
+    together: list[float] = []
+    image = IMAGES["small" if bench.quick else "medium"][0]
+    for number in range(bench.rounds):
+        async with bench.scratch() as folder:
+            for clients, seconds in ((1, alone), (_CLIENTS, together)):
+                async with _served(bench, folder / f"{clients}-{number}") as front:
+                    started = time.perf_counter()
+                    await asyncio.gather(*(_pull(front, image) for _ in range(clients)))
+                    seconds.append(time.perf_counter() - started)
+                    assert await _builds(front) == 1, "one build, however many ask"
+    return [result(f"concurrent/{_CLIENTS}", together, alone, unit="s")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Noticed:
+    """Of some builds: the time that they took, the p99 of others, the most bytes of memory and child processes."""
+
+    seconds: float
+    p99: float
+    memory: int
+    processes: int
+
+
+async def _many_images(bench: Bench) -> Sequence[Result]:
+    chosen = await bench.set()
+    sizes = {
+        spelled: sum(info.nar_size for info in chosen.closure(name))
+        for name in chosen.packages
+        if (spelled := names.spelled(name)) is not None
+    }
+    images = sorted(sizes, key=lambda name: (sizes[name], name))[: 10 if bench.quick else _DISTINCT]
+    idle: list[float] = []
+    one: list[_Noticed] = []
+    many: list[_Noticed] = []
+    for number in range(bench.rounds):
+        async with bench.scratch() as folder, _served(bench, folder / str(number)) as front:
+            await _pull(front, _WARM)
+            idle.append(percentile(await _asked(front, asyncio.create_task(asyncio.sleep(3))), 99))
+            one.append(await _notice(front, [IMAGES["small"][0]]))
+            many.append(await _notice(front, images))
+    name = f"concurrent/{_DISTINCT}-distinct"
+    return [
+        result(name, [them.p99 for them in many], idle, unit="ms"),
+        result(f"{name}-time", [them.seconds for them in many], [them.seconds for them in one], unit="s"),
+        result(
+            f"{name}-memory",
+            [them.memory / 1e6 for them in many],
+            [them.memory / 1e6 for them in one],
+            unit="MB",
+        ),
+        result(
+            f"{name}-processes",
+            [them.processes for them in many],
+            [them.processes for them in one],
+            unit="children",
+        ),
+    ]
+
+
+async def _notice(front: Server, images: Sequence[str]) -> _Noticed:
+    started = time.perf_counter()
+    pulls: asyncio.Future[object] = asyncio.ensure_future(_all(front, images))
+    watch = asyncio.create_task(_most_children(front.process.pid, pulls))
+    times = await _asked(front, pulls)
+    await pulls
+    seconds = time.perf_counter() - started
+    return _Noticed(seconds, percentile(times, 99), _most_memory(front.process.pid), await watch)
+
+
+@asynccontextmanager
+async def _served(bench: Bench, folder: Path) -> AsyncIterator[Server]:
+    async with (
+        bench.registry(folder / "registry") as registry,
+        bench.front(folder / "front", registry, log={"requests": "false"}) as front,
+    ):
+        yield front
+
+
+async def _pull(front: Server, image: str) -> None:
+    """Manifest and configuration of an image."""
+    path = f"{front.url}/v2/{image}"
+    timeout = aiohttp.ClientTimeout(total=900)
+    async with aiohttp.ClientSession(timeout=timeout, headers={"Accept": EVERY_MANIFEST_TYPE}) as session:
+        async with session.get(f"{path}/manifests/latest") as answer:
+            text = await answer.text()
+            assert answer.status == 200, f"{image}: {answer.status} {text}"
+        async with session.get(f"{path}/blobs/{json.loads(text)['config']['digest']}") as answer:
+            assert answer.status == 200
+            await answer.read()
+
+
+async def _all(front: Server, images: Sequence[str]) -> None:
+    await asyncio.gather(*(_pull(front, image) for image in images))
+
+
+async def _builds(front: Server) -> int:
+    """How many builds have ended."""
+    async with aiohttp.ClientSession() as session, session.get(f"{front.url}/metrics") as answer:
+        text = await answer.text()
+    return sum(int(float(n)) for n in re.findall(r"^nixfront_builds_total\{.*\} (\S+)$", text, re.MULTILINE))
+
+
+async def _asked(front: Server, until: asyncio.Future[object]) -> list[float]:
+    """How long each answer took, in ms, of one who asks for a manifest that is there until this is done."""
+    return await asyncio.to_thread(_ask, front, until)
+
+
+def _ask(front: Server, until: asyncio.Future[object]) -> list[float]:
+    host, _, port = front.host.partition(":")
+    request = (
+        f"GET /v2/{_WARM}/manifests/latest HTTP/1.1\r\nHost: x\r\nAccept: {EVERY_MANIFEST_TYPE}\r\n\r\n"
+    ).encode()
+    times = []
+    with socket.create_connection((host, int(port))) as connection:
+        while not until.done():
+            started = time.perf_counter()
+            connection.sendall(request)
+            answer = connection.recv(1 << 16)
+            assert answer.startswith(b"HTTP/1.1 200 "), answer[:200]
+            (length,) = re.findall(rb"\r\ncontent-length: *(\d+)", answer, re.IGNORECASE)
+            left = int(length) - len(answer.partition(b"\r\n\r\n")[2])
+            while left > 0:
+                left -= len(connection.recv(left))
+            times.append((time.perf_counter() - started) * 1000)
+            time.sleep(_PAUSE)
+    return times
+
+
+def _most_memory(pid: int) -> int:
+    """The most bytes that a process ever had in memory."""
+    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(kilobytes) * 1024
+
+
+async def _most_children(pid: int, until: asyncio.Future[object]) -> int:
+    """How many processes it had below it at most, looked at twenty times a second."""
+    most = 0
+    while not until.done():
+        most = max(most, await asyncio.to_thread(_children, pid))
+        await asyncio.sleep(0.05)
+    return most
+
+
+def _children(pid: int) -> int:
+    below: set[int] = {pid}
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    while more := {child for child, parent in parents.items() if parent in below} - below:
+        below |= more
+    return len(below) - 1
+
+
+_NAME = f"concurrent/{_DISTINCT}-distinct"
+MEASURES = (
+    Measure((f"concurrent/{_CLIENTS}",), _one_image),
+    Measure((_NAME, f"{_NAME}-time", f"{_NAME}-memory", f"{_NAME}-processes"), _many_images),
+)
