@@ -315,11 +315,15 @@ async def _assemble(
     roots = await asyncio.to_thread(_empty_folder, data / "gcroots")
     sinks = _each(answers.told, sink)
     pipeline = await _pipeline(settings, stack, packages, registry, tags, state, roots, sinks)
+    queue = FairQueue(
+        settings.builds.at_once, share=settings.builds.share, most_waiting=settings.builds.queue
+    )
+    metrics.queue(lambda: queue.waiting)
     builds = Builds(
         pipeline,
         registry,
         state,
-        FairQueue(settings.builds.at_once, share=settings.builds.share, most_waiting=settings.builds.queue),
+        queue,
         machine=machine,
         lease_seconds=settings.state.lease_seconds,
         failure_seconds=settings.builds.failure_seconds,

@@ -74,6 +74,10 @@ class Metrics:
             "layers", "Layers of images that were made, by how the registry has them.", "how"
         )
         self._layer_bytes = self._counter("layer_bytes", "Bytes of these layers.", "how")
+        self._remembered = self._counter("remembered", "Manifests that were answered from memory.")
+        self._waiting = Gauge(
+            "nixfront_builds_waiting", "Builds that wait for their turn.", registry=self._registry
+        )
         self._registry_seconds = self._histogram(
             "registry_seconds",
             "From a request to the registry to the head of its answer.",
@@ -94,6 +98,14 @@ class Metrics:
         if cell is None:
             cell = self._cells[kind, method, status] = self._cell(kind, method, status)
         cell(seconds, sent, received)
+
+    def remembered(self) -> None:
+        """An answer was given again from memory; it is counted as any other too."""
+        self._remembered.inc()
+
+    def queue(self, waiting: Callable[[], int]) -> None:
+        """Ask this how many builds wait."""
+        self._waiting.set_function(waiting)
 
     def asked_registry(self, path: str, method: str, seconds: float) -> None:
         """The registry answered."""

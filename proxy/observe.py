@@ -56,6 +56,7 @@ class Observer:
         """The same for a manifest that was there before the middleware could be asked, at `perf_counter` `started`."""
         identity = request_id.choose(request.headers.get(request_id.HEADER))
         response.headers[request_id.HEADER] = identity
+        self._metrics.remembered()
         seconds, size = time.perf_counter() - started, response.content_length or 0
         self._metrics.answered("manifest", request.method, response.status, seconds, size, 0)
         if self._log is not None:

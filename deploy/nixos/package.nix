@@ -1,0 +1,43 @@
+# nixfront as a package of Nix: `pkgs.callPackage ./deploy/nixos/package.nix { }`. What it starts is found beside it.
+{ lib, python3Packages, makeWrapper, nix, git, util-linux, docker-distribution ? null }:
+python3Packages.buildPythonApplication {
+  pname = "nixfront";
+  version = builtins.head (builtins.match ''.*__version__ = "([^"]+)".*'' (builtins.readFile ../../proxy/__init__.py));
+  pyproject = true;
+  src = builtins.path {
+    name = "nixfront-source";
+    path = ../..;
+    filter = path: _: !(builtins.elem (baseNameOf path) [ ".git" ".venv" ".nixfront" "tests" "deploy" ]);
+  };
+  build-system = [ python3Packages.setuptools ];
+  dependencies = with python3Packages; [
+    aiohttp
+    aiohttp-jinja2
+    aiosqlite
+    cachetools
+    deflate
+    prometheus-client
+    pydantic
+    python-debian
+    pyyaml
+    redis
+    rich
+    shtab
+    structlog
+    typing-extensions
+  ];
+  # The management side asks for docker-registry-client, which nixpkgs lacks: `nixfront images` needs it, nothing else does.
+  pythonRemoveDeps = [ "docker-registry-client" ];
+  pythonRelaxDeps = true;
+  nativeBuildInputs = [ makeWrapper ];
+  makeWrapperArgs = [
+    "--prefix" "PATH" ":" (lib.makeBinPath ([ nix git util-linux ] ++ lib.optional (docker-distribution != null) docker-distribution))
+  ];
+  doCheck = false;
+  meta = {
+    description = "docker pull of images that nobody built";
+    license = lib.licenses.mit;
+    mainProgram = "nixfront";
+    platforms = lib.platforms.linux;
+  };
+}

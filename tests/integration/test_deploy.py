@@ -1,0 +1,215 @@
+"""The files of deploy/, each used by the program that it is for."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import aiohttp
+import pytest
+import yaml
+
+from tests.support.front import Front
+from tests.support.processes import Running, free_port, program, run, serving, succeed, write
+from tests.support.servers import Server
+from tests.support.validate import validate
+
+Start = Callable[..., AbstractAsyncContextManager[Front]]
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+@contextlib.asynccontextmanager
+async def answering(argv: tuple[str, ...], host: str, log: Path) -> AsyncIterator[Running]:
+    """A server that answers anything at all at this address."""
+
+    async def ready() -> bool:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with aiohttp.ClientSession() as session, session.get(f"http://{host}/v2/"):
+                return True
+        return False
+
+    async with serving(argv, log=log, ready=ready) as process:
+        yield process
+
+
+def nginx(folder: Path, host: str, behind: str) -> tuple[str, ...]:
+    """The sample in a configuration of its own: another address, no certificate, `behind` as nixfront."""
+    text = (DEPLOY / "front/nginx.conf").read_text()
+    text = text.replace("listen 443 ssl;", f"listen {host};").replace(
+        "server 127.0.0.1:8080;", f"server {behind};"
+    )
+    text = re.sub(r"\n\s*ssl_certificate(_key)? [^;]*;", "", text)
+    write(folder / "site.conf", text)
+    whole = f"""daemon off; pid {folder}/pid; error_log stderr; worker_processes 1;
+        events {{}} http {{ access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+        fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; include {folder}/site.conf; }}"""
+    return (program("nginx"), "-e", "stderr", "-c", str(write(folder / "nginx.conf", whole)))
+
+
+async def test_nginx_in_front_of_a_slow_build(start: Start, registry: Server, tmp_path: Path) -> None:
+    host = f"127.0.0.1:{free_port()}"
+    held = {"hops": 0, "patience": 60}  # no redirects: the answer comes when the image is there
+    everybody = {"networks": ("127.0.0.0/8",)}
+    async with start(
+        registry.url, builds=held, http={"trusted_proxies": ("127.0.0.1",)}, page=everybody
+    ) as front:
+        argv = await asyncio.to_thread(nginx, tmp_path / "nginx", host, front.url.removeprefix("http://"))
+        async with answering(argv, host, tmp_path / "nginx.log"):
+            image = await validate(f"http://{host}", "slow", "latest")
+            through = Front(f"http://{host}", [], tmp_path)
+            # What a client pushes comes back to the name that the client knows.
+            begun = await through.get("/v2/pushed/blobs/uploads/", "POST")
+            page = await through.get("/")
+            named = await through.get("/v2/")
+
+    assert image.digest
+    assert begun[0] == 202
+    assert host in begun[1]["Location"] or begun[1]["Location"].startswith("/")
+    assert f"docker run --rm -it {host}/shell/git" in page[2].decode()
+    identity = {name.lower(): value for name, value in named[1].items()}["x-request-id"]
+    assert re.fullmatch(r"[0-9a-f]{32}", identity), "nginx's own id is ours too"
+
+
+async def test_caddy_accepts_its_sample(tmp_path: Path) -> None:
+    text = await asyncio.to_thread((DEPLOY / "front/Caddyfile").read_text)
+    sample = await asyncio.to_thread(write, tmp_path / "Caddyfile", text)
+
+    adapted = json.loads(await succeed((program("caddy"), "adapt", "--config", str(sample))))
+
+    handler = json.dumps(adapted)
+    assert '"dial": "127.0.0.1:8080"' in handler
+    assert '"flush_interval": -1' in handler
+
+
+async def test_caddy_in_front_of_a_slow_build(start: Start, registry: Server, tmp_path: Path) -> None:
+    host = f"127.0.0.1:{free_port()}"
+    async with start(registry.url, builds={"hops": 0, "patience": 60}) as front:
+        text = await asyncio.to_thread((DEPLOY / "front/Caddyfile").read_text)
+        text = text.replace("images.example.org {", f"http://{host} {{", 1).replace(
+            "127.0.0.1:8080", front.url.removeprefix("http://")
+        )
+        file = await asyncio.to_thread(write, tmp_path / "Caddyfile", "{\n\tadmin off\n}\n" + text)
+        async with answering(
+            (program("caddy"), "run", "--config", str(file), "--adapter", "caddyfile"),
+            host,
+            tmp_path / "caddy.log",
+        ):
+            image = await validate(f"http://{host}", "slow", "latest")
+
+    assert image.digest
+
+
+async def test_the_unit_is_sound_and_confined(tmp_path: Path) -> None:
+    text = await asyncio.to_thread((DEPLOY / "systemd/nixfront.service").read_text)
+    text = text.replace("/opt/nixfront/bin/nixfront", shutil.which("true") or "/bin/true")
+    text = text.replace("User=nixfront\nGroup=nixfront", "User=daemon\nGroup=daemon")
+    unit = await asyncio.to_thread(write, tmp_path / "nixfront.service", text)
+
+    verified = await run(("systemd-analyze", "verify", "--man=no", str(unit)))
+    exposed = await succeed(
+        ("systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=25", str(unit))
+    )
+
+    assert verified.returncode == 0, verified.output
+    assert "nixfront.service:" not in verified.stderr, "no warning about a line of ours"
+    assert re.search(r"exposure level.*: [01]\.\d", exposed), exposed[-200:]
+
+
+async def test_a_page_may_browse_the_sample_registry(tmp_path: Path) -> None:
+    host = f"127.0.0.1:{free_port()}"
+    sample = yaml.safe_load(await asyncio.to_thread((DEPLOY / "registry/config.yml").read_text))
+    sample["http"]["addr"] = host
+    sample["storage"]["filesystem"]["rootdirectory"] = str(tmp_path / "images")
+    config = await asyncio.to_thread(write, tmp_path / "config.yml", yaml.safe_dump(sample))
+    argv = (program("docker-registry", "registry"), "serve", str(config))
+    async with answering(argv, host, tmp_path / "registry.log"), aiohttp.ClientSession() as session:
+        asked = {"Origin": "http://page.example", "Access-Control-Request-Method": "GET"}
+        async with session.get(f"http://{host}/v2/_catalog?n=1000", headers=asked) as answer:
+            headers = answer.headers
+            assert answer.status == 200
+        async with session.delete(f"http://{host}/v2/a/manifests/sha256:{'0' * 64}") as deleted:
+            assert deleted.status == 404, "405 if deletes were off"
+
+    assert headers["Access-Control-Allow-Origin"] == "*"
+    assert headers["Access-Control-Expose-Headers"] == "Docker-Content-Digest"
+    assert "Authorization" in headers.getall("Access-Control-Allow-Headers")
+
+
+STAND_IN = """
+  let
+    lib = rec {
+      mkOption = option: option // { _option = true; };
+      mkEnableOption = text: mkOption { default = false; description = text; };
+      mkIf = condition: value: if condition then value else { };
+      optional = condition: value: if condition then [ value ] else [ ];
+      optionalAttrs = condition: value: if condition then value else { };
+      toInt = builtins.fromJSON;
+      last = list: builtins.elemAt list (builtins.length list - 1);
+      splitString = at: text: builtins.filter builtins.isString (builtins.split at text);
+      makeBinPath = packages: builtins.concatStringsSep ":" (map (p: "${p}/bin") packages);
+      types = { package = "package"; attrs = "attrs"; str = "str"; bool = "bool"; nullOr = type: "null or ${type}"; };
+      licenses.mit = "MIT";
+      platforms.linux = [ "x86_64-linux" ];
+    };
+    python3Packages = builtins.listToAttrs (map (name: { inherit name; value = "/python/${name}"; }) NAMES)
+      // { buildPythonApplication = arguments: arguments; };
+    pkgs = {
+      writeText = name: text: "/store/${name}=${text}";
+      callPackage = file: given: import file ({
+        inherit lib python3Packages; makeWrapper = "wrap"; nix = "/nix"; git = "/git"; util-linux = "/util"; docker-distribution = "/reg";
+      } // given);
+    };
+    module = import MODULE;
+    made = module { inherit lib pkgs; config.services.nixfront = {
+      enable = true; package = "/nixfront"; openFirewall = true; environmentFile = "/secrets";
+      settings = { http.addr = "0.0.0.0:8080"; packages.kind = "nixpkgs"; };
+    }; };
+    package = pkgs.callPackage PACKAGE { };
+  in {
+    options = builtins.attrNames made.options.services.nixfront;
+    service = made.config.systemd.services.nixfront;
+    ports = made.config.networking.firewall.allowedTCPPorts;
+    trusted = made.config.nix.settings.trusted-users;
+    package = { inherit (package) version dependencies makeWrapperArgs; };
+  }
+"""
+
+
+async def test_the_nixos_module_on_a_stand_in(tmp_path: Path) -> None:
+    names = ["aiohttp", "setuptools"]
+    text = await asyncio.to_thread((DEPLOY / "nixos/package.nix").read_text)
+    listed = re.search(r"python3Packages; \[([^]]*)\]", text)
+    assert listed is not None
+    names = sorted({"setuptools", *listed[1].split()})
+    expression = (
+        STAND_IN.replace("NAMES", "[ " + " ".join(f'"{name}"' for name in names) + " ]")
+        .replace("MODULE", str(DEPLOY / "nixos/module.nix"))
+        .replace("PACKAGE", str(DEPLOY / "nixos/package.nix"))
+    )
+    os.environ.pop("NIX_PATH", None)
+
+    told = json.loads(
+        await succeed(("nix-instantiate", "--eval", "--strict", "--json", "--expr", expression))
+    )
+
+    start = told["service"]["serviceConfig"]["ExecStart"]
+    assert told["options"] == ["enable", "environmentFile", "openFirewall", "package", "settings"]
+    assert start.startswith("/nixfront/bin/nixfront serve --config /store/nixfront.yml=")
+    assert json.loads(start.partition("=")[2]) == {
+        "http": {"addr": "0.0.0.0:8080"},
+        "packages": {"kind": "nixpkgs"},
+    }
+    assert told["service"]["serviceConfig"]["EnvironmentFile"] == "/secrets"
+    assert told["ports"] == [8080]
+    assert told["trusted"] == ["nixfront"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", told["package"]["version"])
+
+
+@pytest.mark.parametrize("name", ["module.nix", "package.nix"])
+async def test_the_nix_files_parse(name: str) -> None:
+    await succeed(("nix-instantiate", "--parse", str(DEPLOY / "nixos" / name)))
