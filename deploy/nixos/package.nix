@@ -16,6 +16,7 @@ python3Packages.buildPythonApplication {
     aiosqlite
     cachetools
     deflate
+    h11
     prometheus-client
     pydantic
     python-debian
@@ -25,6 +26,7 @@ python3Packages.buildPythonApplication {
     shtab
     structlog
     typing-extensions
+    zstandard
   ];
   # The management side asks for docker-registry-client, which nixpkgs lacks: `nixfront images` needs it, nothing else does.
   pythonRemoveDeps = [ "docker-registry-client" ];

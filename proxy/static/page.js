@@ -84,7 +84,12 @@
     const answer = await fetch(maker.action, { headers: { Accept: types } }).catch(() => null);
     awaited = null;
     const failure = answer && !answer.ok ? await answer.json().catch(() => null) : null;
-    if (answer && answer.ok) { say(`${name} is made`); look(); return; }
+    if (answer && answer.ok) {  // sooner than the list could tell of it
+      say(`${name} is made`);
+      const build = await latest(name);
+      if (build) location.assign(`/builds/${build.id}`); else if (form) look(); else location.reload();
+      return;
+    }
     button.disabled = false;
     button.textContent = "Try again";
     const told = document.createElement("p");
@@ -93,11 +98,14 @@
     told.textContent = (failure && failure.errors && failure.errors[0].message) || "It could not be made.";
     maker.after(told);
   });
+  const latest = async (image) => {
+    const known = await fetch("/status.json").then((got) => got.json()).catch(() => ({ builds: [] }));
+    return known.builds.find((each) => each.repository === image);
+  };
   const find = async (image) => {  // where no list of builds is on this page
     for (let tries = 0; tries < 40 && awaited === image && !document.querySelector("[data-stream='/events']"); tries++) {
-      const known = await fetch("/status.json").then((got) => got.json()).catch(() => ({ builds: [] }));
-      const build = known.builds.find((each) => each.repository === image && each.state === "running");
-      if (build) { location.assign(`/builds/${build.id}`); return; }
+      const build = await latest(image);
+      if (build && build.state === "running") { location.assign(`/builds/${build.id}`); return; }
       await new Promise((then) => setTimeout(then, 500));
     }
   };
