@@ -63,7 +63,8 @@ from proxy.mirror import Mirror, MirrorRules
 from proxy.model import Policy, Preset, without_credentials
 from proxy.moving_tags import MovingTags
 from proxy.names import Vocabulary, parse
-from proxy.nix import Caches, ImagesFile, Nix
+from proxy.nix import ImagesFile, Nix
+from proxy.nix_commands import Caches
 from proxy.oci_layout import OciLayout
 from proxy.own_tags import OwnTags
 from proxy.package_sets import Choice, PackageSets

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from proxy import process
 from proxy.errors import NixUnavailable, ProcessFailed
-from proxy.nix import child_environment
+from proxy.nix_commands import child_environment
 
 OLDEST = (2, 8)
 _DEADLINE = 60.0  # seconds

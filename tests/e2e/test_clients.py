@@ -20,7 +20,7 @@ import pytest_asyncio
 
 from proxy import resources
 from proxy.model import DOCKER_MANIFEST, OCI_LAYER_ZSTD, OCI_MANIFEST, digest_of
-from proxy.nix import child_environment
+from proxy.nix_commands import child_environment
 from tests.support.clients import Docker, containerd, podman, skopeo_copy
 from tests.support.handmade import image, push, store_layers, tar
 from tests.support.paths import CountedNix, counted_nix, without_nix

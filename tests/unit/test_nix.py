@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import nix
+from proxy import nix, nix_commands, nix_output
 from proxy.errors import BuildFailed, NixUnavailable
 from proxy.model import Package, PackageSet, PathInfo, Policy
 
@@ -23,7 +23,7 @@ JQ = Package("jq", "jq-1", "/nix/store/j.drv", (("bin", "/nix/store/j-bin"),), "
 
 
 def test_names_are_resolved_by_one_restricted_evaluation() -> None:
-    argv = nix.evaluate_argv(
+    argv = nix_commands.evaluate_argv(
         ENTRY, {"system": "x86_64-linux", "attributes": ["git", "jq"]}, ["/set", "/lock"]
     )
 
@@ -56,7 +56,7 @@ def test_names_are_resolved_by_one_restricted_evaluation() -> None:
 
 
 def test_an_evaluation_builds_only_where_the_operator_says_so() -> None:
-    argv = nix.evaluate_argv(ENTRY, {}, [], may_build=True)
+    argv = nix_commands.evaluate_argv(ENTRY, {}, [], may_build=True)
 
     assert argv[argv.index("allow-import-from-derivation") + 1] == "true"
     assert argv[argv.index("restrict-eval") + 1] == "true"
@@ -82,17 +82,24 @@ def test_an_evaluation_builds_only_where_the_operator_says_so() -> None:
     ids=["first of many", "the builder", "a consequence alone", "none"],
 )
 def test_the_cause_of_a_failure_is_what_went_wrong_first(told: list[str], cause: str) -> None:
-    assert nix._cause(told) == cause
+    assert nix_output._cause(told) == cause
 
 
 def test_a_plan_is_asked_for_and_nothing_is_done() -> None:
-    assert nix.plan_argv([GIT]) == ("nix-store", "--realise", "/nix/store/g.drv!out,doc", "--dry-run")
+    assert nix_commands.plan_argv([GIT]) == (
+        "nix-store",
+        "--realise",
+        "/nix/store/g.drv!out,doc",
+        "--dry-run",
+    )
 
 
 def test_what_is_wanted_beside_packages_is_realised_with_them() -> None:
     path = Package("p", "p", "", (("out", "/nix/store/p"),), "")
 
-    argv = nix.realise_argv([JQ, path, path], Path("/roots/r"), ["/nix/store/x.drv!out", "/nix/store/p"])
+    argv = nix_commands.realise_argv(
+        [JQ, path, path], Path("/roots/r"), ["/nix/store/x.drv!out", "/nix/store/p"]
+    )
 
     assert argv == (
         "nix-store",
@@ -107,7 +114,7 @@ def test_what_is_wanted_beside_packages_is_realised_with_them() -> None:
 
 
 def test_a_root_is_built_from_a_file_and_rooted() -> None:
-    argv = nix.build_argv(Path("/expressions/root.nix"), Path("/roots/r.json"), Path("/roots/root"))
+    argv = nix_commands.build_argv(Path("/expressions/root.nix"), Path("/roots/r.json"), Path("/roots/root"))
 
     assert argv == (
         "nix-build",
@@ -142,27 +149,27 @@ def test_a_root_is_built_from_a_file_and_rooted() -> None:
     ids=["nothing", "paths", "a path", "in GiB", "a build fetches for itself"],
 )
 def test_a_plan_says_what_the_closure_fetches(lines: list[str], fetched: int) -> None:
-    assert nix.read_plan(lines) == fetched
+    assert nix_output.read_plan(lines) == fetched
 
 
 def test_an_evaluation_is_bounded_in_memory() -> None:
-    argv = nix.evaluate_argv(ENTRY, {}, [], memory=1000)
+    argv = nix_commands.evaluate_argv(ENTRY, {}, [], memory=1000)
 
     bound = argv[: argv.index("nix-instantiate")]
     assert bound == () or (Path(bound[0]).name == "prlimit" and bound[1] == "--as=1000")
-    assert nix.evaluate_argv(ENTRY, {}, [])[0] == "nix-instantiate"
+    assert nix_commands.evaluate_argv(ENTRY, {}, [])[0] == "nix-instantiate"
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
 def test_what_a_person_typed_is_one_argument_of_json(typed: list[str]) -> None:
-    argv = nix.evaluate_argv(ENTRY, {"attributes": typed}, [])
+    argv = nix_commands.evaluate_argv(ENTRY, {"attributes": typed}, [])
 
-    assert len(argv) == len(nix.evaluate_argv(ENTRY, {}, []))
+    assert len(argv) == len(nix_commands.evaluate_argv(ENTRY, {}, []))
     assert json.loads(argv[-1]) == {"attributes": typed}
 
 
 def test_a_flake_is_fetched_as_it_is_locked() -> None:
-    assert nix.flake_argv("archive", "github:a/b?ref=main") == (
+    assert nix_commands.flake_argv("archive", "github:a/b?ref=main") == (
         "nix",
         "flake",
         "archive",
@@ -175,7 +182,7 @@ def test_a_flake_is_fetched_as_it_is_locked() -> None:
 def test_a_source_is_fetched_by_one_evaluation() -> None:
     source = {"type": "git", "url": "https://example.org/x", "ref": "main"}
 
-    assert nix.fetch_argv(Path("/expressions/source.nix"), source, "/prefix") == (
+    assert nix_commands.fetch_argv(Path("/expressions/source.nix"), source, "/prefix") == (
         "nix-instantiate",
         "--eval",
         "--strict",
@@ -192,7 +199,7 @@ def test_a_source_is_fetched_by_one_evaluation() -> None:
 
 
 def test_exactly_the_wanted_outputs_are_realised_and_rooted() -> None:
-    assert nix.realise_argv([GIT, JQ, GIT], Path("/roots/root")) == (
+    assert nix_commands.realise_argv([GIT, JQ, GIT], Path("/roots/root")) == (
         "nix-store",
         "--realise",
         "/nix/store/g.drv!out,doc",
@@ -204,7 +211,7 @@ def test_exactly_the_wanted_outputs_are_realised_and_rooted() -> None:
 
 
 def test_the_closure_is_asked_for_once_for_each_path() -> None:
-    assert nix.path_info_argv(["/nix/store/b", "/nix/store/a", "/nix/store/b"]) == (
+    assert nix_commands.path_info_argv(["/nix/store/b", "/nix/store/a", "/nix/store/b"]) == (
         "nix",
         "path-info",
         "--json",
@@ -232,7 +239,7 @@ LISTED: list[dict[str, Any]] = [
     ],
 )
 def test_either_shape_of_path_info_is_read(printed: object) -> None:
-    assert nix.read_path_info(json.dumps(printed).encode()) == (
+    assert nix_output.read_path_info(json.dumps(printed).encode()) == (
         PathInfo("/nix/store/a", 10, ()),
         PathInfo("/nix/store/b", 20, ("/nix/store/a", "/nix/store/c")),
     )
@@ -247,12 +254,12 @@ def test_either_shape_of_path_info_is_read(printed: object) -> None:
 )
 def test_a_path_that_is_not_valid_is_a_failed_build(printed: object) -> None:
     with pytest.raises(BuildFailed, match=r"just built: /nix/store/x$"):
-        nix.read_path_info(json.dumps(printed).encode())
+        nix_output.read_path_info(json.dumps(printed).encode())
 
 
 @pytest.mark.parametrize("printed", [b"[]", b"{}"])
 def test_nothing_is_an_empty_closure(printed: bytes) -> None:
-    assert nix.read_path_info(printed) == ()
+    assert nix_output.read_path_info(printed) == ()
 
 
 @given(
@@ -266,9 +273,9 @@ def test_both_shapes_in_any_order_are_the_same_closure(
     listed = [{"path": path, **facts, "deriver": None} for path, facts in by_path.items()]
     random.shuffle(listed)
 
-    closure = nix.read_path_info(json.dumps(listed).encode())
+    closure = nix_output.read_path_info(json.dumps(listed).encode())
 
-    assert closure == nix.read_path_info(json.dumps(by_path).encode())
+    assert closure == nix_output.read_path_info(json.dumps(by_path).encode())
     assert [info.path for info in closure] == sorted(paths)
     assert all(info.path not in info.references for info in closure)
 
@@ -280,14 +287,14 @@ def configuration(environment: dict[str, str]) -> list[str]:
 def test_a_child_gets_our_environment_without_our_settings_and_without_nix_path() -> None:
     base = {"PATH": "/bin", "HOME": "/root", "NIX_PATH": "nixpkgs=/x", "NIXFRONT_LOG_LEVEL": "debug"}
 
-    environment = nix.child_environment(base, store="", substitutes=True)
+    environment = nix_commands.child_environment(base, store="", substitutes=True)
 
     assert environment.keys() == {"PATH", "HOME", "NIX_CONFIG"}
     assert base["NIX_PATH"] == "nixpkgs=/x"
 
 
 def test_a_child_may_use_the_commands_that_we_need_and_builds_nothing_to_evaluate() -> None:
-    lines = configuration(nix.child_environment({}, store="", substitutes=True))
+    lines = configuration(nix_commands.child_environment({}, store="", substitutes=True))
 
     assert "extra-experimental-features = nix-command flakes" in lines
     assert "allow-import-from-derivation = false" in lines
@@ -297,25 +304,29 @@ def test_a_child_may_use_the_commands_that_we_need_and_builds_nothing_to_evaluat
 def test_what_the_operator_configured_comes_first() -> None:
     base = {"NIX_CONFIG": "cores = 1\nallow-import-from-derivation = true"}
 
-    lines = configuration(nix.child_environment(base, store="", substitutes=True))
+    lines = configuration(nix_commands.child_environment(base, store="", substitutes=True))
 
     assert lines[:2] == ["cores = 1", "allow-import-from-derivation = true"]
     assert lines.index("allow-import-from-derivation = false") > 1
 
 
 def test_no_cache_is_asked_for_a_set_that_none_can_hold() -> None:
-    assert "substitute = false" in configuration(nix.child_environment({}, store="", substitutes=False))
+    assert "substitute = false" in configuration(
+        nix_commands.child_environment({}, store="", substitutes=False)
+    )
 
 
 def test_a_store_of_its_own_is_named() -> None:
-    assert nix.child_environment({}, store="/data/nix", substitutes=True)["NIX_REMOTE"] == "/data/nix"
-    assert "NIX_REMOTE" not in nix.child_environment({}, store="", substitutes=True)
+    assert (
+        nix_commands.child_environment({}, store="/data/nix", substitutes=True)["NIX_REMOTE"] == "/data/nix"
+    )
+    assert "NIX_REMOTE" not in nix_commands.child_environment({}, store="", substitutes=True)
 
 
 def test_root_without_build_users_builds_as_root() -> None:
     has_group = any(group.gr_name == "nixbld" for group in grp.getgrall())
 
-    lines = configuration(nix.child_environment({}, store="", substitutes=True))
+    lines = configuration(nix_commands.child_environment({}, store="", substitutes=True))
 
     assert ("build-users-group =" in lines) == (os.geteuid() == 0 and not has_group)
 
@@ -358,4 +369,4 @@ def test_the_prefix_is_the_folder_of_the_store() -> None:
     ],
 )
 def test_the_message_of_an_evaluation_is_its_error(tail: list[str], message: str) -> None:
-    assert nix._last_lines(tail) == message
+    assert nix_output.last_lines(tail) == message
