@@ -6,19 +6,12 @@ key's path, in the file and in the environment alike.
 
 import os
 import platform
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
-import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -26,100 +19,27 @@ from pydantic import (
     model_validator,
 )
 
+from proxy import settings_tree
 from proxy.errors import SettingsInvalid
+from proxy.settings_values import (
+    AbsolutePath,
+    Address,
+    AddressOrNone,
+    Component,
+    Date,
+    NamedNetworks,
+    Networks,
+    Origin,
+    PathPrefix,
+    RedisAddress,
+    User,
+    WebAddress,
+)
 
-_PREFIX = "NIXFRONT_"
 _NIXPKGS = "https://github.com/NixOS/nixpkgs/archive/{revision}.tar.gz"
 _CHANNEL_COMMIT = "https://channels.nixos.org/{ref}/git-revision"
 _CHANNEL = "nixpkgs-unstable"
 _OWN_HOST = ("127.0.0.0/8", "::1/128")
-
-
-def _address(value: str) -> str:
-    host, colon, port = value.rpartition(":")
-    if not (host and colon and port.isdigit() and int(port) < 65536):
-        raise ValueError("an address is HOST:PORT, for example 127.0.0.1:8080")
-    return value
-
-
-def _address_or_none(value: str) -> str:
-    return _address(value) if value else value
-
-
-def _web_address(value: str) -> str:
-    if value and urlsplit(value).scheme not in ("http", "https"):
-        raise ValueError("an address is http:// or https://, for example http://127.0.0.1:4318/v1/traces")
-    return value
-
-
-def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if value != "*":
-            ip_network(value, strict=False)  # its ValueError says what is wrong
-    return values
-
-
-def _named_networks(values: tuple[str, ...]) -> tuple[str, ...]:
-    if "*" in values:
-        raise ValueError("a network is named by its address, for example 10.0.0.0/8")
-    return _networks(values)
-
-
-def _origin(value: str) -> str:
-    parts = urlsplit(value)  # and .port below: both raise ValueError
-    bare = parts.path in ("", "/") and not parts.query and not parts.fragment and parts.port != 0
-    bare = bare and "@" not in parts.netloc and not value.endswith(("?", "#"))
-    if value and not (parts.scheme in ("http", "https") and parts.netloc and bare):
-        raise ValueError(
-            "a registry is named by scheme, host and port alone, for example http://127.0.0.1:5000"
-        )
-    return value.rstrip("/")
-
-
-def _redis(value: str) -> str:
-    if value and not value.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError(
-            "a state is named by redis://HOST:PORT/NUMBER, rediss:// or unix://; empty for a file"
-        )
-    return value
-
-
-def _absolute(value: str) -> str:
-    if value and not Path(value).is_absolute():
-        raise ValueError("a file or folder is named by its absolute path")
-    return value
-
-
-def _as_text(value: object) -> object:
-    """YAML makes a value of a date that is not quoted."""
-    return (
-        value.strftime("%Y-%m-%dT%H:%M:%S%z").replace("+0000", "Z") if isinstance(value, datetime) else value
-    )
-
-
-def _date(value: str) -> str:
-    if not value:
-        return value
-    moment = datetime.strptime(value, "%Y-%m-%dT%H:%M:%S%z")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _component(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*", value):
-        raise ValueError("a prefix is one component of a repository path, for example images")
-    return value
-
-
-def _user(value: str) -> str:
-    if value and not re.fullmatch(r"\d+:\d+", value):
-        raise ValueError("a user is UID:GID, for example 1000:1000")
-    return value
-
-
-def _path_prefix(value: str) -> str:
-    if value and not re.fullmatch(r"(?:[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*/)+", value):
-        raise ValueError("a prefix is the beginning of a repository's path, with a slash at its end: nix/")
-    return value
 
 
 class _Section(BaseModel):
@@ -129,10 +49,10 @@ class _Section(BaseModel):
 class Http(_Section):
     """Where clients connect."""
 
-    addr: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8080"
-    certificate: Annotated[str, AfterValidator(_absolute)] = ""
-    key: Annotated[str, AfterValidator(_absolute)] = ""
-    trusted_proxies: Annotated[tuple[str, ...], AfterValidator(_named_networks)] = ()
+    addr: Address = "127.0.0.1:8080"
+    certificate: AbsolutePath = ""
+    key: AbsolutePath = ""
+    trusted_proxies: NamedNetworks = ()
     head_bytes: int = Field(default=1 << 20, ge=1024)
     head_seconds: float = Field(default=30, gt=0)
     connections: int = Field(default=0, ge=0)
@@ -153,22 +73,22 @@ class Data(_Section):
 class StateSection(_Section):
     """Where nixfront keeps what it remembers; empty: a file in the data folder. A lease is in seconds."""
 
-    url: Annotated[str, AfterValidator(_redis)] = ""
+    url: RedisAddress = ""
     lease_seconds: float = Field(default=15, ge=1)
 
 
 class RegistrySection(_Section):
     """The backing registry; empty: the stock program as a child. The password is in no message and no repr."""
 
-    url: Annotated[str, AfterValidator(_origin)] = ""
-    storage: Annotated[str, AfterValidator(_absolute)] = ""
-    public_url: Annotated[str, AfterValidator(_origin)] = ""
+    url: Origin = ""
+    storage: AbsolutePath = ""
+    public_url: Origin = ""
     username: str = ""
     password: SecretStr = SecretStr("")
-    password_file: Annotated[str, AfterValidator(_absolute)] = ""
-    ca: Annotated[str, AfterValidator(_absolute)] = ""
-    client_certificate: Annotated[str, AfterValidator(_absolute)] = ""
-    client_key: Annotated[str, AfterValidator(_absolute)] = ""
+    password_file: AbsolutePath = ""
+    ca: AbsolutePath = ""
+    client_certificate: AbsolutePath = ""
+    client_key: AbsolutePath = ""
 
     @model_validator(mode="after")
     def _complete(self) -> "RegistrySection":
@@ -206,7 +126,7 @@ class PackageSource(_Section):
     ref: str = ""
     revision: str = ""
     path: str = ""
-    date: Annotated[str, BeforeValidator(_as_text), AfterValidator(_date)] = ""
+    date: Date = ""
     archive: str = ""
     recipe: str = ""
     attribute: str = "packages"
@@ -237,7 +157,7 @@ class PresetSection(_Section):
 
     packages: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
-    user: Annotated[str, AfterValidator(_user)] = ""
+    user: User = ""
     environment: dict[str, str] = {}
     system: str = ""
 
@@ -268,8 +188,8 @@ class NamesSection(_Section):
 class Images(_Section):
     """The operator's file of named images, and what comes before their names."""
 
-    file: Annotated[str, AfterValidator(_absolute)] = ""
-    prefix: Annotated[str, AfterValidator(_component)] = "images"
+    file: AbsolutePath = ""
+    prefix: Component = "images"
 
 
 class PolicySection(_Section):
@@ -329,7 +249,7 @@ class AccessSection(_Section):
 
     repositories: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
-    networks: Annotated[tuple[str, ...], AfterValidator(_named_networks)] = ()
+    networks: NamedNetworks = ()
     builds_per_minute: int = Field(default=0, ge=0)
 
 
@@ -352,32 +272,32 @@ class Builds(_Section):
 class MirrorSection(_Section):
     """What is served to clients that come as to a mirror of another registry; empty `addr`: none without `?ns=`."""
 
-    addr: Annotated[str, AfterValidator(_address_or_none)] = ""
+    addr: AddressOrNone = ""
     namespaces: tuple[str, ...] = ("docker.io",)
     allow: tuple[str, ...] = ()
-    prefix: Annotated[str, AfterValidator(_path_prefix)] = ""
+    prefix: PathPrefix = ""
 
 
 class StatusSection(_Section):
     """Where and to whom `/metrics`, `/healthz` and `/readyz` answer; empty `addr`: where clients connect."""
 
-    addr: Annotated[str, AfterValidator(_address_or_none)] = ""
+    addr: AddressOrNone = ""
     metrics: bool = True
-    networks: Annotated[tuple[str, ...], AfterValidator(_networks)] = _OWN_HOST
+    networks: Networks = _OWN_HOST
 
 
 class PageSection(_Section):
     """The page for people at `/`: whether there is one, who may see it, and who may read the logs of builds there."""
 
     enabled: bool = True
-    networks: Annotated[tuple[str, ...], AfterValidator(_networks)] = _OWN_HOST
-    log_networks: Annotated[tuple[str, ...], AfterValidator(_networks)] = _OWN_HOST
+    networks: Networks = _OWN_HOST
+    log_networks: Networks = _OWN_HOST
 
 
 class TracesSection(_Section):
     """Where traces go, by OTLP over HTTP; empty: nowhere. `sample`: the share of traces that begin here and are kept."""
 
-    endpoint: Annotated[str, AfterValidator(_web_address)] = ""
+    endpoint: WebAddress = ""
     sample: float = Field(default=1.0, ge=0, le=1)
 
 
@@ -488,12 +408,12 @@ def load(file: Path | None, environment: Mapping[str, str], **overrides: Any) ->
 
     Raises `SettingsInvalid`, with every wrong key.
     """
-    tree = _read(file) if file is not None else {}
+    tree = settings_tree.read(file) if file is not None else {}
     for name, value in sorted(environment.items()):
-        if name.startswith(_PREFIX):
-            _set(tree, name, value)
+        if name.startswith(settings_tree.PREFIX):
+            settings_tree.put(tree, Settings, name, value)
     for section, values in overrides.items():
-        _lay_over(tree, section, values)
+        settings_tree.lay_over(tree, section, values)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -501,46 +421,3 @@ def load(file: Path | None, environment: Mapping[str, str], **overrides: Any) ->
             f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()
         ]
         raise SettingsInvalid("; ".join(problems)) from error
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # YAML makes dates, and 2026-99-31 is none
-        raise SettingsInvalid(f"cannot read {file}: {error}") from error
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise SettingsInvalid(f"{file}: the settings are sections with keys, not a {type(tree).__name__}")
-    return {section: _tuples(values) for section, values in tree.items()}
-
-
-def _set(tree: dict[str, Any], variable: str, value: str) -> None:
-    """Put the value of `NIXFRONT_SECTION_KEY` in its place; it is read as YAML where the key is no string."""
-    section, _, key = variable.removeprefix(_PREFIX).lower().partition("_")
-    field = Settings.model_fields.get(section)
-    model = field.annotation if field is not None else None
-    known = model.model_fields.get(key) if isinstance(model, type) and issubclass(model, BaseModel) else None
-    if known is None:
-        raise SettingsInvalid(f"{variable} names no setting ({section}.{key or '?'})")
-    textual = isinstance(known.default, (str, SecretStr))
-    try:
-        _lay_over(tree, section, {key: value if textual else _tuples(yaml.safe_load(value))})
-    except (ValueError, yaml.YAMLError) as error:
-        raise SettingsInvalid(f"{section}.{key}: cannot read the value of {variable}: {error}") from error
-
-
-def _lay_over(tree: dict[str, Any], section: str, values: Mapping[str, Any]) -> None:
-    """Set keys of a section; one that is no section at all is left for the check to complain about."""
-    present = tree.get(section) or {}
-    if isinstance(present, dict):
-        tree[section] = {**present, **values}
-
-
-def _tuples(values: Any) -> Any:
-    """Lists as tuples at every level, an empty section as one without keys: what the strict models take."""
-    if values is None:
-        return {}
-    if isinstance(values, dict):
-        return {key: value if value is None else _tuples(value) for key, value in values.items()}
-    return tuple(values) if isinstance(values, list) else values

@@ -1,0 +1,111 @@
+"""The kinds of values that settings have, each with what is wrong where one is none of its kind."""
+
+import re
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator
+
+
+def _address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not (host and colon and port.isdigit() and int(port) < 65536):
+        raise ValueError("an address is HOST:PORT, for example 127.0.0.1:8080")
+    return value
+
+
+def _address_or_none(value: str) -> str:
+    return _address(value) if value else value
+
+
+def _web_address(value: str) -> str:
+    if value and urlsplit(value).scheme not in ("http", "https"):
+        raise ValueError("an address is http:// or https://, for example http://127.0.0.1:4318/v1/traces")
+    return value
+
+
+def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value != "*":
+            ip_network(value, strict=False)  # its ValueError says what is wrong
+    return values
+
+
+def _named_networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    if "*" in values:
+        raise ValueError("a network is named by its address, for example 10.0.0.0/8")
+    return _networks(values)
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value)  # and .port below: both raise ValueError
+    bare = parts.path in ("", "/") and not parts.query and not parts.fragment and parts.port != 0
+    bare = bare and "@" not in parts.netloc and not value.endswith(("?", "#"))
+    if value and not (parts.scheme in ("http", "https") and parts.netloc and bare):
+        raise ValueError(
+            "a registry is named by scheme, host and port alone, for example http://127.0.0.1:5000"
+        )
+    return value.rstrip("/")
+
+
+def _redis(value: str) -> str:
+    if value and not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError(
+            "a state is named by redis://HOST:PORT/NUMBER, rediss:// or unix://; empty for a file"
+        )
+    return value
+
+
+def _absolute(value: str) -> str:
+    if value and not Path(value).is_absolute():
+        raise ValueError("a file or folder is named by its absolute path")
+    return value
+
+
+def _as_text(value: object) -> object:
+    """YAML makes a value of a date that is not quoted."""
+    return (
+        value.strftime("%Y-%m-%dT%H:%M:%S%z").replace("+0000", "Z") if isinstance(value, datetime) else value
+    )
+
+
+def _date(value: str) -> str:
+    if not value:
+        return value
+    moment = datetime.strptime(value, "%Y-%m-%dT%H:%M:%S%z")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _component(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*", value):
+        raise ValueError("a prefix is one component of a repository path, for example images")
+    return value
+
+
+def _user(value: str) -> str:
+    if value and not re.fullmatch(r"\d+:\d+", value):
+        raise ValueError("a user is UID:GID, for example 1000:1000")
+    return value
+
+
+def _path_prefix(value: str) -> str:
+    if value and not re.fullmatch(r"(?:[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*/)+", value):
+        raise ValueError("a prefix is the beginning of a repository's path, with a slash at its end: nix/")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+AddressOrNone = Annotated[str, AfterValidator(_address_or_none)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+Networks = Annotated[tuple[str, ...], AfterValidator(_networks)]
+NamedNetworks = Annotated[tuple[str, ...], AfterValidator(_named_networks)]
+Origin = Annotated[str, AfterValidator(_origin)]
+RedisAddress = Annotated[str, AfterValidator(_redis)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+Component = Annotated[str, AfterValidator(_component)]
+User = Annotated[str, AfterValidator(_user)]
+PathPrefix = Annotated[str, AfterValidator(_path_prefix)]
+Date = Annotated[str, BeforeValidator(_as_text), AfterValidator(_date)]
