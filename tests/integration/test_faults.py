@@ -287,7 +287,7 @@ async def test_a_store_path_that_is_deleted_by_hand_is_told_with_its_cure(
 ) -> None:
     on_it = {**os.environ, "NIX_REMOTE": str(tmp_path / "store")}
     # All of alpha waits for the first upload; then what it still has to read is gone.
-    slow = Rule("POST", r"/blobs/uploads/", Delay(1.5))
+    slow = Rule("POST", r"/blobs/uploads/", Delay(3), times=ALWAYS)
     async with (
         shim(registry.url, slow) as relay,
         start(relay.url, layers={"uploads": 1, "packers": 1}) as front,
@@ -298,6 +298,7 @@ async def test_a_store_path_that_is_deleted_by_hand_is_told_with_its_cure(
                 await asyncio.sleep(0.02)
         for path in await asyncio.to_thread(lambda: [*(tmp_path / "store/nix/store").glob("*-alpha-1.0")]):
             await asyncio.to_thread(shutil.rmtree, path)
+        relay.heal()
         status, _, body = await pull
         left = await stored_tags(registry.url)
         again, _, _ = await front.get("/v2/alpha/manifests/latest")
