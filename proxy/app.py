@@ -1,11 +1,7 @@
 """The wiring: every object is made here, once, from the settings, and closed in the opposite order."""
 
 import asyncio
-import fcntl
 import logging
-import os
-import secrets
-import shutil
 import socket
 import ssl
 import tempfile
@@ -18,7 +14,6 @@ from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from time import monotonic
-from typing import IO
 
 import aiohttp
 from aiohttp import web
@@ -26,6 +21,8 @@ from yarl import URL
 
 from proxy import (
     census,
+    configured,
+    data_folder,
     forwarding,
     handlers,
     local_registry,
@@ -49,6 +46,7 @@ from proxy.build_logs import BuildLogs
 from proxy.build_watch import BuildWatch
 from proxy.builds import Builds
 from proxy.cache_copies import CacheCopies
+from proxy.client_session import LONGEST_LINE, MOST_HEADERS, client_session
 from proxy.destination import Destination
 from proxy.door import Door, DoorRules, most_connections
 from proxy.errors import NameInvalid, SettingsInvalid
@@ -60,9 +58,9 @@ from proxy.history import History
 from proxy.image_list import ImageList
 from proxy.metrics import Metrics
 from proxy.mirror import Mirror, MirrorRules
-from proxy.model import Policy, Preset, without_credentials
+from proxy.model import without_credentials
 from proxy.moving_tags import MovingTags
-from proxy.names import Vocabulary, parse
+from proxy.names import parse
 from proxy.nix import ImagesFile, Nix
 from proxy.nix_commands import Caches
 from proxy.oci_layout import OciLayout
@@ -77,7 +75,6 @@ from proxy.progress import Progress
 from proxy.publish import Publisher
 from proxy.pulls import Pulls
 from proxy.registry import Registry
-from proxy.registry_login import Credentials, Login
 from proxy.served import Served
 from proxy.settings import ImageSection, Settings
 from proxy.shared_disk import SharedDisk
@@ -87,10 +84,6 @@ from proxy.visitors import Visitors
 from proxy.waiting import Waiting, WaitingRules
 
 _log = logging.getLogger("nixfront")
-_READ_BUFFER = 1 << 18  # bytes that aiohttp reads ahead from the registry
-# As much as the stock registry takes: tokens, and the states of uploads, can be long.
-_LONGEST_LINE = 1 << 20  # bytes of a request's or an answer's first line, or of a header
-_MOST_HEADERS = 1024
 
 
 @asynccontextmanager
@@ -156,7 +149,7 @@ def _page(settings: Settings, made: "_Made", watch: BuildWatch, stack: AsyncExit
         made.packages.nix,
         made.state,
         system=settings.system,
-        policy=_policy(settings),
+        policy=configured.policy(settings),
         always=settings.packages.always,
         most_layers=settings.layers.most,
         compression=settings.layers.compression,
@@ -170,7 +163,7 @@ def _page(settings: Settings, made: "_Made", watch: BuildWatch, stack: AsyncExit
         watch,
         images,
         previews,
-        vocabulary(settings),
+        configured.vocabulary(settings),
         packages=_told_of(settings),
         visitors=Visitors(settings.page.networks),
         log_visitors=Visitors(settings.page.log_networks),
@@ -206,7 +199,7 @@ def _serve_images(
         made.access,
         waiting,
         made.served,
-        vocabulary(settings),
+        configured.vocabulary(settings),
     )
     application.router.add_route("*", r"/{path:[\s\S]*}", whole.everything, expect_handler=passthrough.expect)
     application.on_response_prepare.append(passthrough.drop_added_headers)
@@ -251,9 +244,9 @@ async def _listen(
         auto_decompress=False,
         access_log=None,
         shutdown_timeout=5,
-        max_line_size=_LONGEST_LINE,
-        max_field_size=_LONGEST_LINE,
-        max_headers=_MOST_HEADERS,
+        max_line_size=LONGEST_LINE,
+        max_field_size=LONGEST_LINE,
+        max_headers=MOST_HEADERS,
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
@@ -294,13 +287,15 @@ async def _assemble(
     data = settings.data_dir
     for folder in (data, data / "sets"):
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    stack.callback((await asyncio.to_thread(lock, data)).close)
+    stack.callback((await asyncio.to_thread(data_folder.lock, data)).close)
     url = settings.registry.url or await stack.enter_async_context(local_registry.run(data / "registry"))
-    session = await stack.enter_async_context(_session(*traces))
-    registry, _, to_registry = await registry_of(settings, stack, url, *traces)
-    state = await stack.enter_async_context(open_state(settings))
+    session = await stack.enter_async_context(client_session(*traces))
+    reach = await asyncio.to_thread(configured.registry, settings, url)
+    reached = await stack.enter_async_context(reach.opened(*traces))
+    registry = Registry(reached.session, url, reached.login)
+    state = await stack.enter_async_context(configured.open_state(settings))
     packages = _packages(settings, stack, session, metrics.ran_nix, state)
-    relay = passthrough.Passthrough(to_registry, url, _networks(settings.http.trusted_proxies))
+    relay = passthrough.Passthrough(reached.session, url, _networks(settings.http.trusted_proxies))
     chosen_tables = await asyncio.to_thread(_tables, settings)
     answers = Answers(
         relay,
@@ -308,12 +303,12 @@ async def _assemble(
         most_bytes=settings.answers.most_bytes,
     )
     tags = OwnTags(registry, state)
-    machine = await asyncio.to_thread(_machine, data)
+    machine = await asyncio.to_thread(data_folder.machine, data)
     await state.end_builds(machine, time.time())
     history = History(state, machine)
     stack.push_async_callback(history.close)
     sink = history.hearing(sink)
-    roots = await asyncio.to_thread(_empty_folder, data / "gcroots")
+    roots = await asyncio.to_thread(data_folder.empty, data / "gcroots")
     sinks = _each(answers.told, sink)
     pipeline = await _pipeline(settings, stack, packages, registry, tags, state, roots, sinks)
     queue = FairQueue(
@@ -335,7 +330,7 @@ async def _assemble(
         tags,
         pipeline,
         builds,
-        vocabulary(settings),
+        configured.vocabulary(settings),
         sink,
         time_to_live=settings.packages.time_to_live,
         when=settings.packages.refresh,
@@ -430,7 +425,7 @@ async def _pipeline(
         listing=listing,
         options=Options(
             system=settings.system,
-            policy=_policy(settings),
+            policy=configured.policy(settings),
             always=settings.packages.always,
             most_layers=settings.layers.most,
             form=settings.image.format,
@@ -444,28 +439,13 @@ async def _pipeline(
     return pipeline
 
 
-async def registry_of(
-    settings: Settings, stack: AsyncExitStack, url: str, *traces: aiohttp.TraceConfig
-) -> tuple[Registry, Login, aiohttp.ClientSession]:
-    """The registry at this origin, our own way into it, and the session by which it is reached."""
-    chosen = settings.registry
-    trusted = await asyncio.to_thread(
-        tls.toward_registry, chosen.ca, chosen.client_certificate, chosen.client_key
-    )
-    session = await stack.enter_async_context(_session(*traces, certificates=trusted))
-    credentials = Credentials(chosen.username, await asyncio.to_thread(chosen.secret))
-    login = Login(session, credentials, secure=url.startswith("https:"))
-    stack.push_async_callback(login.close)
-    return Registry(session, url, login), login, session
-
-
 async def build(settings: Settings, repository: str, tag: str, folder: Path) -> str:
     """The digest of the manifest of this image, written into `folder` as an OCI image layout, whatever `image.format` is.
 
     No registry is needed, and a nixfront that serves from the same data folder is not disturbed. Raises a `NixfrontError`.
     """
     settings = settings.model_copy(update={"image": ImageSection(format="oci")})
-    request = parse(repository, tag, vocabulary(settings))
+    request = parse(repository, tag, configured.vocabulary(settings))
     if request is None:
         raise NameInvalid(f"{repository}:{tag} can be no image of ours")
     digests: list[str] = []
@@ -477,9 +457,9 @@ async def build(settings: Settings, repository: str, tag: str, folder: Path) -> 
     async with AsyncExitStack() as stack:
         data = settings.data_dir
         await asyncio.to_thread((data / "sets").mkdir, parents=True, exist_ok=True)
-        own = await asyncio.to_thread(_build_folder, data)
+        own = await asyncio.to_thread(data_folder.build_folder, data)
         stack.push_async_callback(asyncio.to_thread, own.cleanup)
-        session = await stack.enter_async_context(_session())
+        session = await stack.enter_async_context(client_session())
         packages = _packages(settings, stack, session)
         layout = OciLayout(folder, tag)
         # What the data folder remembers is about a registry.
@@ -532,7 +512,7 @@ def _packages(
         deadline=settings.nix.build_deadline,
         state=state,
     )
-    names = AttributeNames(nix, settings.system, _policy(settings), folder)
+    names = AttributeNames(nix, settings.system, configured.policy(settings), folder)
     stack.push_async_callback(sets.close)
     stack.push_async_callback(names.close)
     return _Packages(nix, sets, names)
@@ -554,7 +534,7 @@ def _named_images(
         packages.nix,
         listing,
         system=settings.system,
-        policy=_policy(settings),
+        policy=configured.policy(settings),
     )
 
 
@@ -562,7 +542,7 @@ async def attribute_names(settings: Settings, package_set: str, tag: str) -> tup
     """The names of a package set's attributes at this tag. Raises a `NixfrontError`."""
     async with AsyncExitStack() as stack:
         await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
-        packages = _packages(settings, stack, await stack.enter_async_context(_session()))
+        packages = _packages(settings, stack, await stack.enter_async_context(client_session()))
         return await packages.names.of(await packages.sets.resolve(package_set, tag))
 
 
@@ -577,7 +557,7 @@ async def census_of_set(
     """What the packages of a set need: those named, or else all that can be had. Raises a `NixfrontError`."""
     async with AsyncExitStack() as stack:
         await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
-        packages = _packages(settings, stack, await stack.enter_async_context(_session()))
+        packages = _packages(settings, stack, await stack.enter_async_context(client_session()))
         chosen = await packages.sets.resolve(package_set, tag)
         roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=settings.data_dir)
         stack.push_async_callback(asyncio.to_thread, roots.cleanup)
@@ -585,7 +565,7 @@ async def census_of_set(
             packages.nix,
             chosen,
             settings.system,
-            _policy(settings),
+            configured.policy(settings),
             attributes or await packages.names.of(chosen),
             settings.packages.always,
             Path(roots.name),
@@ -593,35 +573,6 @@ async def census_of_set(
             say=say,
             on_line=on_line,
         )
-
-
-@asynccontextmanager
-async def open_state(settings: Settings) -> AsyncIterator[State]:
-    """What nixfront remembers, where the settings say. Raises `SettingsInvalid`."""
-    if settings.state.url:
-        from proxy import state_redis  # only those who use it load it
-
-        async with state_redis.open_state(settings.state.url) as shared:
-            yield shared
-        return
-    async with state_sqlite.open_state(settings.data_dir / "state.sqlite") as own:
-        yield own
-
-
-def _session(
-    *traces: aiohttp.TraceConfig, certificates: ssl.SSLContext | None = None
-) -> aiohttp.ClientSession:
-    """For the registry, whose bodies are relayed as they are, or for small questions to channels."""
-    return aiohttp.ClientSession(
-        trace_configs=list(traces),
-        auto_decompress=False,
-        connector=aiohttp.TCPConnector(limit=0, ssl=certificates or True),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        read_bufsize=_READ_BUFFER,
-        max_line_size=_LONGEST_LINE,
-        max_field_size=_LONGEST_LINE,
-        max_headers=_MOST_HEADERS,
-    )
 
 
 def _tables(settings: Settings) -> dict[str, Table]:
@@ -641,10 +592,6 @@ def _networks(written: Sequence[str]) -> tuple[forwarding.Network, ...]:
     return tuple(ip_network(network, strict=False) for network in written)
 
 
-def _policy(settings: Settings) -> Policy:
-    return Policy(**settings.policy.model_dump(exclude={"most_packages"}))
-
-
 def _waiting_rules(settings: Settings) -> WaitingRules:
     return WaitingRules(**settings.builds.model_dump(include={field.name for field in fields(WaitingRules)}))
 
@@ -655,64 +602,6 @@ def _log_place(settings: Settings) -> str:
         return "its log: on the page of this host"
     level = "" if settings.log.level == "debug" else ", at log.level debug"
     return f"its log: nixfront's on {socket.gethostname()}{level}"
-
-
-def vocabulary(settings: Settings) -> Vocabulary:
-    """The operator's words, as plain values."""
-    return Vocabulary(
-        presets={
-            name: Preset(
-                packages=preset.packages,
-                command=preset.command,
-                user=preset.user,
-                environment=tuple(sorted(preset.environment.items())),
-                system=preset.system,
-            )
-            for name, preset in settings.presets.items()
-        },
-        aliases=settings.names.aliases,
-        package_sets=frozenset(settings.sets),
-        images=settings.images.prefix if settings.images.file else "",
-        most_packages=settings.policy.most_packages,
-    )
-
-
-def lock(data: Path) -> IO[bytes]:
-    """The lock of a data folder, held while the file is open: two of us would clear each other's roots.
-
-    Raises `SettingsInvalid` if it is taken.
-    """
-    held = (data / "lock").open("wb")
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        held.close()
-        raise SettingsInvalid(f"data.dir: {data} is in use by another nixfront") from error
-    return held
-
-
-def _machine(data: Path) -> str:
-    """The name of this machine among those that share a state: drawn once for each data folder."""
-    file = data / "machine"
-    if not file.exists():
-        file.write_text(secrets.token_hex(8), encoding="ascii")
-    return file.read_text(encoding="ascii").strip()
-
-
-def _build_folder(data: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder for one build, whose roots no server clears; those of killed builds are cleared here."""
-    for folder in [*data.glob("build-*")]:
-        if not Path("/proc", folder.name.split("-")[1]).exists():
-            shutil.rmtree(folder)
-    return tempfile.TemporaryDirectory(prefix=f"build-{os.getpid()}-", dir=data)
-
-
-def _empty_folder(folder: Path) -> Path:
-    """The folder, without the garbage-collector roots that a killed predecessor may have left."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    return folder
 
 
 def _each(*sinks: Sink) -> Sink:

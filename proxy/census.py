@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from proxy import catalog, cohorts, narinfo
+from proxy import cohorts, narinfo
+from proxy.catalog import Management
 from proxy.errors import NixfrontError, PackageSetUnavailable, TagUnknown
 from proxy.explain import Explanation, explain
 from proxy.model import Package, PackageSet, PathInfo, Policy, canonical_json, sha256_hex
 from proxy.nix import Nix
 from proxy.popularity import Table
+from proxy.reach import Reach
 
 _AT_ONCE = 8  # images that are read from the registry
 
@@ -104,8 +106,8 @@ async def of_set(
     return Census(tuple(images), _sizes(paths), f"{len(images)} packages of {package_set.name}")
 
 
-async def of_registry(url: str) -> Census:
-    """The images of ours in the registry, or nixfront, at `url`, each once however many tags it has.
+async def of_registry(registry: Reach) -> Census:
+    """The images of ours in the registry, or nixfront, each once however many tags it has.
 
     The bytes of a layer are shared out evenly among its paths: more is not known. Raises `RegistryUnavailable`.
     """
@@ -114,12 +116,13 @@ async def of_registry(url: str) -> Census:
     async def one(repository: str, tag: str) -> Explanation | None:
         async with slots:
             try:
-                return await explain(url, repository, tag)
+                return await explain(reached, repository, tag)
             except TagUnknown:  # gone meanwhile, or a list of images
                 return None
 
-    listed = await asyncio.to_thread(lambda: list(catalog.images(url)))
-    found = await asyncio.gather(*(one(repository, tag) for repository, tags in listed for tag in tags))
+    listed = await asyncio.to_thread(lambda: list(Management(registry).images()))
+    async with registry.opened() as reached:
+        found = await asyncio.gather(*(one(repository, tag) for repository, tags in listed for tag in tags))
     sizes: dict[str, int] = {}
     images: dict[frozenset[str], None] = {}
     for image in filter(None, found):

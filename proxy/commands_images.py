@@ -6,22 +6,19 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from proxy import app, catalog, explain, logs, names, suggest
+from proxy import app, configured, logs, names, suggest
+from proxy.catalog import Management
 from proxy.commands import Command
 from proxy.console import Console
 from proxy.errors import SettingsInvalid
+from proxy.explain import Explanation, explain
 from proxy.settings import Settings
-
-
-def _registry(settings: Settings) -> str:
-    """Where to ask about images: a registry that is our child is reached through the proxy itself."""
-    return settings.registry.url or f"http://{settings.http.addr}"
 
 
 def _images(settings: Settings, _: argparse.Namespace, console: Console) -> int:
     """One line for each tag, as they come."""
     found = []
-    for repository, tags in catalog.images(_registry(settings)):
+    for repository, tags in Management(configured.images(settings)).images():
         found.append({"repository": repository, "tags": tags})
         for tag in tags:
             console.line(f"{repository}:{tag}")
@@ -60,7 +57,7 @@ def _explain(settings: Settings, arguments: argparse.Namespace, console: Console
     """The layers of an image, lowest first."""
     repository, tag = _name_and_tag(arguments.name)
     with console.working(f"reading {repository}:{tag}"):
-        explained = asyncio.run(explain.explain(_registry(settings), repository, tag))
+        explained = asyncio.run(_explained(settings, repository, tag))
     console.document(asdict(explained))
     console.line(f"{explained.name}  {explained.digest}", "bold")
     console.line(f"created {explained.created}")
@@ -75,6 +72,12 @@ def _explain(settings: Settings, arguments: argparse.Namespace, console: Console
         ):
             console.line(f"    {path}")
     return 0
+
+
+async def _explained(settings: Settings, repository: str, tag: str) -> Explanation:
+    registry = await asyncio.to_thread(configured.images, settings)
+    async with registry.opened() as reached:
+        return await explain(reached, repository, tag)
 
 
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:

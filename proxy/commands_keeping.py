@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 
 import shtab
 
-from proxy import management, warm
+from proxy import configured, management, warm
 from proxy.commands import Command
 from proxy.console import Console
+from proxy.reach import Reach
 from proxy.settings import Settings
 from proxy.warm import Warmed
 
@@ -34,8 +35,8 @@ def _warm(settings: Settings, arguments: argparse.Namespace, console: Console) -
             else:
                 console.line(f"{one.name}  {one.digest}")
 
-        url = arguments.url or f"http{'s' if settings.http.certificate else ''}://{settings.http.addr}"
-        warmed = asyncio.run(warm.warm(url, images, arguments.at_once, tell))
+        nixfront = Reach(arguments.url) if arguments.url else configured.nixfront(settings)
+        warmed = asyncio.run(warm.warm(nixfront, images, arguments.at_once, tell))
     console.document([asdict(one) for one in warmed])
     return 1 if any(one.error for one in warmed) else 0
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from proxy import app, census, popularity
+from proxy import app, census, configured, popularity
 from proxy.census import Census
 from proxy.commands import Command
 from proxy.console import Console
@@ -94,7 +94,7 @@ async def _census(
 ) -> Census:
     if arguments.served:
         with console.working("reading the images of the registry"):
-            return await census.of_registry(settings.registry.url or f"http://{settings.http.addr}")
+            return await census.of_registry(await asyncio.to_thread(configured.images, settings))
     if arguments.narinfo:
         with console.working("reading the cache"):
             return await census.of_cache(arguments.narinfo, asked, arguments.always, console.complain)

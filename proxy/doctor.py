@@ -20,8 +20,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from proxy import local_registry, nix_checks
-from proxy.errors import NixfrontError, RegistryUnavailable
+from proxy import configured, local_registry, nix_checks
+from proxy.errors import NixfrontError, RegistryUnavailable, SettingsInvalid
+from proxy.reach import Reached
+from proxy.registry_login import deleting, pushing
 from proxy.settings import Settings
 
 Level = Literal["fine", "doubtful", "wrong"]
@@ -29,6 +31,7 @@ LEAST_FREE = 2 << 30  # bytes, of the store and of the data folder
 _SKEW = 60.0  # seconds between our clock and the registry's
 _EARLIEST = 1_735_689_600  # 2025-01-01: no clock shows less, unless it was never set
 _TIMEOUT = aiohttp.ClientTimeout(total=15)
+_PROBE = "nixfront-doctor"  # a repository that stays empty
 _ZERO = "sha256:" + "0" * 64
 
 
@@ -154,10 +157,17 @@ async def _registry(settings: Settings) -> list[Finding]:
             return [Finding("registry", "wrong", str(error).partition(": ")[0], cure)]
         return [Finding("registry", "fine", f"{program}, run by nixfront itself")]
     url = settings.registry.url
-    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+    try:
+        reach = await asyncio.to_thread(configured.registry, settings, url)
+    except SettingsInvalid as error:
+        return [Finding("registry", "wrong", str(error), "mend the files that these settings name")]
+    async with reach.opened() as registry:
         try:
-            async with session.get(f"{url}/v2/", allow_redirects=False) as answer:
+            async with registry.ask("GET", "/v2/", (), timeout=_TIMEOUT, redirects=False) as answer:
                 status, headers, body = answer.status, answer.headers, await answer.content.read(500)
+        except RegistryUnavailable as error:
+            cure = "mend registry.username and registry.password, or the service"
+            return [Finding("registry credentials", "wrong", str(error), cure)]
         except (aiohttp.ClientError, TimeoutError) as error:
             kind = "it does not answer in time" if isinstance(error, TimeoutError) else str(error)
             cure = "start it, or mend registry.url: scheme, host, port, and its certificate where it is https"
@@ -175,22 +185,27 @@ async def _registry(settings: Settings) -> list[Finding]:
             ]
         return [
             *_clock_of(headers.get("Date", "")),
-            *await _rights(session, url, status, version or "a registry"),
+            *await _rights(registry, status, version or "a registry"),
         ]
 
 
-async def _rights(session: aiohttp.ClientSession, url: str, status: int, version: str) -> list[Finding]:
+async def _rights(registry: Reached, status: int, version: str) -> list[Finding]:
     """Whether we may push, and whether images can be deleted."""
+    url = registry.url
     if status in (401, 403):
-        told = f"{url} asks for credentials ({status})"
-        return [Finding("registry credentials", "wrong", told, "give nixfront an account that may push")]
+        told = f"{url} answers {status} to nixfront"
+        cure = "give nixfront an account that may push: registry.username and registry.password"
+        return [Finding("registry credentials", "wrong", told, cure)]
     found = [Finding("registry", "fine", f"{url} speaks {version}")]
-    async with session.post(f"{url}/v2/nixfront-doctor/blobs/uploads/", allow_redirects=False) as answer:
+    begin = f"/v2/{_PROBE}/blobs/uploads/"
+    async with registry.ask("POST", begin, pushing(_PROBE), timeout=_TIMEOUT, redirects=False) as answer:
         begun, location = answer.status, answer.headers.get("Location", "")
     if begun == 202:
         with suppress(aiohttp.ClientError, ValueError):
-            async with session.delete(answer.url.join(type(answer.url)(location, encoded=True))) as _:
-                pass
+            upload = answer.url.join(type(answer.url)(location, encoded=True))
+            if upload.origin() == answer.url.origin():
+                async with registry.ask("DELETE", upload, deleting(_PROBE), timeout=_TIMEOUT):
+                    pass
     else:
         told = f"{url} does not let us push: {begun} to the start of an upload"
         found.append(
@@ -201,7 +216,8 @@ async def _rights(session: aiohttp.ClientSession, url: str, status: int, version
                 "give nixfront an account that may push, or a registry that is not read-only",
             )
         )
-    async with session.delete(f"{url}/v2/nixfront-doctor/manifests/{_ZERO}") as answer:
+    manifest = f"/v2/{_PROBE}/manifests/{_ZERO}"
+    async with registry.ask("DELETE", manifest, deleting(_PROBE), timeout=_TIMEOUT) as answer:
         if answer.status == 405:
             cure = "set storage.delete.enabled: true in the registry's configuration (REGISTRY_STORAGE_DELETE_ENABLED=true)"
             found.append(

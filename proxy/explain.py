@@ -10,7 +10,9 @@ from typing import Any
 import aiohttp
 
 from proxy.errors import RegistryUnavailable, TagUnknown
+from proxy.reach import Reached
 from proxy.registry import EVERY_MANIFEST_TYPE
+from proxy.registry_login import pulling
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)  # the image may be built first
 
@@ -42,31 +44,32 @@ class Explanation:
     run: dict[str, Any] = field(default_factory=dict)
 
 
-async def explain(url: str, repository: str, reference: str) -> Explanation:
-    """The image at this reference of the registry, or nixfront, at `url`. Asking nixfront builds what is not there.
+async def explain(registry: Reached, repository: str, reference: str) -> Explanation:
+    """The image at this reference of the registry, or nixfront. Asking nixfront builds what is not there.
 
     Raises `TagUnknown` with the reason, `RegistryUnavailable`.
     """
     name = f"{repository}:{reference}"
-    path = f"{url}/v2/{repository}"
+    path = f"/v2/{repository}"
+    scopes = pulling(repository)
+    headers = {"Accept": EVERY_MANIFEST_TYPE}
     try:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-            headers = {"Accept": EVERY_MANIFEST_TYPE}
-            async with session.get(f"{path}/manifests/{reference}", headers=headers) as answer:
-                if answer.status == 404:
-                    raise TagUnknown(_reason(await answer.text()))
-                answer.raise_for_status()
-                digest = answer.headers.get("Docker-Content-Digest", "")
-                manifest = json.loads(await answer.read())
-            if "layers" not in manifest:
-                raise TagUnknown(
-                    f"{name} is no single image, but {manifest.get('mediaType', 'something else')}"
-                )
-            async with session.get(f"{path}/blobs/{manifest['config']['digest']}") as answer:
-                answer.raise_for_status()
-                config = json.loads(await answer.read())
+        async with registry.ask(
+            "GET", f"{path}/manifests/{reference}", scopes, headers, timeout=_TIMEOUT
+        ) as answer:
+            if answer.status == 404:
+                raise TagUnknown(_reason(await answer.text()))
+            answer.raise_for_status()
+            digest = answer.headers.get("Docker-Content-Digest", "")
+            manifest = json.loads(await answer.read())
+        if "layers" not in manifest:
+            raise TagUnknown(f"{name} is no single image, but {manifest.get('mediaType', 'something else')}")
+        config_path = f"{path}/blobs/{manifest['config']['digest']}"
+        async with registry.ask("GET", config_path, scopes, timeout=_TIMEOUT) as answer:
+            answer.raise_for_status()
+            config = json.loads(await answer.read())
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise RegistryUnavailable(f"cannot read {name} from {url}: {error}") from error
+        raise RegistryUnavailable(f"cannot read {name} from {registry.url}: {error}") from error
     return _explanation(name, digest, manifest, config)
 
 

@@ -10,16 +10,14 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
-from proxy import app, local_registry, store
+from proxy import configured, data_folder, local_registry, store
 from proxy.catalog import Management
 from proxy.errors import NixfrontError, SettingsInvalid
 from proxy.model import Layer, LayerPlan
 from proxy.packing import CODECS, LayerStream
 from proxy.prune import Pruner
 from proxy.registry import Registry
-from proxy.registry_login import Login
 from proxy.reindex import Reindexer, SetWords, Summary
 from proxy.settings import Settings
 from proxy.state import State
@@ -29,7 +27,6 @@ _LATEST = "latest"
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    url: str
     registry: Registry
     keeper: Management
     state: State
@@ -77,7 +74,7 @@ async def reindex(settings: Settings) -> Summary:
             reindexer = Reindexer(
                 kept.registry,
                 kept.state,
-                app.vocabulary(settings),
+                configured.vocabulary(settings),
                 sets,
                 frozenset(settings.packages.always),
                 prove,
@@ -92,32 +89,14 @@ async def reindex(settings: Settings) -> Summary:
 async def _kept(settings: Settings) -> AsyncIterator[_Kept]:
     async with AsyncExitStack() as stack:
         url = settings.registry.url or await stack.enter_async_context(_embedded(settings))
-        registry, login, _ = await app.registry_of(settings, stack, url)
+        reach = await asyncio.to_thread(configured.registry, settings, url)
+        reached = await stack.enter_async_context(reach.opened())
+        registry = Registry(reached.session, url, reached.login)
         await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
-        state = await stack.enter_async_context(app.open_state(settings))
+        state = await stack.enter_async_context(configured.open_state(settings))
         await state.check()
-        chosen, loop = settings.registry, asyncio.get_running_loop()
-        secret = await asyncio.to_thread(chosen.secret)
-        keeper = await asyncio.to_thread(
-            partial(
-                Management,
-                url,
-                login=(chosen.username, secret) if chosen.username else None,
-                token=lambda scope: _token(login, scope, loop),
-                ca=chosen.ca,
-                certificate=(chosen.client_certificate, chosen.client_key)
-                if chosen.client_certificate
-                else None,
-            )
-        )
-        await registry.repositories(1)  # it answers, and `login` knows what it wants
-        yield _Kept(url, registry, keeper, state)
-
-
-def _token(login: Login, scope: str, loop: asyncio.AbstractEventLoop) -> str:
-    """The token of a registry that has a token service; called in another thread than the loop's."""
-    value = asyncio.run_coroutine_threadsafe(login.authorization((scope,)), loop).result()
-    return value.removeprefix("Bearer ") if value.startswith("Bearer ") else ""
+        await registry.repositories(1)  # it answers, and lets us in
+        yield _Kept(registry, await asyncio.to_thread(Management, reach), state)
 
 
 @asynccontextmanager
@@ -126,7 +105,7 @@ async def _embedded(settings: Settings) -> AsyncIterator[str]:
     folder = settings.data_dir / "registry"
     await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
     try:
-        lock = await asyncio.to_thread(app.lock, settings.data_dir)
+        lock = await asyncio.to_thread(data_folder.lock, settings.data_dir)
     except SettingsInvalid:  # a nixfront serves from here
         yield await asyncio.to_thread(local_registry.address, folder)
         return

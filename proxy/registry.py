@@ -17,14 +17,13 @@ from yarl import URL
 from proxy import __version__, request_id
 from proxy.errors import DigestMismatch, RegistryRefused, RegistryUnavailable
 from proxy.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Buffer, digest_of
-from proxy.registry_login import Credentials, Login, Scopes, pulling, pushing
+from proxy.registry_login import CATALOG, Credentials, Login, Scopes, pulling, pushing
 
 _log = logging.getLogger(__name__)
 
 #: All that a manifest can be. A registry answers 404 for one that is stored but not among the accepted types.
 EVERY_MANIFEST_TYPE = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST))
 _AGENT = f"nixfront/{__version__}"
-_CATALOG = ("registry:catalog:*",)
 _OCTETS = "application/octet-stream"
 _DOCUMENT_KEPT = 4 << 20  # bytes of a document that is read whole: no manifest is longer
 _BODY_KEPT = 64 << 10  # bytes of a refusal that are kept
@@ -136,7 +135,7 @@ class Registry:
     async def repositories(self, most: int) -> list[str]:
         """The first repositories of the catalog, sorted."""
         url = (self._url.origin() / "v2/_catalog").with_query(n=str(most))
-        return [str(name) for name in json.loads(await self._read(url, _CATALOG)).get("repositories") or []]
+        return [str(name) for name in json.loads(await self._read(url, CATALOG)).get("repositories") or []]
 
     async def tag_names(self, repository: str) -> list[str]:
         """The tags of a repository, in the registry's order; none where the last one was deleted."""

@@ -1,6 +1,6 @@
 """nixfront's own way into the registry: its user and password, and the tokens that they buy.
 
-Used by `registry` alone, for nixfront's own calls; no request of a client ever carries any of it. The registry says what
+For nixfront's own calls (see `reach`); no request of a client ever carries any of it. The registry says what
 it wants (RFC 9110, section 11): nothing, Basic, or Bearer, that is a token for a scope from the service which it names
 (distribution-spec's token authentication). Tokens are kept until shortly before they end. The password is in no message,
 no log line, no repr and no address.
@@ -30,6 +30,8 @@ _LONGEST = 1 << 20  # bytes of a service's answer
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 
 Scopes = tuple[str, ...]
+#: What the list of all repositories needs.
+CATALOG: Scopes = ("registry:catalog:*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,3 +167,8 @@ def pushing(repository: str, origin: str = "") -> Scopes:
         f"repository:{repository}:pull,push",
         *(pulling(origin) if origin and origin != repository else ()),
     )
+
+
+def deleting(repository: str) -> Scopes:
+    """What it needs to delete a manifest, or to give up an upload."""
+    return (f"repository:{repository}:delete",)

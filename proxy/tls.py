@@ -85,5 +85,16 @@ def toward_registry(ca: str, certificate: str, key: str) -> ssl.SSLContext:
     return context
 
 
+def trusting(certificate: str) -> ssl.SSLContext:
+    """Trust in the certificates of this file alone, be they an authority's or not. Blocking. Raises `SettingsInvalid`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(certificate)
+    except (OSError, ValueError) as error:
+        raise SettingsInvalid(f"http.certificate: {_reason(error)}") from error
+    return context
+
+
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__

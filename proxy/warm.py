@@ -9,10 +9,13 @@ import aiohttp
 from aiohttp import hdrs
 
 from proxy import __version__
-from proxy.errors import NameInvalid
+from proxy.errors import NameInvalid, RegistryUnavailable
+from proxy.reach import Reach, Reached
 from proxy.registry import EVERY_MANIFEST_TYPE
+from proxy.registry_login import pulling
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)  # an image may be built first
+_HEADERS: dict[str, str] = {hdrs.ACCEPT: EVERY_MANIFEST_TYPE, hdrs.USER_AGENT: f"nixfront-warm/{__version__}"}
 _TRIES = 10  # while the host is busy
 _LONGEST_PAUSE = 60.0  # seconds
 _NAME = re.compile(r"(?P<repository>[a-z0-9][a-z0-9._/-]*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]*))?")
@@ -42,33 +45,35 @@ def read(lines: Iterable[str]) -> list[tuple[str, str]]:
 
 
 async def warm(
-    url: str, images: Sequence[tuple[str, str]], at_once: int, on_done: Callable[[Warmed], None]
+    nixfront: Reach, images: Sequence[tuple[str, str]], at_once: int, on_done: Callable[[Warmed], None]
 ) -> list[Warmed]:
-    """What became of each image of the nixfront at `url`, in their order; `on_done` hears it as it comes."""
+    """What became of each image of this nixfront, in their order; `on_done` hears it as it comes."""
     slots = asyncio.Semaphore(at_once)
 
     async def one(repository: str, tag: str) -> Warmed:
         async with slots:
-            done = await _one(session, f"{url}/v2/{repository}/manifests/{tag}", f"{repository}:{tag}")
+            done = await _one(reached, repository, tag)
         on_done(done)
         return done
 
-    headers = {hdrs.ACCEPT: EVERY_MANIFEST_TYPE, hdrs.USER_AGENT: f"nixfront-warm/{__version__}"}
-    async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session:
+    async with nixfront.opened() as reached:
         return await asyncio.gather(*(one(repository, tag) for repository, tag in images))
 
 
-async def _one(session: aiohttp.ClientSession, url: str, name: str) -> Warmed:
+async def _one(nixfront: Reached, repository: str, tag: str) -> Warmed:
+    name, path = f"{repository}:{tag}", f"/v2/{repository}/manifests/{tag}"
     for attempt in range(_TRIES):
         try:
-            async with session.get(url) as answer:
+            async with nixfront.ask("GET", path, pulling(repository), _HEADERS, timeout=_TIMEOUT) as answer:
                 if answer.status == 200:
                     return Warmed(name, answer.headers.get("Docker-Content-Digest", ""))
                 if answer.status != 429 or attempt == _TRIES - 1:
                     return Warmed(name, error=f"{answer.status} {answer.reason}")
                 pause = _seconds(answer.headers.get(hdrs.RETRY_AFTER, ""))
         except (aiohttp.ClientError, TimeoutError) as error:
-            return Warmed(name, error=f"no answer of {url}: {error}")
+            return Warmed(name, error=f"no answer of {nixfront.url}{path}: {error}")
+        except RegistryUnavailable as error:
+            return Warmed(name, error=str(error))
         await asyncio.sleep(pause)
     raise AssertionError("unreachable: the last try returns")
 

@@ -18,6 +18,7 @@ import aiohttp
 
 from proxy import archive, packing, store
 from proxy.explain import explain
+from proxy.reach import Reach
 from proxy.registry import EVERY_MANIFEST_TYPE
 from tests.bench import floor
 from tests.bench.bench import Bench
@@ -82,7 +83,8 @@ async def _round(bench: Bench, folder: Path, program: Path, image: str, again: s
         cold = await _pull(front, image)
         warm = await _pull(front, again)
         memory = _most_memory(front.process.pid)
-        made = await explain(registry.url, image, "latest")
+        async with Reach(registry.url).opened() as reached:
+            made = await explain(reached, image, "latest")
     layers = [layer for layer in made.layers if layer.store_paths]
     described = folder / "layers"
     await asyncio.to_thread(

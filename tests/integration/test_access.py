@@ -11,8 +11,14 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from proxy import warm
+from proxy.catalog import Management
+from proxy.errors import RegistryUnavailable
 from proxy.events import BuildStarted
+from proxy.explain import explain
 from proxy.model import DOCKER_MANIFEST
+from proxy.reach import Reach
+from proxy.registry_login import Credentials
 from tests.support import handmade
 from tests.support.front import Front
 from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpasswd_registry, token_registry
@@ -135,7 +141,7 @@ RIGHTS = [
     Right("bob", "hello"),
     Right("bob", "shelf/*"),
     Right("", "alpha"),
-    Right("nixfront", "*", ("pull", "push")),
+    Right("nixfront", "*", ("pull", "push", "*")),
 ]
 WORDS = {"alice": "one", "bob": "two", "nixfront": PASSWORDS["nixfront"]}
 
@@ -256,6 +262,45 @@ async def test_layers_are_mounted_by_token_too(start: Start, guarded: Server, to
             await front.pull(name, headers=bearer(tokens, "alice", f"repository:{name}:pull"))
 
     assert ("nixfront", ("repository:beta:pull,push", "repository:hello:pull")) in tokens.asked
+
+
+async def explained(registry: Reach, name: str) -> str:
+    """The digest of the image."""
+    async with registry.opened() as reached:
+        return (await explain(reached, name, "v1")).digest
+
+
+async def test_the_commands_come_to_the_registry_as_nixfront(guarded: Server, tokens: TokenService) -> None:
+    for name in ("beta", "team/tool"):
+        own = bearer(tokens, "nixfront", f"repository:{name}:pull,push")
+        await handmade.push(guarded.url, name, "v1", made(), headers=own)
+    registry = Reach(guarded.url, Credentials("nixfront", PASSWORDS["nixfront"]))
+
+    listed = dict(await asyncio.to_thread(list, Management(registry).images()))
+    with pytest.raises(RegistryUnavailable, match="401"):
+        await asyncio.to_thread(list, Management(Reach(guarded.url)).images())
+
+    assert listed == {"beta": ("v1",), "team/tool": ("v1",)}
+    assert await explained(registry, "beta") == handmade.digest_of(made().manifest)
+
+
+async def test_the_commands_come_with_the_password_too(closed: Server) -> None:
+    await handmade.push(closed.url, "beta", "v1", made(), headers=basic("nixfront"))
+    registry = Reach(closed.url, Credentials("nixfront", PASSWORDS["nixfront"]))
+
+    assert dict(await asyncio.to_thread(list, Management(registry).images())) == {"beta": ("v1",)}
+    assert await explained(registry, "beta") == handmade.digest_of(made().manifest)
+
+
+async def test_warm_is_let_in_as_nixfront(start: Start, closed: Server) -> None:
+    own = {"username": "nixfront", "password": PASSWORDS["nixfront"]}
+    async with start(closed.url, registry=own) as front:
+        nobody = await warm.warm(Reach(front.url), [("hello", "latest")], 1, lambda _: None)
+        nixfront = Reach(front.url, Credentials(**own))
+        us = await warm.warm(nixfront, [("hello", "latest")], 1, lambda _: None)
+
+    assert "401" in nobody[0].error
+    assert us[0].digest, us[0].error
 
 
 # --- who may build ----------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ import warnings
 
 import aiohttp
 
-from proxy import catalog
+from proxy.catalog import Management
+from proxy.reach import Reach
 from tests.support import handmade
 from tests.support.servers import Server
 
@@ -23,7 +24,7 @@ async def test_every_page_of_the_catalog(registry: Server) -> None:
         assert deleted.status == 202
     filters = list(warnings.filters)
 
-    found = await asyncio.to_thread(lambda: dict(catalog.images(registry.url)))
+    found = await asyncio.to_thread(lambda: dict(Management(Reach(registry.url)).images()))
 
     assert sorted(found) == names
     assert found[names[0]] == ("latest", "v1")

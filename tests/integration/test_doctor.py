@@ -17,6 +17,7 @@ from aiohttp import web
 from proxy import doctor, settings
 from proxy.doctor import Finding
 from tests.support.front import PACKAGES
+from tests.support.guarded import PASSWORDS, htpasswd_registry
 from tests.support.processes import free_port, search_path
 from tests.support.servers import Server
 
@@ -211,6 +212,21 @@ async def test_a_registry_that_wants_credentials(examine: Callable[..., Any]) ->
         found = await examine(registry={"url": url})
 
     assert "account that may push" in cure(found, "registry credentials")
+
+
+async def test_the_credentials_that_nixfront_has_are_tried(
+    examine: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    async with htpasswd_registry(folder) as closed:
+        section = {"url": closed.url, "username": "nixfront"}
+        fine = await examine(registry={**section, "password": PASSWORDS["nixfront"]})
+        mistyped = await examine(registry={**section, "password": "between them"})
+
+    checks = ("registry", "registry credentials", "registry deletes")
+    assert [each for each in wrong(fine) if each[0] in checks] == []
+    assert "registry.username" in cure(mistyped, "registry credentials")
 
 
 async def test_a_registry_that_deletes_nothing(examine: Callable[..., Any]) -> None:

@@ -15,6 +15,7 @@ import pytest_asyncio
 from proxy import explain, resources
 from proxy.errors import SettingsInvalid
 from proxy.events import LogLine
+from proxy.reach import Reach
 from tests.support.front import PACKAGES, Front, front
 from tests.support.image import ValidatedImage
 from tests.support.servers import Server, stock_registry
@@ -285,7 +286,8 @@ async def test_the_log_of_the_commands_is_told(served: Served, whole: ValidatedI
 
 
 async def test_it_is_explained(served: Served, whole: ValidatedImage) -> None:
-    found = await explain.explain(served.front.url, "images/whole", "latest")
+    async with Reach(served.front.url).opened() as reached:
+        found = await explain.explain(reached, "images/whole", "latest")
 
     assert found.digest == whole.digest
     assert found.run["WorkingDir"] == "/srv"

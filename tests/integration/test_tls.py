@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,10 +14,12 @@ import pytest
 import pytest_asyncio
 import trustme
 
-from proxy import cli, settings, tls
+from proxy import cli, configured, settings, tls, warm
 from proxy.app import serve
 from proxy.catalog import Management
 from proxy.errors import RegistryUnavailable, SettingsInvalid
+from proxy.explain import explain
+from proxy.reach import Reach
 from tests.support.front import PACKAGES, Front
 from tests.support.servers import Server, stock_registry
 
@@ -213,12 +216,45 @@ async def test_a_registry_is_kept_by_tls_too_and_only_where_it_is_trusted(
     assert await asyncio.to_thread(cli.main, ["reindex"]) == 1
     assert "no answer of the registry" in capsys.readouterr().err
 
-    def unverified() -> list[str]:
-        pair = (str(files.certificate), str(files.key))
-        return list(Management(guarded.url, certificate=pair).repositories())
-
+    unverified = await asyncio.to_thread(configured.images, settings.load(None, os.environ))
     with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
-        await asyncio.to_thread(unverified)
+        await asyncio.to_thread(list, Management(unverified).images())
+
+
+async def test_the_commands_ask_by_tls(
+    start: Start, guarded: Server, files: Files, authority: trustme.CA, tmp_path: Path
+) -> None:
+    """The registry as the server does; a nixfront that has the registry as a child, by its own certificate."""
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    section = {
+        "url": guarded.url,
+        "ca": str(tmp_path / "ca.pem"),
+        "client_certificate": str(files.certificate),
+        "client_key": str(files.key),
+    }
+    there = await asyncio.to_thread(configured.images, settings.load(None, {}, registry=section))
+    public = Files(tmp_path / "public.pem", tmp_path / "public-key.pem")
+    public.write(trustme.CA().issue_cert("images.example"))
+
+    async def explained(registry: Reach) -> str:
+        async with registry.opened() as reached:
+            return (await explain(reached, "hello", "latest")).name
+
+    async with start(guarded.url, registry=section, http=public.settings()) as front:
+        here = {**public.settings(), "addr": front.url.removeprefix("https://")}
+        own = await asyncio.to_thread(configured.images, settings.load(None, {}, http=here))
+        (warmed,) = await warm.warm(own, [("hello", "latest")], 1, lambda _: None)
+        assert warmed.digest, warmed.error
+
+        for registry in (there, own):
+            assert "hello" in dict(await asyncio.to_thread(list, Management(registry).images()))
+            assert await explained(registry) == "hello:latest"
+        public.write(trustme.CA().issue_cert("images.example"))
+        stranger = await asyncio.to_thread(configured.images, settings.load(None, {}, http=here))
+        with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            await explained(stranger)
+        with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            await asyncio.to_thread(list, Management(stranger).images())
 
 
 @pytest.mark.parametrize("missing", ["ca", "client_certificate"])

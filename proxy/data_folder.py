@@ -1,0 +1,52 @@
+"""What lies in the data folder beside what others keep there: its lock, the machine's name, and folders for garbage-collector roots.
+
+Everything here blocks.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from proxy.errors import SettingsInvalid
+
+
+def lock(data: Path) -> IO[bytes]:
+    """The lock of a data folder, held while the file is open: two of us would clear each other's roots.
+
+    Raises `SettingsInvalid` if it is taken.
+    """
+    held = (data / "lock").open("wb")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        held.close()
+        raise SettingsInvalid(f"data.dir: {data} is in use by another nixfront") from error
+    return held
+
+
+def machine(data: Path) -> str:
+    """The name of this machine among those that share a state: drawn once for each data folder."""
+    file = data / "machine"
+    if not file.exists():
+        file.write_text(secrets.token_hex(8), encoding="ascii")
+    return file.read_text(encoding="ascii").strip()
+
+
+def build_folder(data: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for one build, whose roots no server clears; those of killed builds are cleared here."""
+    for folder in [*data.glob("build-*")]:
+        if not Path("/proc", folder.name.split("-")[1]).exists():
+            shutil.rmtree(folder)
+    return tempfile.TemporaryDirectory(prefix=f"build-{os.getpid()}-", dir=data)
+
+
+def empty(folder: Path) -> Path:
+    """The folder, without the garbage-collector roots that a killed predecessor may have left."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
