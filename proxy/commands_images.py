@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from proxy import app, configured, logs, names, suggest
+from proxy import configured, logs, names, standalone, suggest
 from proxy.catalog import Management
 from proxy.commands import Command
 from proxy.console import Console
@@ -31,7 +31,7 @@ def _search(settings: Settings, arguments: argparse.Namespace, console: Console)
     if arguments.set and arguments.set not in settings.sets:
         raise SettingsInvalid(f"sets has no {arguments.set!r}, but {', '.join(settings.sets) or 'nothing'}")
     with console.working("reading the names of the package set"):
-        known = asyncio.run(app.attribute_names(settings, arguments.set, arguments.tag))
+        known = asyncio.run(standalone.attribute_names(settings, arguments.set, arguments.tag))
     prefix = f"{arguments.set}/" if arguments.set else ""
     found = [(name, _pull_name(prefix, name)) for name in suggest.search(arguments.text, known)]
     console.document([{"attribute": name, "pull": pull} for name, pull in found])
@@ -92,7 +92,7 @@ def _build(settings: Settings, arguments: argparse.Namespace, console: Console) 
         console.complain(
             "image.format is docker; a layout holds OCI manifests, of the same layers and config"
         )
-    digest = asyncio.run(app.build(settings, repository, tag, arguments.to))
+    digest = asyncio.run(standalone.build(settings, repository, tag, arguments.to))
     console.document({"layout": str(arguments.to), "tag": tag, "digest": digest})
     console.line(f"oci:{arguments.to}:{tag}  {digest}")
     return 0

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from proxy import app, census, configured, popularity
+from proxy import census, configured, popularity, standalone
 from proxy.census import Census
 from proxy.commands import Command
 from proxy.console import Console
@@ -101,7 +101,7 @@ async def _census(
     if arguments.set and arguments.set not in settings.sets:
         raise SettingsInvalid(f"sets has no {arguments.set!r}, but {', '.join(settings.sets) or 'nothing'}")
     with console.working("reading the package set") as working:
-        return await app.census_of_set(
+        return await standalone.census_of_set(
             settings, arguments.set, arguments.tag, asked, console.complain, working.at
         )
 
