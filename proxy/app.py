@@ -75,6 +75,7 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
     """
     async with AsyncExitStack() as stack:
         metrics, progress = Metrics(), Progress(monotonic)
+        metrics.tasks_of(asyncio.get_running_loop())
         logs = BuildLogs(settings.data_dir / "logs")
         watch = BuildWatch(logs, time.time)
         sinks = [metrics.see, progress.see, watch.see, sink or log_event]

@@ -4,6 +4,7 @@ Counting is on the way of every request, so what it needs is looked up once: a c
 additions. Labels come from small closed sets; nothing that a client can choose is one.
 """
 
+import asyncio
 import platform
 import re
 from collections.abc import Callable
@@ -67,6 +68,7 @@ class Metrics:
             "build_stage_seconds", "How long the stages of builds took that made an image.", _LONG, "stage"
         )
         self._running = Gauge("nixfront_builds_running", "Builds under way.", registry=self._registry)
+        self._tasks = Gauge("nixfront_tasks", "Tasks of the event loop.", registry=self._registry)
         self._refreshes_failed = self._counter(
             "refreshes_failed", "Moving tags that could not be made anew and keep their old image."
         )
@@ -106,6 +108,10 @@ class Metrics:
     def queue(self, waiting: Callable[[], int]) -> None:
         """Ask this how many builds wait."""
         self._waiting.set_function(waiting)
+
+    def tasks_of(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Count the tasks of this loop."""
+        self._tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
 
     def asked_registry(self, path: str, method: str, seconds: float) -> None:
         """The registry answered."""
