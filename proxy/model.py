@@ -113,7 +113,7 @@ class Policy:
 
     `allow_unfree`, `deny_licenses`: licences (SPDX where there is one). `allow_insecure`: `name-version`.
     `allow_broken`: names. `deny_packages`, `only_packages`: attributes or names; the `only` ones are all that may be
-    asked for, where they are given. `most_bytes`: of a closure, as NARs; 0 is no limit.
+    asked for, where they are given. `most_bytes`: of a closure, `most_layer_bytes`: of one layer, as NARs; 0 is no limit.
     """
 
     allow_unfree: tuple[str, ...] = ()
@@ -124,6 +124,7 @@ class Policy:
     only_packages: tuple[str, ...] = ()
     only_licenses: tuple[str, ...] = ()
     most_bytes: int = 0
+    most_layer_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,11 +221,13 @@ class Pipeline:
                     request, package_set, key, attributes, optional, roots.name
                 )
             _small_enough(options.policy.most_bytes, closure, request)
-            outputs = sorted(path for package in packages.values() for _, path in package.outputs)
             table = _table(request.package_set, options)
+            plans = layering.plan(closure, options.most_layers - 1, table)
+            _small_layers(options.policy.most_layer_bytes, plans, closure, request)
+            outputs = sorted(path for package in packages.values() for _, path in package.outputs)
             yield _Content(
                 package_set,
-                layering.plan(closure, options.most_layers - 1, table),
+                plans,
                 recipes.output_tag(outputs),
                 packages=packages,
             )
@@ -252,9 +254,11 @@ class Pipeline:
                 realised = await self._images.realise(defined, Path(roots.name), on_line)
             _small_enough(most, realised.closure, request)
             layers = defined.definition.most_layers or options.most_layers
+            plans = layering.plan(realised.closure, layers - 1, _table(defined.chosen, options))
+            _small_layers(options.policy.most_layer_bytes, plans, realised.closure, request)
             yield _Content(
                 defined.package_set,
-                layering.plan(realised.closure, layers - 1, _table(defined.chosen, options)),
+                plans,
                 definition.tag(defined.definition),
                 recipe=defined.definition.recipe,
                 root=realised.root,
@@ -360,6 +364,19 @@ def _small_enough(most: int, closure: Closure, request: ImageRequest) -> None:
     """Raises `ImageTooLarge`."""
     size = sum(info.nar_size for info in closure.paths)
     _within(most, size, len(closure.paths), request.asked)
+
+
+def _small_layers(most: int, plans: Sequence[LayerPlan], closure: Closure, request: ImageRequest) -> None:
+    """Raises `ImageTooLarge` for a layer of more than `most` bytes (0: no limit)."""
+    sizes = {info.path: info.nar_size for info in closure.paths}
+    for plan in plans:
+        size = sum(sizes[path] for path in plan.paths)
+        if most and size > most:
+            largest = max(plan.paths, key=lambda path: (sizes[path], path))
+            raise ImageTooLarge(
+                f"{' '.join(request.asked)} has a layer of {size / 1e6:.0f} MB ({len(plan.paths)} store paths, the largest "
+                f"is {largest}); policy.most_layer_bytes of this host allows {most / 1e6:.0f} MB"
+            )
 
 
 def _within(most: int, size: int, paths: int, attributes: Sequence[str]) -> None:

@@ -203,6 +203,7 @@ class PolicySection(_Section):
     only_packages: tuple[str, ...] = ()
     only_licenses: tuple[str, ...] = ()
     most_bytes: int = Field(default=0, ge=0)
+    most_layer_bytes: int = Field(default=0, ge=0)
     most_packages: int = Field(default=64, ge=1)
 
 

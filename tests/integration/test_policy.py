@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -60,6 +61,18 @@ async def test_a_set_of_the_operators_own_may_build_to_be_evaluated(start: Start
 
         assert "bin/hello" in image.files
         assert "import_from_derivation in the settings" in await refusal(front, "importing")
+
+
+async def test_a_layer_may_be_too_large_alone(start: Start, registry: Server) -> None:
+    async with start(registry.url, policy={"most_layer_bytes": 4_000_000}) as front:
+        image = await front.pull("hello")
+        message = await refusal(front, "large")
+
+    assert image.digest
+    assert re.match(
+        r"large has a layer of 5 MB \(1 store paths?, the largest is /nix/store/\S+-large-1.0\)", message
+    )
+    assert "policy.most_layer_bytes of this host allows 4 MB" in message
 
 
 async def test_what_is_too_large_is_not_even_fetched(

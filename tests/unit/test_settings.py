@@ -473,6 +473,7 @@ def test_zstd_needs_a_type_that_says_so(form: str, fine: bool) -> None:
         ("NIXFRONT_POLICY_ONLY_PACKAGES", "[x]", ("x",)),
         ("NIXFRONT_POLICY_ONLY_LICENSES", "[MIT]", ("MIT",)),
         ("NIXFRONT_POLICY_MOST_BYTES", "1000", 1000),
+        ("NIXFRONT_POLICY_MOST_LAYER_BYTES", "1000", 1000),
         ("NIXFRONT_POLICY_MOST_PACKAGES", "3", 3),
         ("NIXFRONT_NIX_STORE", "/x", "/x"),
         ("NIXFRONT_NIX_EVALUATION_DEADLINE", "1.5", 1.5),
