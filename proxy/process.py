@@ -4,6 +4,10 @@ Both pipes are read at once, whatever their size, so that a talkative builder ca
 of log). The child leads its own process group, and the whole group is killed at the deadline or when the caller
 is cancelled. When we ourselves are killed the kernel ends it, where util-linux's `setpriv` can arrange that: a build that
 nobody waits for would keep its locks from the next one. No word of Nix or of registries here.
+
+To start one takes until the child has got a processor, tens of milliseconds on a busy host, for which asyncio would stop
+the event loop. So a thread starts them, always the same one, which never ends: the end of the thread that started a
+child is what the kernel takes for the end of its parent.
 """
 
 import asyncio
@@ -11,8 +15,11 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from proxy.errors import ProcessFailed
 
@@ -22,6 +29,7 @@ _TERM_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _SETPRIV = shutil.which("setpriv")
 _ENDS_WITH_US = (_SETPRIV, "--pdeathsig", "TERM", "--") if _SETPRIV else ()
 _NOT_STARTED = (126, 127)  # what setpriv ends with when it cannot start the program
+_STARTER = ThreadPoolExecutor(1, thread_name_prefix="starting")
 
 
 async def run(
@@ -49,31 +57,18 @@ async def run(
         if on_line is not None:
             on_line(line)
 
-    starting = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(
-            *_ENDS_WITH_US,
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=env,
-            cwd=cwd,
-            start_new_session=True,
-        )
-    )
+    starting = asyncio.ensure_future(_start((*_ENDS_WITH_US, *argv), env, cwd))
     try:
         child = await asyncio.shield(starting)
     except OSError as error:
         raise ProcessFailed(program, None, (str(error),)) from error
-    except (
-        asyncio.CancelledError
-    ):  # asyncio would end the child alone, and wait for what it has started by then
+    except asyncio.CancelledError:
         with contextlib.suppress(OSError):
-            await _kill_group(await starting)
+            late = await starting
+            await _kill_group(late)
+            late.close()
         raise
 
-    assert child.stdout is not None  # noqa: S101 - both pipes were asked for above
-    assert child.stderr is not None  # noqa: S101
     try:
         async with asyncio.timeout(deadline):
             output, _ = await asyncio.gather(
@@ -86,6 +81,8 @@ async def run(
     except BaseException:
         await _kill_group(child)
         raise
+    finally:
+        child.close()
     if output is None:
         raise ProcessFailed(program, returncode, (*lines, f"more than {stdout_limit} bytes of output"))
     if _SETPRIV and returncode in _NOT_STARTED and lines and lines[-1].startswith("setpriv: "):
@@ -93,6 +90,75 @@ async def run(
     if returncode != 0:
         raise ProcessFailed(program, returncode, lines)
     return output
+
+
+class _Child:
+    """A child that was started: its pipes to read from, and its end to wait for."""
+
+    def __init__(self, started: subprocess.Popen[bytes]) -> None:
+        """The pipes have to be connected yet."""
+        self.pid = started.pid
+        self.stdout, self.stderr = asyncio.StreamReader(), asyncio.StreamReader()
+        self._started = started
+        self._ended = asyncio.ensure_future(_end(started))
+        self._transports: list[asyncio.ReadTransport] = []
+
+    @property
+    def returncode(self) -> int | None:
+        """As `subprocess` has it: None while it runs."""
+        return self._started.returncode
+
+    async def connect(self) -> None:
+        """Begin to read both pipes."""
+        loop = asyncio.get_running_loop()
+        for pipe, reader in ((self._started.stdout, self.stdout), (self._started.stderr, self.stderr)):
+            transport, _ = await loop.connect_read_pipe(partial(asyncio.StreamReaderProtocol, reader), pipe)
+            self._transports.append(transport)
+
+    async def wait(self) -> int:
+        """What it ended with."""
+        return await asyncio.shield(self._ended)
+
+    def close(self) -> None:
+        """Close the pipes, which what the child left behind may hold open."""
+        for transport in self._transports:
+            transport.close()
+
+
+async def _start(argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None) -> _Child:
+    """Raises `OSError`."""
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=env,
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+    child = _Child(await asyncio.get_running_loop().run_in_executor(_STARTER, start))
+    await child.connect()
+    return child
+
+
+async def _end(started: subprocess.Popen[bytes]) -> int:
+    """What the child ends with, once it does."""
+    try:
+        descriptor = os.pidfd_open(started.pid)
+    except OSError:  # an old kernel
+        return await asyncio.to_thread(started.wait)
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return started.wait()
 
 
 async def _read_all(pipe: asyncio.StreamReader, limit: int) -> bytes | None:
@@ -120,7 +186,7 @@ async def read_lines(pipe: asyncio.StreamReader, keep: Callable[[str], None]) ->
         keep(rest.decode(errors="replace"))
 
 
-async def _kill_group(child: asyncio.subprocess.Process) -> None:
+async def _kill_group(child: _Child) -> None:
     """End the child and all that it started; returns once the child is gone."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):

@@ -57,7 +57,7 @@ async def _measure(bench: Bench) -> Sequence[Result]:
         program = await floor.build(folder)
         for number in range(bench.rounds):
             for name, (image, again) in IMAGES.items():
-                if not (bench.quick and name == "huge" and number):
+                if not (bench.quick and name in ("large", "huge") and number):
                     rounds[name].append(
                         await _round(bench, folder / f"{name}-{number}", program, image, again)
                     )

@@ -31,11 +31,15 @@ _PAUSE = 0.01  # seconds between two questions of the client that notices
 _WARM = "hello"
 
 
+def _rounds(bench: Bench) -> int:
+    return 2 if bench.quick else bench.rounds
+
+
 async def _one_image(bench: Bench) -> Sequence[Result]:
     alone: list[float] = []
     together: list[float] = []
-    image = IMAGES["small" if bench.quick else "medium"][0]
-    for number in range(bench.rounds):
+    image = IMAGES["medium"][0]
+    for number in range(_rounds(bench)):
         async with bench.scratch() as folder:
             for clients, seconds in ((1, alone), (_CLIENTS, together)):
                 async with _served(bench, folder / f"{clients}-{number}") as front:
@@ -63,11 +67,11 @@ async def _many_images(bench: Bench) -> Sequence[Result]:
         for name in chosen.packages
         if (spelled := names.spelled(name)) is not None
     }
-    images = sorted(sizes, key=lambda name: (sizes[name], name))[: 10 if bench.quick else _DISTINCT]
+    images = sorted(sizes, key=lambda name: (sizes[name], name))[:_DISTINCT]
     idle: list[float] = []
     one: list[_Noticed] = []
     many: list[_Noticed] = []
-    for number in range(bench.rounds):
+    for number in range(_rounds(bench)):
         async with bench.scratch() as folder, _served(bench, folder / str(number)) as front:
             await _pull(front, _WARM)
             idle.append(percentile(await _asked(front, asyncio.create_task(asyncio.sleep(3))), 99))

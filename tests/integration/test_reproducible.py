@@ -4,13 +4,27 @@ import asyncio
 import os
 import shutil
 import sys
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
+from proxy.events import LayerStored
 from proxy.process import run
-from tests.support.front import PACKAGES, front
-from tests.support.servers import stock_registry
+from tests.support.front import PACKAGES, Front, front
+from tests.support.servers import Server, stock_registry
 
 REQUESTS = ["hello", "shell/alpha/beta", "odd", "manyparts"]
+# Beside the packages of the tests, one whose layer is many blocks, which several threads pack.
+WITH_HEAVY = """
+{ system, ... }@arguments:
+import ./tests.nix arguments // {
+  heavy = derivation {
+    name = "heavy-1.0";
+    inherit system;
+    builder = "/bin/sh";
+    args = [ "-euc" "/bin/mkdir -p $out/share; for n in 1 2 3; do /usr/bin/seq $n 900000 > $out/share/$n; done" ];
+  };
+}
+"""
 
 
 async def digests(folder: Path, nix_count: Path, requests: list[str]) -> dict[str, str]:
@@ -56,3 +70,44 @@ async def test_the_locale_of_the_host_changes_nothing(tmp_path: Path, nix_count:
 
     assert store
     assert len(hashes) == 1
+
+
+async def test_neither_threads_nor_company_nor_history_change_a_digest(
+    tmp_path: Path, nix_count: Path
+) -> None:
+    """The store is the same one, so that each image is built once; nixfront and its registry are new but for the last."""
+    packages, store = tmp_path / "packages", {"store": str(tmp_path / "store")}
+    await asyncio.to_thread(shutil.copytree, PACKAGES, packages)
+    await asyncio.to_thread((packages / "default.nix").rename, packages / "tests.nix")
+    await asyncio.to_thread((packages / "default.nix").write_text, WITH_HEAVY)
+    requests = ["heavy/hello", "hello", "alpha/beta", "shell/alpha/beta", "beta/heavy"]
+
+    def running(
+        name: str, registry: Server, packers: int, uploads: int
+    ) -> AbstractAsyncContextManager[Front]:
+        layers = {"packers": packers, "uploads": uploads}
+        chosen = {"layers": layers, "nix": store, "packages": {"path": str(packages)}}
+        return front(tmp_path / name, nix_count, registry.url, **chosen)
+
+    async with AsyncExitStack() as stack:
+        registries = []
+        for number in range(4):
+            (tmp_path / str(number)).mkdir()
+            registries.append(await stack.enter_async_context(stock_registry(tmp_path / str(number))))
+        async with running("alone", registries[0], 1, 1) as one:
+            expected = {request: (await one.pull(request)).digest for request in requests}
+        async with running("together", registries[1], 8, 8) as many:
+            pulled = await asyncio.gather(*(many.pull(request) for request in requests * 2))
+        async with running("history", registries[2], 3, 2) as other:
+            for request in ("manyparts", "beta", *reversed(requests)):
+                backward = await other.pull(request)
+                assert backward.digest == expected.get(request, backward.digest)
+        # What it remembers is of another registry: nothing of it is there.
+        async with running("history", registries[3], 2, 5) as misled:
+            again = {request: (await misled.pull(request)).digest for request in requests}
+
+    assert [image.digest for image in pulled] == [*expected.values()] * 2
+    assert again == expected
+    assert len(set(expected.values())) == len(requests)
+    assert max(layer.size for layer in one.told(LayerStored)) > 2 << 20, "a layer of more than two blocks"
+    assert {layer.how for layer in other.told(LayerStored)} >= {"packed", "mounted"}
