@@ -23,11 +23,12 @@ from proxy.cache_copies import CacheCopies
 from proxy.destination import Destination
 from proxy.errors import SettingsInvalid
 from proxy.events import Event, Sink
+from proxy.image_keys import Options
 from proxy.nix import ImagesFile, Nix
 from proxy.nix_commands import Caches
 from proxy.own_tags import OwnTags
 from proxy.package_sets import Choice, PackageSets
-from proxy.pipeline import Options, Pipeline
+from proxy.pipeline import Pipeline
 from proxy.popularity import Table
 from proxy.publish import Publisher
 from proxy.settings import Settings

@@ -16,19 +16,19 @@ import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
 from cachetools import TTLCache
 
-from proxy import definition, layering, manifest, recipes, rootfs
+from proxy import definition, image_limits, layering, manifest, recipes, rootfs
 from proxy.attribute_names import AttributeNames
 from proxy.destination import Destination
-from proxy.errors import DerivationLost, ImageTooLarge, NixfrontError, PackageUnknown, Unforeseen
+from proxy.errors import DerivationLost, NixfrontError, PackageUnknown, Unforeseen
 from proxy.events import BuildEnded, BuildStarted, Collided, LayersReady, LogLine, NixBegun, Resolved, Sink
 from proxy.flight import Shared, SingleFlight
-from proxy.manifest import Compression, Format
+from proxy.image_keys import Options, content_key, definition_key, image_key
 from proxy.model import (
     Closure,
     Image,
@@ -36,16 +36,11 @@ from proxy.model import (
     LayerPlan,
     Package,
     PackageSet,
-    Policy,
-    canonical_json,
-    sha256_hex,
 )
 from proxy.named_images import Defined, NamedImages
 from proxy.nix import Nix
 from proxy.own_tags import OwnTags
 from proxy.package_sets import PackageSets
-from proxy.packing import CODECS
-from proxy.popularity import NO_TABLE, Table
 from proxy.publish import Publisher
 from proxy.recipes import Recipe
 from proxy.rootfs import Root
@@ -53,21 +48,6 @@ from proxy.state import TagRecord
 
 _log = logging.getLogger(__name__)
 _REMEMBERED_FAILURES = 1024
-#: Part of every content key: another number when the same packages shall become another image.
-BUILDER_VERSION = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How images are made. `always`: attributes of every image where the set has them; `tables`: by package set."""
-
-    system: str
-    policy: Policy
-    always: tuple[str, ...]
-    most_layers: int
-    form: Format
-    compression: Compression
-    tables: Mapping[str, Table] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +200,10 @@ class Pipeline:
                 packages, closure = await self._realised(
                     request, package_set, key, attributes, optional, roots.name
                 )
-            _small_enough(options.policy.most_bytes, closure, request)
-            table = _table(request.package_set, options)
+            image_limits.closure_within(options.policy.most_bytes, closure, request.asked)
+            table = options.table(request.package_set)
             plans = layering.plan(closure, options.most_layers - 1, table)
-            _small_layers(options.policy.most_layer_bytes, plans, closure, request)
+            image_limits.layers_within(options.policy.most_layer_bytes, plans, closure, request.asked)
             outputs = sorted(path for package in packages.values() for _, path in package.outputs)
             yield _Content(
                 package_set,
@@ -244,7 +224,7 @@ class Pipeline:
         try:
             most = options.policy.most_bytes
             if most and defined.package_set.substitutes:
-                _within(most, await self._images.to_fetch(defined), 0, request.asked)
+                image_limits.bytes_within(most, await self._images.to_fetch(defined), 0, request.asked)
             self._sink(NixBegun(key, "building"))
             on_line = self._line(request, key)
             try:
@@ -252,10 +232,12 @@ class Pipeline:
             except DerivationLost:
                 defined = await self._images.define(request)
                 realised = await self._images.realise(defined, Path(roots.name), on_line)
-            _small_enough(most, realised.closure, request)
+            image_limits.closure_within(most, realised.closure, request.asked)
             layers = defined.definition.most_layers or options.most_layers
-            plans = layering.plan(realised.closure, layers - 1, _table(defined.chosen, options))
-            _small_layers(options.policy.most_layer_bytes, plans, realised.closure, request)
+            plans = layering.plan(realised.closure, layers - 1, options.table(defined.chosen))
+            image_limits.layers_within(
+                options.policy.most_layer_bytes, plans, realised.closure, request.asked
+            )
             yield _Content(
                 defined.package_set,
                 plans,
@@ -292,7 +274,7 @@ class Pipeline:
         most = self._options.policy.most_bytes
         if most and package_set.substitutes:
             fetched = await self._nix.to_fetch(package_set, list(packages.values()))
-            _within(most, fetched, 0, request.asked)
+            image_limits.bytes_within(most, fetched, 0, request.asked)
         self._sink(NixBegun(key, "building"))
         closure = await self._nix.realise(
             package_set,
@@ -358,77 +340,3 @@ def _with_presets(error: NixfrontError, request: ImageRequest) -> NixfrontError:
         return error
     asked = f"{'/'.join(request.presets)} in front stands for {', '.join(request.preset.packages)}"
     return PackageUnknown(f"{error}; {asked}")
-
-
-def _small_enough(most: int, closure: Closure, request: ImageRequest) -> None:
-    """Raises `ImageTooLarge`."""
-    size = sum(info.nar_size for info in closure.paths)
-    _within(most, size, len(closure.paths), request.asked)
-
-
-def _small_layers(most: int, plans: Sequence[LayerPlan], closure: Closure, request: ImageRequest) -> None:
-    """Raises `ImageTooLarge` for a layer of more than `most` bytes (0: no limit)."""
-    sizes = {info.path: info.nar_size for info in closure.paths}
-    for plan in plans:
-        size = sum(sizes[path] for path in plan.paths)
-        if most and size > most:
-            largest = max(plan.paths, key=lambda path: (sizes[path], path))
-            raise ImageTooLarge(
-                f"{' '.join(request.asked)} has a layer of {size / 1e6:.0f} MB ({len(plan.paths)} store paths, the largest "
-                f"is {largest}); policy.most_layer_bytes of this host allows {most / 1e6:.0f} MB"
-            )
-
-
-def _within(most: int, size: int, paths: int, attributes: Sequence[str]) -> None:
-    """Raises `ImageTooLarge` for a closure of more than `most` bytes (0: no limit); `paths` 0: not fetched yet."""
-    if most and size > most:
-        where = f"in {paths} store paths" if paths else "that would have to be fetched"
-        raise ImageTooLarge(
-            f"{' '.join(attributes)} and what it needs are {size / 1e6:.0f} MB {where}; "
-            f"policy.most_bytes of this host allows {most / 1e6:.0f} MB"
-        )
-
-
-def image_key(request: ImageRequest, content: str) -> str:
-    """The key of an image: that of its content, and what of the request decides the rest, the order of names too."""
-    preset = asdict(request.preset)
-    return sha256_hex(canonical_json({"content": content, "names": request.attributes, "preset": preset}))
-
-
-def content_key(request: ImageRequest, package_set: PackageSet, options: Options) -> str:
-    """The key of a content: a hash of all that its packages and layers depend on, and of no order of names."""
-    asked = {
-        "attributes": sorted(request.attributes),
-        "system": request.preset.system or options.system,
-    }
-    return _key(asked, package_set, _table(request.package_set, options), options)
-
-
-def definition_key(defined: Defined, options: Options) -> str:
-    """The same for a named image: every field of its definition counts."""
-    asked = {"definition": asdict(defined.definition), "system": options.system}
-    return _key(asked, defined.package_set, _table(defined.chosen, options), options)
-
-
-def _key(asked: Mapping[str, object], package_set: PackageSet, table: Table, options: Options) -> str:
-    return sha256_hex(
-        canonical_json(
-            {
-                **asked,
-                "always": list(options.always),
-                "arguments": dict(package_set.arguments),
-                "builder": BUILDER_VERSION,
-                "codec": CODECS[options.compression],
-                "format": options.form,
-                "layers": options.most_layers,
-                "policy": asdict(options.policy),
-                "revision": package_set.revision,
-                "set": package_set.name,
-                "table": table.digest,
-            }
-        )
-    )
-
-
-def _table(package_set: str, options: Options) -> Table:
-    return options.tables.get(package_set, NO_TABLE)

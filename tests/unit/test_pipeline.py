@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import definition, names, pipeline, recipes
+from proxy import definition, image_keys, image_limits, names, recipes
 from proxy.definition import Definition, Named
 from proxy.errors import ImageTooLarge
+from proxy.image_keys import Options, content_key
 from proxy.model import ImageRequest, Package, PackageSet, Policy, Preset
 from proxy.named_images import Defined
-from proxy.pipeline import Options, content_key
 from proxy.popularity import Table
 from proxy.recipes import Recipe
 
@@ -100,12 +100,12 @@ def test_a_key_can_be_a_file_name() -> None:
 @pytest.mark.parametrize(("most", "fine"), [(0, True), (30, True), (29, False)])
 def test_a_closure_is_within_its_limit(most: int, fine: bool) -> None:
     if fine:
-        pipeline._within(most, 30, 2, NAMES)
+        image_limits.bytes_within(most, 30, 2, NAMES)
     else:
         with pytest.raises(ImageTooLarge, match=r"git htop .* in 2 store paths"):
-            pipeline._within(most, 30, 2, NAMES)
+            image_limits.bytes_within(most, 30, 2, NAMES)
         with pytest.raises(ImageTooLarge, match=r"git htop .* that would have to be fetched"):
-            pipeline._within(most, 30, 0, NAMES)
+            image_limits.bytes_within(most, 30, 0, NAMES)
 
 
 DEFINED = Defined(
@@ -154,13 +154,13 @@ def test_every_field_of_a_definition_is_tried() -> None:
 
 @pytest.mark.parametrize("key", OTHER)
 def test_every_field_of_a_definition_changes_its_key(key: str) -> None:
-    one = pipeline.definition_key(DEFINED, OPTIONS)
+    one = image_keys.definition_key(DEFINED, OPTIONS)
 
-    assert pipeline.definition_key(changed(key), OPTIONS) != one
+    assert image_keys.definition_key(changed(key), OPTIONS) != one
     assert (
-        pipeline.definition_key(replace(DEFINED, package_set=replace(SET, revision="4567")), OPTIONS) != one
+        image_keys.definition_key(replace(DEFINED, package_set=replace(SET, revision="4567")), OPTIONS) != one
     )
-    assert pipeline.definition_key(DEFINED, replace(OPTIONS, system="aarch64-linux")) != one
+    assert image_keys.definition_key(DEFINED, replace(OPTIONS, system="aarch64-linux")) != one
 
 
 @pytest.mark.parametrize(
