@@ -46,7 +46,7 @@ from proxy.history import History
 from proxy.image_list import ImageList
 from proxy.metrics import Metrics
 from proxy.mirror import Mirror, MirrorRules
-from proxy.model import without_credentials
+from proxy.model import ImageRequest, without_credentials
 from proxy.moving_tags import MovingTags
 from proxy.own_tags import OwnTags
 from proxy.page import Page
@@ -62,7 +62,7 @@ from proxy.shared_disk import SharedDisk
 from proxy.state import State
 from proxy.tracing import tracing
 from proxy.visitors import Visitors
-from proxy.waiting import Waiting, WaitingRules
+from proxy.waiting import LogPlace, Waiting, WaitingRules
 
 _log = logging.getLogger("nixfront")
 
@@ -88,7 +88,7 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
             middlewares.insert(0, traced.middleware)
             client_traces.append(traced.registry_trace())
         made = await _assemble(settings, stack, metrics, client_traces, making.each(*sinks))
-        waiting = Waiting(made.builds, progress, _waiting_rules(settings), _log_place(settings))
+        waiting = Waiting(made.builds, progress, _waiting_rules(settings), _log_place(settings, watch))
         observer = observe.Observer(metrics, log_requests=settings.log.requests)
         application = web.Application(middlewares=[observer.middleware, *middlewares])
         health = Health({"registry": made.registry.ping, "nix": made.packages.nix.ping})
@@ -321,9 +321,15 @@ def _waiting_rules(settings: Settings) -> WaitingRules:
     return WaitingRules(**settings.builds.model_dump(include={field.name for field in fields(WaitingRules)}))
 
 
-def _log_place(settings: Settings) -> str:
+def _log_place(settings: Settings, watch: BuildWatch) -> LogPlace:
     """Where a person finds what a build says."""
-    if settings.page.enabled:
-        return "its log: on the page of this host"
     level = "" if settings.log.level == "debug" else ", at log.level debug"
-    return f"its log: nixfront's on {socket.gethostname()}{level}"
+    in_our_log = f"its log: nixfront's on {socket.gethostname()}{level}"
+
+    def told(request: web.Request, wanted: ImageRequest) -> str:
+        build = watch.latest(wanted.repository, wanted.tag)
+        if not settings.page.enabled:
+            return in_our_log
+        return f"its log: {request.host}/builds/{build.id}" if build else f"its log: {request.host}"
+
+    return told

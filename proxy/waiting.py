@@ -18,7 +18,7 @@ The last answer says in its reason phrase, the one thing that every client print
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
@@ -93,11 +93,15 @@ def as_asked(request: web.Request) -> tuple[int, web.Request]:
     return hop, request.clone(rel_url=URL(f"{path}?{query}" if query else path, encoded=True))
 
 
+#: Where the log of this image's build is, for the client of this request.
+LogPlace = Callable[[web.Request, ImageRequest], str]
+
+
 class Waiting:
     """Between a client that has limits and a build that has others."""
 
-    def __init__(self, builds: Builds, progress: Progress, rules: WaitingRules, log: str) -> None:
-        """`log` tells a person, in a few words, where the log of a build is."""
+    def __init__(self, builds: Builds, progress: Progress, rules: WaitingRules, log: LogPlace) -> None:
+        """`log` tells a person, in a few words, where the log of an image's build is."""
         self._builds = builds
         self._progress = progress
         self._rules = rules
@@ -114,7 +118,7 @@ class Waiting:
         outcome = await self._held(request, hop, self._builds.ensure(wanted, asker))
         match outcome:
             case Then.START_OVER | Then.GIVE_UP:
-                return oci_errors.response(StillBuilding(self._told(wanted)), outcome.value)
+                return oci_errors.response(StillBuilding(self._told(request, wanted)), outcome.value)
             case Then():
                 return _sent_on(request, hop, outcome)
             case _:
@@ -144,14 +148,14 @@ class Waiting:
         except TimeoutError:
             return then
 
-    def _told(self, wanted: ImageRequest) -> str:
+    def _told(self, request: web.Request, wanted: ImageRequest) -> str:
         now = self._progress.of(wanted.repository, wanted.tag)
         if now is None:
             how_far = "waiting for its turn, or being made by another machine"
         else:
             step, age = now
             how_far = f"still being made after {age:.0f} s ({_shortened(step.text)})"
-        return f"{how_far}; pull again to go on waiting; {self._log}"
+        return f"{how_far}; pull again to go on waiting; {self._log(request, wanted)}"
 
 
 def _sent_on(request: web.Request, hop: int, then: Then) -> web.Response:

@@ -107,6 +107,8 @@ async def test_at_the_very_end_it_says_how_far_it_is_and_the_next_try_joins(
                 await asyncio.sleep(0.01)
         await first
         status, history, reason, body = await get(front, PATH)
+        _, _, place = reason.partition("; pull again to go on waiting; its log: ")
+        page = await get(front, place.removeprefix(front.url.removeprefix("http://")))
         again = await get(front, PATH)
         while again[0] == 503:
             again = await get(front, PATH)
@@ -115,7 +117,8 @@ async def test_at_the_very_end_it_says_how_far_it_is_and_the_next_try_joins(
     assert (status, len(history)) == (503, 1)
     assert json.loads(body)["errors"][0]["message"] == reason
     assert re.match(r"still being made after \d+ s \(building: building '/nix/store/", reason)
-    assert "pull again to go on waiting; its log: " in reason
+    assert page[0] == 200, "where the log is said to be"
+    assert b">Build of slow</h1>" in page[3]
     assert again[0] == 200
 
 
