@@ -1,6 +1,7 @@
 """The registry decides who sees what and who lets build; nixfront's own rights are nobody else's."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -230,6 +231,67 @@ async def test_whether_a_private_image_exists_is_not_told(
         assert answers[:4] == answers[4:]
         assert {status for status, _, _ in answers} == {401}
         assert front.nix_starts() == 0
+
+
+@pytest.mark.parametrize("way", ["spliced", "disk", "redirect"])
+async def test_a_blob_by_any_way_is_for_those_alone_whose_token_is_for_it(
+    start: Start, guarded: Server, tokens: TokenService, tmp_path: Path, way: str
+) -> None:
+    registry: dict[str, object] = {
+        "spliced": {},
+        "disk": {"storage": str(tmp_path / "registry" / "data")},
+        "redirect": {"public_url": "https://images.example"},
+    }[way]
+    hello = "repository:hello:pull"
+    allowed = bearer(tokens, "bob", hello)
+    async with start(guarded.url, registry={**OURS["registry"], **registry}) as front:
+        _, _, manifest = await said(front.url, "/v2/hello/manifests/latest", **allowed)
+        layer = max(json.loads(manifest)["layers"], key=lambda each: each["size"])
+        path = f"/v2/hello/blobs/{layer['digest']}"
+        other = path.replace("hello", "beta", 1)  # where it is not, though the registry has it
+        for _ in range(3):  # whatever the first answers left behind
+            async with (
+                aiohttp.ClientSession(front.url) as session,
+                session.get(path, headers=allowed, allow_redirects=False) as given,
+            ):
+                assert given.status == (307 if way == "redirect" else 200)
+            for refused in (
+                {},
+                bearer(tokens, "", hello),
+                bearer(tokens, "bob", "repository:beta:pull"),
+                bearer(service(), "bob", hello),
+            ):
+                for asked in (path, other):
+                    through = await said(front.url, asked, **refused)
+                    assert through[0] == 401
+                    assert through == await said(guarded.url, asked, **refused)
+
+
+async def test_a_token_that_ends_while_an_image_is_made_is_fetched_anew_and_the_build_goes_on(
+    start: Start, guarded: Server, tokens: TokenService
+) -> None:
+    path, scope = "/v2/slow/manifests/latest", "repository:slow:pull"
+    builds = {"patience": 0.3, "hop_seconds": 0.3}
+    fresh = bearer(tokens, "alice", scope)
+    tokens.lives = -120  # seconds; the registry lets one be late by a minute
+    ended = bearer(tokens, "alice", scope)
+    tokens.lives = 300
+    async with start(guarded.url, **OURS, builds=builds) as front, aiohttp.ClientSession() as session:
+        async with session.get(
+            front.url + path, headers={**ACCEPT, **fresh}, allow_redirects=False
+        ) as sent_on:
+            there = path + sent_on.headers["Location"]
+        through = await said(front.url, there, **ended)
+        straight = await said(guarded.url, path, **ended)
+        status, _, _ = await said(front.url, there, **fresh)
+
+        assert sent_on.status == 307
+        assert through == straight
+        assert through[0] == 401
+        assert through[1] is not None
+        assert "invalid_token" in through[1]
+        assert status == 200
+        assert len(front.told(BuildStarted)) == 1
 
 
 async def test_nixfront_fetches_tokens_for_what_it_does_and_keeps_them(
