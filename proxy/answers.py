@@ -12,6 +12,7 @@ somebody knows to be done. Only what is written behind our back shows late, by `
 An answer given again is the registry's, byte for byte, its `Date` too.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Hashable
@@ -97,6 +98,7 @@ class Answers:
         self._known: TTLCache[Question, _Known] = TTLCache(_MOST_QUESTIONS, seconds, time.monotonic)
         self._manifests: LRUCache[str, bytes] = LRUCache(most_bytes, len)
         self._generation = 0
+        self._asking: dict[Question, asyncio.Event] = {}  # set when there is an answer, whatever it is
         # The question of a request that came in these very bytes: a client sends the same ones again and again.
         self._read: LRUCache[Hashable, Question] = LRUCache(_MOST_QUESTIONS)
 
@@ -145,7 +147,25 @@ class Answers:
         return response
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
-        """As `Passthrough.forward`."""
+        """As `Passthrough.forward`; of many who ask the same at once, one asks the registry, and the others wait for that."""
+        question = self._question(request)
+        if question is None:
+            return await self._forward(request)
+        if (answered := self._asking.get(question)) is not None:
+            await answered.wait()
+            return self.recall(request) or await self._forward(request)
+        self._asking[question] = answered = asyncio.Event()
+        async with AsyncExitStack() as stack:
+            try:
+                answer = await stack.enter_async_context(self.send(request))
+                if request.get(_ASKED) is not None and _may_be_kept(answer):
+                    return await self.relay(request, answer)
+            finally:
+                del self._asking[question]
+                answered.set()
+            return await self.relay(request, answer)
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
         async with self.send(request) as answer:
             return await self.relay(request, answer)
 

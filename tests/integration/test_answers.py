@@ -355,6 +355,30 @@ async def test_a_build_is_seen_at_once_and_then_remembered(
     assert relay.counts["GET", "manifest"] == asked
 
 
+async def test_many_who_waited_for_one_build_are_one_question(
+    start: Start, registry: Server, relay: Shim
+) -> None:
+    path = "/v2/hello/manifests/latest"
+    async with start(relay.url, answers=LONG) as front:
+        answers = await asyncio.gather(*(ask(front, path, headers=DOCKER) for _ in range(10)))
+        straight = await ask(direct(registry), path, headers=DOCKER)
+
+    assert {(status, body) for status, _, body in answers} == {(200, straight[2])}
+    assert relay.counts["GET", "manifest"] == 10 + 1, "each before the build, one after it"
+
+
+async def test_many_who_waited_for_one_build_are_asked_for_where_nothing_is_remembered(
+    start: Start, relay: Shim
+) -> None:
+    path = "/v2/hello/manifests/latest"
+    personal = {"headers": {**DOCKER, "Authorization": "Basic b25lOnR3bw=="}}
+    async with start(relay.url, answers=LONG) as front:
+        answers = await asyncio.gather(*(ask(front, path, **personal) for _ in range(5)))
+
+    assert {status for status, _, _ in answers} == {200}
+    assert relay.counts["GET", "manifest"] == 5 + 5
+
+
 async def test_what_is_not_there_is_never_remembered(start: Start, registry: Server) -> None:
     """`sha256-<hex>` is a referrers tag, which nobody builds."""
     path = "/v2/team/tool/manifests/sha256-" + "0" * 64
