@@ -237,7 +237,7 @@ async def test_whether_a_private_image_exists_is_not_told(
 async def test_a_blob_by_any_way_is_for_those_alone_whose_token_is_for_it(
     start: Start, guarded: Server, tokens: TokenService, tmp_path: Path, way: str
 ) -> None:
-    registry: dict[str, object] = {
+    registry: dict[str, str] = {
         "spliced": {},
         "disk": {"storage": str(tmp_path / "registry" / "data")},
         "redirect": {"public_url": "https://images.example"},

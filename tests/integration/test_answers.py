@@ -371,9 +371,9 @@ async def test_many_who_waited_for_one_build_are_asked_for_where_nothing_is_reme
     start: Start, relay: Shim
 ) -> None:
     path = "/v2/hello/manifests/latest"
-    personal = {"headers": {**DOCKER, "Authorization": "Basic b25lOnR3bw=="}}
+    personal = {**DOCKER, "Authorization": "Basic b25lOnR3bw=="}
     async with start(relay.url, answers=LONG) as front:
-        answers = await asyncio.gather(*(ask(front, path, **personal) for _ in range(5)))
+        answers = await asyncio.gather(*(ask(front, path, headers=personal) for _ in range(5)))
 
     assert {status for status, _, _ in answers} == {200}
     assert relay.counts["GET", "manifest"] == 5 + 5
