@@ -86,7 +86,11 @@ def _wrapped(text: str) -> str:
     """Paragraphs filled to 100 columns; one that is indented, or of exit codes, stays as it is."""
     paragraphs = text.rstrip().split("\n\n")
     kept = ("exit codes", " ")
-    return "\n\n".join(each if each.startswith(kept) else textwrap.fill(each, 100) for each in paragraphs)
+    filled = (
+        each if each.startswith(kept) else textwrap.fill(each, 100, break_on_hyphens=False)
+        for each in paragraphs
+    )
+    return "\n\n".join(filled)
 
 
 def _failed(console: Console, error: Exception, told: str, code: int) -> int:

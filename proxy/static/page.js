@@ -54,7 +54,8 @@
     source.addEventListener("ended", (message) => {
       source.close();
       say(`The build has ended: ${message.data}`);
-      setTimeout(() => location.reload(), 600);
+      const reload = setTimeout(() => location.reload(), 600);
+      addEventListener("beforeunload", () => clearTimeout(reload));  // whoever leaves meanwhile is not taken back
     });
   };
   if (log) log.scrollTop = log.scrollHeight;
@@ -62,10 +63,11 @@
 
   // --- the composer
   const form = document.querySelector("form.composer");
-  let awaited = null;
+  let awaited = null, before = new Set();  // the image, and its builds that were on the page already
   const made = (part) => {  // a build that was begun here has come to the list: its page is the better place
     if (!awaited) return;
-    const link = [...part.querySelectorAll("a[href^='/builds/']")].find((found) => found.textContent.trim() === awaited);
+    const link = [...part.querySelectorAll("a[href^='/builds/']")].find(
+      (found) => found.textContent.trim() === awaited && !before.has(found.getAttribute("href")));
     if (link) location.assign(link.getAttribute("href"));
   };
   document.addEventListener("submit", async (event) => {
@@ -80,6 +82,8 @@
     const types = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, " +
       "application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
     const name = awaited;
+    before = new Set([...document.querySelectorAll("a[href^='/builds/']")].map((link) => link.getAttribute("href")));
+    maker.parentNode.querySelectorAll(".trouble[role=alert]").forEach((told) => told.remove());
     find(name);
     const answer = await fetch(maker.action, { headers: { Accept: types } }).catch(() => null);
     awaited = null;
@@ -103,10 +107,10 @@
     return known.builds.find((each) => each.repository === image);
   };
   const find = async (image) => {  // where no list of builds is on this page
-    for (let tries = 0; tries < 40 && awaited === image && !document.querySelector("[data-stream='/events']"); tries++) {
+    for (let pause = 500; awaited === image && !document.querySelector("[data-stream='/events']"); pause = Math.min(pause * 1.2, 5000)) {
       const build = await latest(image);
       if (build && build.state === "running") { location.assign(`/builds/${build.id}`); return; }
-      await new Promise((then) => setTimeout(then, 500));
+      await new Promise((then) => setTimeout(then, pause));
     }
   };
   if (!form) return;
@@ -118,7 +122,7 @@
   input.setAttribute("aria-expanded", "false");
   input.setAttribute("aria-controls", "names-list");
   input.setAttribute("aria-autocomplete", "list");
-  let chosen = -1, asking = 0, timer = 0;
+  let chosen = -1, asking = 0, seeking = 0, timer = 0;
 
   const look = async () => {
     const query = new URLSearchParams(new FormData(form));
@@ -127,12 +131,15 @@
     query.set("part", "1");
     const number = ++asking;
     const answer = await fetch(`/compose?${query}`).catch(() => null);
+    const text = answer && answer.ok ? await answer.text() : "<p class='trouble'>This host does not answer.</p>";
     if (number !== asking) return;
-    result.innerHTML = answer && answer.ok ? await answer.text() : "<p class='trouble'>This host does not answer.</p>";
+    result.innerHTML = text;
     result.removeAttribute("aria-busy");
     revealCopies(result);
   };
-  const close = () => {
+  const close = () => {  // what is on its way for it is not wanted either
+    clearTimeout(timer);
+    seeking++;
     list.hidden = true;
     list.replaceChildren();
     chosen = -1;
@@ -158,8 +165,10 @@
     const typed = word();
     if (typed.length < 1) { close(); return; }
     const query = new URLSearchParams({ q: typed, set: set ? set.value : "" });
+    const number = ++seeking;
     const found = await fetch(`/suggest?${query}`).then((got) => got.json()).catch(() => ({ names: [] }));
-    if (typed !== word() || document.activeElement !== input) return;
+    if (number !== seeking || typed !== word() || document.activeElement !== input) return;
+    const marked = chosen >= 0 ? list.children[chosen].dataset.pull : null;  // stays so in the list that replaces this one
     close();
     if (found.later) {
       const told = document.createElement("li");
@@ -185,6 +194,8 @@
     });
     list.hidden = !list.children.length;
     input.setAttribute("aria-expanded", String(!list.hidden));
+    const again = found.names.findIndex((each) => each.pull === marked);
+    if (again >= 0) mark(again);
     if (found.names.length) say(`${found.names.length} names fit`);
   };
   input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(suggest, 120); });
@@ -202,5 +213,5 @@
     const option = event.target.closest("[role=option]");
     if (option) { event.preventDefault(); take(option.dataset.pull); }
   });
-  form.addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(timer); close(); look(); });
+  form.addEventListener("submit", (event) => { event.preventDefault(); close(); look(); });
 })();

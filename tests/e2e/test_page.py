@@ -1,11 +1,12 @@
 """The page in a real browser: an image is composed, made, watched and found, on a wide screen and on a narrow one."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.support.browser import chromium, tab
 from tests.support.front import PACKAGES
@@ -130,3 +131,27 @@ async def test_the_keyboard_is_enough(host: Server, browser: Browser) -> None:
         await page.keyboard.type("lo")
         await page.keyboard.press("Enter")
         await expect(page.get_by_text("Says hello")).to_be_visible()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_names_that_come_late_open_no_list(host: Server, browser: Browser) -> None:
+    asked, released = asyncio.Event(), asyncio.Event()
+
+    async def late(route: Route) -> None:
+        asked.set()
+        await released.wait()
+        await route.continue_()
+
+    async with tab(browser, 1280) as opened:
+        page = opened.page
+        await page.route("**/suggest?*", late)
+        await page.goto(host.url)
+        await page.get_by_role("combobox", name="Packages").press_sequentially("hello")
+        await asked.wait()
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_text("Says hello")).to_be_visible()
+        async with page.expect_response("**/suggest?*") as answer:
+            released.set()
+        await (await answer.value).finished()
+        await page.evaluate("fetch('/status.json').then((answer) => answer.text())")
+        assert not await page.locator("#names-list").is_visible(), "over what was looked up"
