@@ -94,7 +94,8 @@ class Publisher:
             return await self._upload(repository, lambda: entries)
         stream = LayerStream(entries, self._compression, self._executor)
         data = b"".join([block async for block in stream])
-        await self._registry.put_blob(repository, data)
+        async with self._slots:
+            await self._registry.put_blob(repository, data)
         return stream.layer
 
     async def close(self) -> None:

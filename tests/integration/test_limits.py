@@ -10,6 +10,7 @@ import pytest
 from proxy.events import BuildStarted
 from tests.support.front import Front
 from tests.support.servers import Server
+from tests.support.shim import Delay, Rule, shim
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 SKOPEO = {"User-Agent": "skopeo/1.9.3"}
@@ -62,6 +63,16 @@ async def test_builds_at_once_are_bounded(start: Start, registry: Server, at_onc
                 most = max(most, running)
     assert {answer[0] for answer in answers} == {200}
     assert most == at_once
+
+
+@pytest.mark.parametrize("uploads", [1, 3])
+async def test_uploads_at_once_are_bounded(start: Start, registry: Server, uploads: int) -> None:
+    slow = Rule("PUT", r"/blobs/uploads/", Delay(0.3), times=100)
+    async with shim(registry.url, slow) as relay, start(relay.url, layers={"uploads": uploads}) as front:
+        await front.pull("alpha/beta")
+
+    assert relay.counts["PUT", "upload"] > 3
+    assert relay.most["PUT", "upload"] == uploads
 
 
 async def told(front: Front, builds: int) -> None:

@@ -97,11 +97,13 @@ def kind_of(path: str) -> str:
 
 
 class Shim:
-    """A running relay: its `url`, and `counts` of the requests by (method, kind)."""
+    """A running relay: its `url`, `counts` of the requests by (method, kind), and the `most` of them at once."""
 
     def __init__(self, upstream: str, rules: Sequence[Rule]) -> None:
         self.url = ""
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.most: Counter[tuple[str, str]] = Counter()
+        self._under_way: Counter[tuple[str, str]] = Counter()
         self._upstream = upstream
         self._rules = rules
         self._matched: Counter[Rule] = Counter()
@@ -123,6 +125,15 @@ class Shim:
 
     async def relay(self, request: web.Request) -> web.StreamResponse:
         """The answer of the registry, or what a rule made of it."""
+        kind = request.method, kind_of(request.rel_url.raw_path)
+        self._under_way[kind] += 1
+        self.most[kind] = max(self.most[kind], self._under_way[kind])
+        try:
+            return await self._relayed(request)
+        finally:
+            self._under_way[kind] -= 1
+
+    async def _relayed(self, request: web.Request) -> web.StreamResponse:
         fault = self.fault_for(request.method, request.rel_url.raw_path)
         match fault:
             case Status(status):
