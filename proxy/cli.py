@@ -26,6 +26,16 @@ _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code (`EXIT_CODES`)."""
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = parser().parse_args(argv)
     console = Console(as_json=arguments.json)
     command: Command = arguments.command
@@ -34,13 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(load(arguments.config, os.environ, **overrides), arguments, console)
     except SettingsInvalid as error:
         return _failed(console, error, f"wrong settings: {error}", 2)
+    except BrokenPipeError:  # an OSError too, and no failure
+        raise
     except (NixfrontError, OSError) as error:
         return _failed(console, error, str(error), 1)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:  # whoever reads our output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def parser() -> argparse.ArgumentParser:

@@ -123,6 +123,17 @@ def test_json_tells_of_failures_too(
     assert json.loads(capsys.readouterr().out)["kind"] == "RegistryUnavailable"
 
 
+@pytest.mark.parametrize("argv", [["check-config", "--json"], ["--print-completion", "bash"]])
+def test_a_reader_that_has_read_enough_is_no_failure(argv: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = "import sys; from proxy import cli; sys.exit(cli.main())"
+    ended = subprocess.run([sys.executable, "-c", program, *argv], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 def test_no_colour_where_there_is_no_terminal() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "proxy", "doctor"],
