@@ -40,9 +40,12 @@ class Observer:
         except web.HTTPException as answer:
             status = answer.status
             raise
-        except (asyncio.CancelledError, ConnectionResetError):
+        except asyncio.CancelledError:
             status = _GONE
             raise
+        except ConnectionResetError:  # there is nobody to answer; the server would log it with a trace
+            status = _GONE
+            return web.Response(status=500)
         else:
             status = response.status
             if not response.prepared:  # its signal comes when we are through

@@ -114,7 +114,8 @@ class Passthrough:
     ) -> web.StreamResponse:
         """Send the answer on to the client; `read` is what was read of its body already.
 
-        A body that breaks off breaks the client's connection too.
+        A body that breaks off breaks the client's connection too. Raises `ConnectionResetError` for that, and where the client
+        is gone.
         """
         response = self.response(answer.status, answer.reason, [*answer.headers.items()])
         await response.prepare(request)
@@ -123,6 +124,10 @@ class Passthrough:
                 await response.write(read)
                 async for chunk in answer.content.iter_any():
                     await response.write(chunk)
+            except (
+                aiohttp.ClientConnectionResetError
+            ):  # the client is gone: the registry's end is another error
+                raise
             except aiohttp.ClientError as error:
                 broken_off(request, response, error)
         await response.write_eof()

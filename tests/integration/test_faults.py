@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from proxy import app, local_registry, settings, state_redis
+from proxy import app, local_registry, settings, state_redis, zero_copy
 from proxy.errors import RegistryUnavailable, SettingsInvalid
 from proxy.events import BuildStarted
 from proxy.process import run
@@ -105,6 +106,39 @@ async def test_a_blob_that_breaks_off_breaks_the_clients_connection(start: Start
         status, _, body = await front.get(path)
 
     assert (status, len(body)) == (200, blob.size)
+
+
+@pytest.mark.parametrize("who", ["client", "registry"])
+async def test_a_body_that_ends_too_early_is_a_line_in_the_log_and_no_error_of_ours(
+    start: Start,
+    registry: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    who: str,
+) -> None:
+    monkeypatch.setattr(zero_copy, "possible", lambda _: False)
+    async with shim(registry.url) as relay, start(relay.url, log={"requests": True}) as front:
+        # More than the sockets between us hold.
+        noise = random.Random(7).randbytes(20_000_000)
+        made = handmade.image([handmade.tar(entries) for entries in handmade.store_layers(noise)])
+        await handmade.push(registry.url, "large", "v1", made)
+        blob = max(made.layers, key=len)
+        path = f"/v2/large/blobs/{handmade.digest_of(blob)}"
+        if who == "registry":
+            relay.break_by(Rule("GET", r"/blobs/sha256:", Cut(len(blob) // 2)))
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await front.get(path)
+        else:
+            reader, writer = await asyncio.open_connection(*front.url.removeprefix("http://").split(":"))
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            await reader.readexactly(1000)
+            writer.transport.abort()
+        relay.heal()
+        assert (await front.get(path))[0] == 200
+
+    assert ("the registry broke off" in caplog.text) is (who == "registry")
+    assert "Error handling request" not in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_layer_that_the_registry_lost_is_sent_again(start: Start, registry: Server) -> None:

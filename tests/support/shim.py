@@ -108,6 +108,10 @@ class Shim:
         self._rules = rules
         self._matched: Counter[Rule] = Counter()
 
+    def break_by(self, *rules: Rule) -> None:
+        """From now on these are the rules."""
+        self._rules = rules
+
     def heal(self) -> None:
         """From now on nothing is broken."""
         self._rules = ()

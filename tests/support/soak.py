@@ -124,7 +124,8 @@ class Soak:
             await asyncio.gather(weather, *clients)
             await stored_tags(f"http://127.0.0.1:{self._registry_port}")
         log = (self._folder / "nixfront.log").read_text(errors="replace")
-        self.report.wrong += [f"in the log: {line}" for line in log.splitlines() if "Traceback" in line][:5]
+        traces = re.findall(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)*.*", log)
+        self.report.wrong += [f"in the log: {trace[-2000:]}" for trace in dict.fromkeys(traces)][:5]
 
     # --- what there is ------------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Soak:
             "packages": {"kind": "path", "path": str(self._folder / "set"), "time_to_live": 20},
             "builds": {"failure_seconds": 2, "queue": 20},
             "http": {"head_seconds": 5},
-            "answers": {"seconds": 1},
+            "answers": {"seconds": 1, "most_bytes": 1 << 20},  # full soon: what grows is something else
         }
 
     async def _start(self, kind: str) -> None:
@@ -281,7 +282,7 @@ class Soak:
             await kind()
 
     async def _storm(self, *rules: Rule, seconds: float) -> None:
-        self._relay._rules = rules
+        self._relay.break_by(*rules)
         await asyncio.sleep(seconds)
         self._relay.heal()
 
