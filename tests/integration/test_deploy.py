@@ -213,3 +213,14 @@ async def test_the_nixos_module_on_a_stand_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["module.nix", "package.nix"])
 async def test_the_nix_files_parse(name: str) -> None:
     await succeed(("nix-instantiate", "--parse", str(DEPLOY / "nixos" / name)))
+
+
+async def test_the_examples_of_package_sets_parse() -> None:
+    blocks = [
+        block
+        for page in (DEPLOY.parent / "README.md", DEPLOY.parent / "config/packages.md")
+        for block in re.findall(r"```nix\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
+    for block in blocks:
+        await succeed(("nix-instantiate", "--parse", "--expr", block))
+    assert len(blocks) >= 2

@@ -74,7 +74,7 @@ def test_commands_of_nixfront_are_understood(page: Path) -> None:
 
 
 def test_examples_of_settings_are_accepted(tmp_path: Path) -> None:
-    for page in OWN:
+    for page in PAGES:
         for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)):
             file = tmp_path / f"{number}.yml"
             file.write_text(block)
