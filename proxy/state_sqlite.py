@@ -205,7 +205,7 @@ class SqliteState:
 
     async def _probe(self) -> None:
         """Write something: a disk that is full lets us read."""
-        await self._connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+        await self._connection.execute_fetchall(f"PRAGMA user_version = {len(_MIGRATIONS)}")
 
     async def _read(self, query: str, *values: object) -> list[Any]:
         async def ask() -> list[Any]:
@@ -216,8 +216,12 @@ class SqliteState:
     async def _write(self, statement: str, *rows: Iterable[object]) -> None:
         """One statement for each row, each its own transaction: there is nothing to roll back when one fails."""
 
+        # No cursor comes back to us: dropped here, it would reset its statement while the connection's thread is at it again.
+        values = [tuple(row) for row in rows]
+
         async def tell() -> None:
-            await self._connection.executemany(statement, [tuple(row) for row in rows])
+            for row in values:
+                await self._connection.execute_fetchall(statement, row)
 
         await self._border.write(tell)
 
@@ -242,8 +246,8 @@ async def open_state(file: Path) -> AsyncIterator[SqliteState]:
                 f"{file} is of a newer nixfront (schema {version}, this one knows {len(_MIGRATIONS)}): use that one, "
                 "or move the file away; `nixfront reindex` makes most of it again"
             )
-        await connection.execute("PRAGMA journal_mode = WAL")
-        await connection.execute("PRAGMA synchronous = NORMAL")
+        await connection.execute_fetchall("PRAGMA journal_mode = WAL")
+        await connection.execute_fetchall("PRAGMA synchronous = NORMAL")
         for number, step in enumerate(_MIGRATIONS[version:], version + 1):
             # All or nothing, also when we are killed in between.
             await connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")

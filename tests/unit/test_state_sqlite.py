@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,19 @@ async def fresh(folder: Path) -> Path:
     async with open_state(folder / "fresh"):
         pass
     return folder / "fresh"
+
+
+async def test_the_same_statement_from_many_sides_is_no_misuse(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cursor that is dropped in our thread would reset a statement that the connection's thread is at."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        async with open_state(tmp_path / "state") as known:
+            for _ in range(30):
+                await asyncio.gather(*(known.seen("git", f"sha256:{number}") for number in range(100)))
+    finally:
+        sys.setswitchinterval(usual)
+
+    assert caplog.text == ""
