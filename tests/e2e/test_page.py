@@ -23,7 +23,11 @@ async def host(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server
     """nixfront as installed, on the tests' packages, with one image made and one that failed."""
     folder = tmp_path_factory.mktemp("page")
     sandbox = "substituters =\nsandbox = true\nextra-sandbox-paths = /bin /usr /lib /lib64\n"
-    settings = {"packages": {"kind": "path", "path": str(PACKAGES)}, "nix": {"store": str(folder / "store")}}
+    settings = {
+        "packages": {"kind": "path", "path": str(PACKAGES)},
+        "nix": {"store": str(folder / "store")},
+        "builds": {"grace_seconds": 0},  # one of them never ends
+    }
     async with nixfront(folder, settings=settings, env={"NIX_CONFIG": sandbox}) as server:
         yield server
 
