@@ -1,6 +1,7 @@
 """Nobody can tell nixfront from the registry: the same bytes are sent to a registry alone and to its twin behind nixfront."""
 
 import asyncio
+import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from proxy.model import DOCKER_LIST, OCI_MANIFEST
+from proxy.model import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, canonical_json
 from tests.support import handmade
 from tests.support.front import Front, front
 from tests.support.replay import ABSENT, DIFFERENCES, HOST, ROWS, SECTIONS, Row, chunked
@@ -81,6 +82,8 @@ async def stock(url: str) -> dict[str, bytes]:
         url, "team/tool", "index", handmade.HandmadeImage(index, DOCKER_LIST, b"{}", (LARGE,))
     )
     digest = handmade.digest_of
+    child = {"mediaType": OCI_MANIFEST, "digest": digest(oci.manifest), "size": len(oci.manifest)}
+    both = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]})
     return {
         "layer": digest(made.layers[0]).encode(),
         "config": digest(made.config).encode(),
@@ -89,15 +92,28 @@ async def stock(url: str) -> dict[str, bytes]:
         "large": digest(LARGE).encode(),
         "new": digest(b"new blob").encode(),
         "pieces": digest(b"fourmorein pieces").encode(),
+        "last": digest(b"fourlast").encode(),
+        "both": digest(both).encode(),
+        "new512": longer(b"new blob"),
+        "oci512": longer(oci.manifest),
+        "both512": longer(both),
+        "absent512": longer(b"nobody has this"),
         "absent": ABSENT.encode(),
         "length": f"Content-Length: {len(made.manifest)}".encode(),
         "oci_length": f"Content-Length: {len(oci.manifest)}".encode(),
+        "both_length": f"Content-Length: {len(both)}".encode(),
+        "body both": both,
         "body manifest": made.manifest,
         "body oci": oci.manifest,
         "body chunked manifest": chunked(made.manifest[:100], made.manifest[100:]),
         "body large": LARGE,
         "body huge": b"{" + b" " * (4 << 20),
     }
+
+
+def longer(data: bytes) -> bytes:
+    """The other digest that the image specification knows."""
+    return f"sha512:{hashlib.sha512(data).hexdigest()}".encode()
 
 
 async def replay(url: str, values: Mapping[str, bytes]) -> list[Reply]:

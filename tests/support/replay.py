@@ -288,6 +288,22 @@ UPLOADS = [
     row(f"POST {TOOL}/blobs/uploads/", keep="large_upload"),
     row("PATCH {large_upload}", OCTETS, "Content-Length: 4194304", body="large", keep="large_upload"),
     row("PUT {large_upload}&digest={large}", "Content-Length: 0"),
+    # the last piece with the end
+    row(f"POST {TOOL}/blobs/uploads/", keep="ended"),
+    row("PATCH {ended}", OCTETS, "Content-Range: 0-3", "Content-Length: 4", body=b"four", keep="ended"),
+    row("PUT {ended}&digest={last}", OCTETS, "Content-Range: 4-7", "Content-Length: 4", body=b"last"),
+    row(f"GET {TOOL}/blobs/{{last}}"),
+    # by another digest
+    row(f"POST {TOOL}/blobs/uploads/", keep="longer"),
+    row("PUT {longer}&digest={new512}", OCTETS, "Content-Length: 8", body=b"new blob"),
+    row(f"POST {TOOL}/blobs/uploads/", keep="false"),
+    row(
+        "PUT {false}&digest={absent512}", OCTETS, "Content-Range: 0-7", "Content-Length: 8", body=b"new blob"
+    ),
+    row(f"POST {TOOL}/blobs/uploads/?digest={{new512}}", OCTETS, "Content-Length: 8", body=b"new blob"),
+    *(row(f"{method} {TOOL}/blobs/{{new512}}") for method in ("GET", "HEAD")),
+    row("POST /v2/team/mounted/blobs/uploads/?mount={new512}&from=team/tool"),
+    row("POST /v2/team/mounted/blobs/uploads/?mount={new512}"),
     # cancelled
     row(f"POST {TOOL}/blobs/uploads/", keep="cancelled"),
     row("DELETE {cancelled}"),
@@ -345,6 +361,31 @@ PUSHES = [
         f"PUT {TOOL}/manifests/{{manifest}}", f"Content-Type: {DOCKER_MANIFEST}", "{length}", body="manifest"
     ),
     row(f"PUT {TOOL}/manifests/{ABSENT}", f"Content-Type: {DOCKER_MANIFEST}", "{length}", body="manifest"),
+    row(f"PUT {TOOL}/manifests/sha256:xyz", f"Content-Type: {OCI_MANIFEST}", "{oci_length}", body="oci"),
+    row(f"PUT {TOOL}/manifests/{{oci}}", f"Content-Type: {OCI_MANIFEST}", "{oci_length}", body="oci"),
+    row(
+        f"PUT {TOOL}/manifests/{{oci}}?tag=v4&tag=v5",
+        f"Content-Type: {OCI_MANIFEST}",
+        "{oci_length}",
+        body="oci",
+    ),
+    row(f"GET {TOOL}/tags/list"),
+    row(f"PUT {TOOL}/manifests/both", f"Content-Type: {OCI_INDEX}", "{both_length}", body="both"),
+    row(f"PUT {TOOL}/manifests/{{both}}", f"Content-Type: {OCI_INDEX}", "{both_length}", body="both"),
+    row(f"PUT {TOOL}/manifests/{{both}}?tag=v7", f"Content-Type: {OCI_INDEX}", "{both_length}", body="both"),
+    *(row(f"{method} {TOOL}/manifests/both", *accept(*TYPES)) for method in ("GET", "HEAD")),
+    row(f"PUT {TOOL}/manifests/{{oci512}}", f"Content-Type: {OCI_MANIFEST}", "{oci_length}", body="oci"),
+    row(
+        f"PUT {TOOL}/manifests/{{oci512}}?tag=v6",
+        f"Content-Type: {OCI_MANIFEST}",
+        "{oci_length}",
+        body="oci",
+    ),
+    row(
+        f"PUT {TOOL}/manifests/{{both512}}?tag=v8", f"Content-Type: {OCI_INDEX}", "{both_length}", body="both"
+    ),
+    row(f"PUT {TOOL}/manifests/{{both512}}", f"Content-Type: {OCI_INDEX}", "{both_length}", body="both"),
+    *(row(f"{method} {TOOL}/manifests/{{oci512}}", *accept(*TYPES)) for method in ("GET", "HEAD")),
     row(f"PUT {TOOL}/manifests/v3", "{length}", body="manifest"),
     row(f"PUT {TOOL}/manifests/v3", "Content-Type: application/json", "{length}", body="manifest"),
     row("PUT /v2/team/lacks/manifests/v1", f"Content-Type: {DOCKER_MANIFEST}", "{length}", body="manifest"),
@@ -487,6 +528,10 @@ DELETES = [
     row("DELETE /v2/team/mounted/blobs/{layer}"),
     row("HEAD /v2/team/mounted/blobs/{layer}"),
     row("DELETE /v2/no/such/manifests/{manifest}"),
+    row(f"DELETE {TOOL}/manifests/{{oci512}}"),
+    row(f"DELETE {TOOL}/blobs/{{new512}}"),
+    row(f"DELETE {TOOL}/manifests/{{both}}"),
+    row(f"HEAD {TOOL}/manifests/{{both}}", *accept(*TYPES)),
     row(f"DELETE {TOOL}/blobs/sha256:xyz"),
     row(f"DELETE {TOOL}/manifests/{{manifest}}"),
     row(f"GET {TOOL}/manifests/{{manifest}}", *accept(*TYPES)),
