@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -22,8 +22,8 @@ import aiohttp
 
 from proxy import configured, local_registry, nix_checks
 from proxy.errors import NixfrontError, RegistryUnavailable, SettingsInvalid
-from proxy.reach import Reached
-from proxy.registry_login import deleting, pushing
+from proxy.reach import Reach, Reached
+from proxy.registry_login import Credentials, deleting, pushing
 from proxy.settings import Settings
 
 Level = Literal["fine", "doubtful", "wrong"]
@@ -306,7 +306,7 @@ async def _ports(settings: Settings) -> list[Finding]:
         try:
             await asyncio.to_thread(_bind, host.strip("[]"), int(port))
         except OSError as error:
-            if await _is_nixfront(address):
+            if await _is_nixfront(settings, address):
                 found.append(Finding("addresses", "fine", f"a nixfront answers at {key} {address}"))
                 continue
             cure = (
@@ -326,12 +326,13 @@ def _bind(host: str, port: int) -> None:
         probe.listen(1)
 
 
-async def _is_nixfront(address: str) -> bool:
-    with suppress(aiohttp.ClientError, TimeoutError):
-        async with (
-            aiohttp.ClientSession(timeout=_TIMEOUT) as session,
-            session.get(f"http://{address}/healthz") as answer,
-        ):
+async def _is_nixfront(settings: Settings, address: str) -> bool:
+    """Whether one of us answers there; whoever it is gets no password of ours."""
+    with suppress(aiohttp.ClientError, TimeoutError, SettingsInvalid):
+        there = Reach(f"http://{address}")
+        if address == settings.http.addr:
+            there = replace(await asyncio.to_thread(configured.nixfront, settings), credentials=Credentials())
+        async with there.opened() as reached, reached.ask("GET", "/healthz", (), timeout=_TIMEOUT) as answer:
             return answer.status in (200, 404) and "X-Request-Id" in answer.headers
     return False
 

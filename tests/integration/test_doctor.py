@@ -12,11 +12,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 from aiohttp import web
 
 from proxy import doctor, settings
 from proxy.doctor import Finding
-from tests.support.front import PACKAGES
+from tests.support.front import PACKAGES, front
 from tests.support.guarded import PASSWORDS, htpasswd_registry
 from tests.support.processes import free_port, search_path
 from tests.support.servers import Server
@@ -290,6 +291,24 @@ async def test_an_address_that_is_taken(examine: Callable[..., Any]) -> None:
         found = await examine(http={"addr": url.removeprefix("http://")})
 
     assert "ss -ltnp" in cure(found, "addresses")
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_an_address_at_which_nixfront_answers(
+    examine: Callable[..., Any], registry: Server, tmp_path: Path, nix_count: Path, secure: bool
+) -> None:
+    http = {}
+    if secure:
+        issued = trustme.CA().issue_cert("images.example")
+        http = {"certificate": str(tmp_path / "own.pem"), "key": str(tmp_path / "own-key.pem")}
+        issued.cert_chain_pems[0].write_to_path(http["certificate"])
+        issued.private_key_pem.write_to_path(http["key"])
+    async with front(tmp_path, nix_count, registry.url, http=http, page={"enabled": False}) as served:
+        here = {**http, "addr": served.url.partition("//")[2]}
+        found = await examine(registry={"url": registry.url}, http=here)
+
+    told = [finding.told for finding in found if finding.check == "addresses"]
+    assert told == [f"a nixfront answers at http.addr {here['addr']}"]
 
 
 async def test_an_address_of_another_host(examine: Callable[..., Any]) -> None:
