@@ -63,7 +63,7 @@
 
   // --- the composer
   const form = document.querySelector("form.composer");
-  let awaited = null, before = new Set();  // the image, and its builds that were on the page already
+  let awaited = null, before = new Set();  // the image, and the builds that had ended already
   const made = (part) => {  // a build that was begun here has come to the list: its page is the better place
     if (!awaited) return;
     const link = [...part.querySelectorAll("a[href^='/builds/']")].find(
@@ -82,7 +82,7 @@
     const types = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, " +
       "application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
     const name = awaited;
-    before = new Set([...document.querySelectorAll("a[href^='/builds/']")].map((link) => link.getAttribute("href")));
+    before = new Set([...document.querySelectorAll("tr a[href^='/builds/']")].map((link) => link.getAttribute("href")));
     maker.parentNode.querySelectorAll(".trouble[role=alert]").forEach((told) => told.remove());
     find(name);
     const answer = await fetch(maker.action, { headers: { Accept: types } }).catch(() => null);

@@ -82,16 +82,35 @@ async def test_compose_make_watch_and_find(
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_log_comes_as_it_is_written(host: Server, browser: Browser) -> None:
-    async with tab(browser, 1280) as opened, tab(browser, 1280) as other:
-        await opened.page.goto(f"{host.url}/compose?names=endless")
-        await opened.page.get_by_role("button", name="Make it now").click()
-        await opened.page.wait_for_url("**/builds/*")
-        await expect(opened.page.locator(".badge")).to_have_text("running")
-        await expect(opened.page.locator("#log")).to_contain_text("this is how far it came")
+@pytest.mark.parametrize(
+    ("width", "dark"), [size.values[:2] for size in SIZES], ids=[size.id for size in SIZES]
+)
+async def test_a_build_is_watched_and_its_log_read(
+    host: Server, browser: Browser, tmp_path: Path, width: int, dark: bool
+) -> None:
+    """It never ends, so that what is live is there to be seen; the second who wants it finds it under way and joins it."""
+    async with tab(browser, width, dark=dark) as opened, tab(browser, width, dark=dark) as other:
+        page = opened.page
+        await page.goto(host.url)
+        await page.get_by_role("combobox", name="Packages").fill("endless")
+        await page.get_by_role("button", name="Look it up").click()
+        await page.get_by_role("button", name="Make it now").click()
+        await page.wait_for_url("**/builds/*")
+        await expect(page.locator(".badge")).to_have_text("running")
+        await expect(page.locator("#log")).to_contain_text("this is how far it came")
+        passed = await page.locator(".phase .quiet").inner_text()
+        await expect(page.locator(".phase .quiet")).not_to_have_text(passed)
+        await page.screenshot(path=tmp_path / "running.png", full_page=True)
+        assert await opened.overflow() <= 0
+
         await other.page.goto(host.url)
         await expect(other.page.locator("li.running")).to_contain_text("endless-1.0")
-    assert opened.complaints == other.complaints == []
+        await other.page.screenshot(path=tmp_path / "list.png", full_page=True)
+        assert await other.overflow() <= 0
+
+        assert opened.complaints == other.complaints == []
+        await page.get_by_role("link", name="as text").click()
+        await expect(page.locator("body")).to_contain_text("this is how far it came")
 
 
 @pytest.mark.asyncio(loop_scope="module")

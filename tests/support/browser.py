@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
 from tests.support.processes import program
 
@@ -72,9 +72,12 @@ async def tab(
     context.set_default_timeout(_PATIENCE)
     page = await context.new_page()
     opened = Tab(page)
-    page.on(
-        "console", lambda message: opened.complaints.append(message.text) if message.type == "error" else None
-    )
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            opened.complaints.append(f"{message.text} ({message.location['url']})")
+
+    page.on("console", heard)
     page.on("pageerror", lambda error: opened.complaints.append(str(error)))
     try:
         yield opened
