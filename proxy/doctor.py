@@ -299,7 +299,11 @@ def _look_at_folders(settings: Settings) -> list[Finding]:
 async def _ports(settings: Settings) -> list[Finding]:
     """addresses"""
     found = []
-    for key, address in (("http.addr", settings.http.addr), ("status.addr", settings.status.addr)):
+    for key, address in (
+        ("http.addr", settings.http.addr),
+        ("mirror.addr", settings.mirror.addr),
+        ("status.addr", settings.status.addr),
+    ):
         if not address:
             continue
         host, _, port = address.rpartition(":")
@@ -330,8 +334,10 @@ async def _is_nixfront(settings: Settings, address: str) -> bool:
     """Whether one of us answers there; whoever it is gets no password of ours."""
     with suppress(aiohttp.ClientError, TimeoutError, SettingsInvalid):
         there = Reach(f"http://{address}")
-        if address == settings.http.addr:
-            there = replace(await asyncio.to_thread(configured.nixfront, settings), credentials=Credentials())
+        if address in (settings.http.addr, settings.mirror.addr):  # by TLS, where that is on
+            own = await asyncio.to_thread(configured.nixfront, settings)
+            scheme = own.url.partition("://")[0]
+            there = replace(own, url=f"{scheme}://{address}", credentials=Credentials())
         async with there.opened() as reached, reached.ask("GET", "/healthz", (), timeout=_TIMEOUT) as answer:
             return answer.status in (200, 404) and "X-Request-Id" in answer.headers
     return False

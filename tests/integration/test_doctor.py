@@ -303,12 +303,25 @@ async def test_an_address_at_which_nixfront_answers(
         http = {"certificate": str(tmp_path / "own.pem"), "key": str(tmp_path / "own-key.pem")}
         issued.cert_chain_pems[0].write_to_path(http["certificate"])
         issued.private_key_pem.write_to_path(http["key"])
-    async with front(tmp_path, nix_count, registry.url, http=http, page={"enabled": False}) as served:
+    mirror = {"addr": f"127.0.0.1:{free_port()}"}
+    async with front(
+        tmp_path, nix_count, registry.url, http=http, mirror=mirror, page={"enabled": False}
+    ) as served:
         here = {**http, "addr": served.url.partition("//")[2]}
-        found = await examine(registry={"url": registry.url}, http=here)
+        found = await examine(registry={"url": registry.url}, http=here, mirror=mirror)
 
     told = [finding.told for finding in found if finding.check == "addresses"]
-    assert told == [f"a nixfront answers at http.addr {here['addr']}"]
+    assert told == [
+        f"a nixfront answers at http.addr {here['addr']}",
+        f"a nixfront answers at mirror.addr {mirror['addr']}",
+    ]
+
+
+async def test_a_mirrors_address_that_is_taken(examine: Callable[..., Any]) -> None:
+    async with answering(200, "somebody else", {}) as url:
+        found = await examine(mirror={"addr": url.removeprefix("http://")})
+
+    assert "set mirror.addr to another address" in cure(found, "addresses")
 
 
 async def test_an_address_of_another_host(examine: Callable[..., Any]) -> None:
