@@ -123,3 +123,27 @@ def test_the_tests_that_are_named_are_there() -> None:
     assert len(named) > 40
     for file, test in named:
         assert f"def {test}(" in texts[file], f"{file} has no {test}"
+
+
+#: The commands of the pages that are not nixfront's: where each is run, or why it cannot be here.
+ELSEWHERE = {
+    "docker run --rm 127.0.0.1:8080/hello": "tests/e2e/test_clients.py",
+    "docker run --rm 127.0.0.1:8080/shell/git git --version": "tests/e2e/test_clients.py",
+    "docker pull 127.0.0.1:8080/helo": "tests/e2e/test_clients.py",
+    "python3 -m venv venv && . venv/bin/activate && pip install .": "tests/support/setup.bash",
+    "tests/bench/run --json FILE": "a quarter of an hour, on a machine that does nothing else",
+}
+
+
+def test_commands_of_others_are_run_somewhere_or_it_is_said_why_not() -> None:
+    shown = {
+        line
+        for page in PAGES
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+        for line in re.findall(r"^\$ (.+?)(?: +#.*)?$", block, re.MULTILINE)
+        if not re.match(r"(?:[A-Z_]+=\S+ )*nixfront ", line)
+    }
+
+    assert shown == set(ELSEWHERE)
+    for where in ELSEWHERE.values():
+        assert not where.startswith("tests/") or (ROOT / where).exists(), where
