@@ -1,16 +1,18 @@
 """Nobody can tell nixfront from the registry: the same bytes are sent to a registry alone and to its twin behind nixfront."""
 
 import asyncio
+import base64
 import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 
-from proxy.model import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, canonical_json
+from proxy.model import DOCKER_LIST, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, canonical_json
 from tests.support import handmade
 from tests.support.front import Front, front
 from tests.support.replay import ABSENT, DIFFERENCES, HOST, ROWS, SECTIONS, Row, chunked
@@ -19,6 +21,7 @@ from tests.support.wire import Reply, exchange
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
 LARGE = bytes(range(256)) * 16384  # 4 MiB
 _OF_THE_CONNECTION = (b"connection:", b"transfer-encoding:", b"content-length:")
 # What a registry alone says otherwise each time it is asked.
@@ -84,6 +87,7 @@ async def stock(url: str) -> dict[str, bytes]:
     digest = handmade.digest_of
     child = {"mediaType": OCI_MANIFEST, "digest": digest(oci.manifest), "size": len(oci.manifest)}
     both = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]})
+    suite = manifests()
     return {
         "layer": digest(made.layers[0]).encode(),
         "config": digest(made.config).encode(),
@@ -108,7 +112,60 @@ async def stock(url: str) -> dict[str, bytes]:
         "body chunked manifest": chunked(made.manifest[:100], made.manifest[100:]),
         "body large": LARGE,
         "body huge": b"{" + b" " * (4 << 20),
+        "empty": digest(b"").encode(),
+        "braces": digest(b"{}").encode(),
+        **{name: digest(data).encode() for name, data in suite.items()},
+        **{f"{name}_length": f"Content-Length: {len(data)}".encode() for name, data in suite.items()},
+        **{f"body {name}": data for name, data in suite.items()},
     }
+
+
+def manifests() -> dict[str, bytes]:
+    """Manifests by name, as the conformance suite makes them; some of them of what no row pushes."""
+    kind = "application/vnd.example.kind"
+    blob = described(b"new blob", OCI_LAYER_GZIP)
+    plain = oci_image(layers=[blob])
+    subject = described(plain, OCI_MANIFEST)
+    lost = described(b"never pushed", OCI_LAYER_GZIP)
+    elsewhere = {**lost, "mediaType": FOREIGN, "urls": ["https://elsewhere.example/layer"]}
+    child = {**subject, "platform": {"os": "linux", "architecture": "amd64"}}
+    artifact = {"artifactType": kind, "annotations": {"org.example": "yes"}}
+    nothing = described(b"{}", "application/vnd.oci.empty.v1+json")
+    platforms = oci_index(manifests=[child])
+    return {
+        "plain": plain,
+        "extra": oci_image(layers=[{**blob, "org.example": 1}], **{"org.example": {"a": [None, True]}}),
+        "data": oci_image(layers=[{**blob, "data": base64.b64encode(b"new blob").decode()}]),
+        "bare": oci_image(layers=[]),
+        "annotated": oci_image(
+            layers=[blob], annotations={f"org.example.{i}": "x" * 4096 for i in range(250)}
+        ),
+        "artifact": oci_image(
+            layers=[{**blob, "mediaType": kind}], config=nothing, subject=subject, **artifact
+        ),
+        "foreign": oci_image(layers=[elsewhere]),
+        "orphan": oci_image(layers=[blob], subject=described(b"{ }", OCI_MANIFEST)),
+        "platforms": platforms,
+        "nested": oci_index(manifests=[described(platforms, OCI_INDEX)]),
+        "nobody": oci_index(manifests=[]),
+        "attached": oci_index(manifests=[child], subject=subject, **artifact),
+        "sparse": oci_image(layers=[lost]),
+        "gaps": oci_index(manifests=[child, described(b"{ }", OCI_MANIFEST)]),
+    }
+
+
+def described(data: bytes, media_type: str) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": handmade.digest_of(data), "size": len(data)}
+
+
+def oci_image(**fields: Any) -> bytes:
+    """Its config is the shortest there is, unless it is among the fields."""
+    config = described(b"{}", OCI_CONFIG)
+    return canonical_json({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, **fields})
+
+
+def oci_index(**fields: Any) -> bytes:
+    return canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, **fields})
 
 
 def longer(data: bytes) -> bytes:

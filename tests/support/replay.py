@@ -537,6 +537,97 @@ DELETES = [
     row(f"GET {TOOL}/manifests/{{manifest}}", *accept(*TYPES)),
 ]
 
+SUITE = "/v2/team/suite"
+_BOTH = accept(OCI_INDEX, OCI_MANIFEST)
+
+
+def _pushed(name: str, media_type: str) -> list[Row]:
+    """A manifest comes by digest and by tag, and is read again both ways."""
+    head = (f"Content-Type: {media_type}", f"{{{name}_length}}")
+    ways = (f"{SUITE}/manifests/{{{name}}}", f"{SUITE}/manifests/{name}")
+    return [
+        *(row(f"PUT {way}", *head, body=name) for way in ways),
+        *(row(f"{method} {way}", *_BOTH) for way in ways for method in ("GET", "HEAD")),
+    ]
+
+
+def _refused(name: str, media_type: str) -> list[Row]:
+    """A manifest that the registry does not take is not there afterwards."""
+    head = (f"Content-Type: {media_type}", f"{{{name}_length}}")
+    ways = (f"{SUITE}/manifests/{{{name}}}", f"{SUITE}/manifests/{name}")
+    return [
+        *(row(f"PUT {way}", *head, body=name) for way in ways),
+        *(row(f"{method} {ways[0]}", *_BOTH) for method in ("GET", "HEAD")),
+    ]
+
+
+# What the conformance suite of the distribution specification asks for, and no row above does.
+CONFORMANCE = [
+    # blobs that are empty, or as short as JSON can be
+    row(f"POST {SUITE}/blobs/uploads/", "Content-Length: 0", keep="nothing"),
+    row("PUT {nothing}&digest={empty}", OCTETS, "Content-Length: 0"),
+    *(row(f"{method} {SUITE}/blobs/{{empty}}") for method in ("HEAD", "GET")),
+    row(
+        f"POST {SUITE}/blobs/uploads/?digest={{braces}}",
+        OCTETS,
+        "Content-Length: 2",
+        body=b"{}",
+        keep="short",
+    ),
+    row("PUT {short}&digest={braces}", OCTETS, "Content-Length: 2", body=b"{}"),
+    *(row(f"{method} {SUITE}/blobs/{{braces}}") for method in ("HEAD", "GET")),
+    row(f"POST {SUITE}/blobs/uploads/", keep="tail"),
+    row("PUT {tail}&digest={new}", OCTETS, "Content-Length: 8", body=b"new blob"),
+    # pieces out of order
+    row(f"POST {SUITE}/blobs/uploads/", "Content-Length: 0", keep="order"),
+    row("PATCH {order}", OCTETS, "Content-Range: 0-3", "Content-Length: 4", body=b"four", keep="order"),
+    row("PATCH {order}", OCTETS, "Content-Range: 8-10", "Content-Length: 3", body=b"in "),
+    row("PATCH {order}", OCTETS, "Content-Range: 0-3", "Content-Length: 4", body=b"four"),
+    row("GET {order}"),
+    row("PUT {order}&digest={pieces}", OCTETS, "Content-Range: 11-16", "Content-Length: 6", body=b"pieces"),
+    row(f"HEAD {SUITE}/blobs/{{pieces}}"),
+    # bytes that are not those of their digest
+    row(f"POST {SUITE}/blobs/uploads/?digest={{new}}", OCTETS, "Content-Length: 5", body=b"oh no"),
+    row(f"POST {SUITE}/blobs/uploads/", keep="bad"),
+    row("PUT {bad}&digest={new}", OCTETS, "Content-Length: 5", body=b"oh no"),
+    row(f"POST {SUITE}/blobs/uploads/", keep="bad"),
+    row("PATCH {bad}", OCTETS, "Transfer-Encoding: chunked", body=chunked(b"oh ", b"no"), keep="bad"),
+    row("PUT {bad}&digest={new}", OCTETS, "Content-Length: 0"),
+    row(f"POST {SUITE}/blobs/uploads/", keep="bad"),
+    row("PATCH {bad}", OCTETS, "Content-Range: 0-2", "Content-Length: 3", body=b"oh ", keep="bad"),
+    row("PUT {bad}&digest={new}", OCTETS, "Content-Range: 3-4", "Content-Length: 2", body=b"no"),
+    # manifests of every kind
+    *_pushed("plain", OCI_MANIFEST),
+    *_pushed("extra", OCI_MANIFEST),
+    *_pushed("data", OCI_MANIFEST),
+    *_pushed("bare", OCI_MANIFEST),
+    *_pushed("annotated", OCI_MANIFEST),
+    *_pushed("artifact", OCI_MANIFEST),
+    *_pushed("orphan", OCI_MANIFEST),
+    *_pushed("platforms", OCI_INDEX),
+    *_pushed("nested", OCI_INDEX),
+    *_pushed("nobody", OCI_INDEX),
+    *_pushed("attached", OCI_INDEX),
+    *_refused("foreign", OCI_MANIFEST),
+    *_refused("sparse", OCI_MANIFEST),
+    *_refused("gaps", OCI_INDEX),
+    row(f"PUT {SUITE}/manifests/{{plain}}", f"Content-Type: {OCI_MANIFEST}", "{bare_length}", body="bare"),
+    # what refers to them, and lists
+    row(f"GET {SUITE}/referrers/{{plain}}"),
+    row(f"GET {SUITE}/referrers/{{plain}}?artifactType=application%2Fvnd.example.kind"),
+    row(f"GET {SUITE}/referrers/{ABSENT}"),
+    row(f"GET {SUITE}/tags/list"),
+    row(f"GET {SUITE}/tags/list?last=data"),
+    # and away with them
+    row(f"DELETE {SUITE}/manifests/plain"),
+    row(f"DELETE {SUITE}/manifests/{{attached}}"),
+    row(f"HEAD {SUITE}/manifests/{{attached}}", *_BOTH),
+    row(f"GET {SUITE}/manifests/attached", *_BOTH, differs=("unknown tag", 404)),
+    row(f"DELETE {SUITE}/blobs/{{empty}}"),
+    row(f"GET {SUITE}/blobs/{{empty}}"),
+    row(f"GET {SUITE}/tags/list"),
+]
+
 SECTIONS = {
     "ping": PING,
     "manifests": MANIFESTS,
@@ -547,6 +638,7 @@ SECTIONS = {
     "lists": LISTS,
     "odd headers": ODD_HEADERS,
     "bad requests": BAD,
+    "conformance": CONFORMANCE,
     "deletes": DELETES,
 }
 ROWS = [row for rows in SECTIONS.values() for row in rows]
