@@ -252,9 +252,8 @@ class _Verbatim(web.StreamResponse):
 
     @override
     async def write_eof(self, data: bytes = b"") -> None:
-        if self._stays == (
-            self._version == b"HTTP/1.0"
-        ):  # what is not the rule of its version has to be said
+        # What is not the rule of its version has to be said.
+        if self._stays == (self._version == b"HTTP/1.0"):
             self.headers["Connection"] = "keep-alive" if self._stays else "close"
         own = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         await self._to.write_eof(

@@ -198,7 +198,7 @@ class _Made:
     blobs: Blobs
     access: Access
     registry: Registry
-    packages: making.Packages
+    packages: making.NixSide
     state: State
     tables: Mapping[str, Table]
 

@@ -79,11 +79,6 @@ class Builds:
         key = f"refresh {request.repository}:{request.tag}"
         await self._run(key, lambda: self._renew(key, request, record))
 
-    @property
-    def stopping(self) -> bool:
-        """Whether no build is started any more."""
-        return self._stopping
-
     async def drain(self, seconds: float) -> None:
         """Start nothing new, and let what is under way end, for so long at most.
 

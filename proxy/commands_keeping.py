@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import shtab
 
-from proxy import configured, management, warm
+from proxy import configured, keeping, warm
 from proxy.commands import Command
 from proxy.console import Console
 from proxy.reach import Reach
@@ -47,7 +47,10 @@ def _warm_arguments(parser: argparse.ArgumentParser) -> None:
     )
     file.complete = shtab.FILE  # type: ignore[attr-defined]
     parser.add_argument(
-        "--url", default="", metavar="URL", help="the nixfront to ask (default: at http.addr)"
+        "--url",
+        default="",
+        metavar="URL",
+        help="the nixfront to ask, without credentials (default: at http.addr, as nixfront's own user)",
     )
     parser.add_argument(
         "--at-once", type=_positive, default=4, metavar="N", help="images at once (default: 4)"
@@ -61,7 +64,7 @@ def _prune(settings: Settings, arguments: argparse.Namespace, console: Console) 
 
 async def _prune_all(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
     told = []
-    async with management.pruner(settings) as pruner:
+    async with keeping.pruner(settings) as pruner:
         for old in await pruner.old(time.time() - arguments.days * _DAY):
             gone = not old.kept and (arguments.dry_run or await pruner.prune(old))
             verb = "stays" if not gone else "would go" if arguments.dry_run else "is gone"
@@ -84,7 +87,7 @@ def _prune_arguments(parser: argparse.ArgumentParser) -> None:
 def _reindex(settings: Settings, _: argparse.Namespace, console: Console) -> int:
     """What was found."""
     with console.working("reading the registry"):
-        found = asyncio.run(management.reindex(settings))
+        found = asyncio.run(keeping.reindex(settings))
     console.document(asdict(found))
     console.line(f"{found.tags} tags, {found.ours} of them are ours")
     console.line(f"{found.layers} layers are known; {found.unproved} more this host could not make by itself")

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from proxy import state_sqlite, tls
+from proxy import data_folder, state_sqlite, tls
 from proxy.model import Policy, Preset
 from proxy.names import Vocabulary
 from proxy.reach import Reach
@@ -28,12 +28,14 @@ def registry(settings: Settings, url: str) -> Reach:
 def nixfront(settings: Settings) -> Reach:
     """The nixfront that serves with these settings on this host, which passes our user on to the registry.
 
+    Whoever answers at its address while it is down gets no password: without a certificate it has to hold its data folder.
     Blocking: it reads the files. Raises `SettingsInvalid`.
     """
     credentials = Credentials(settings.registry.username, settings.registry.secret())
     certificate = settings.http.certificate
     if not certificate:
-        return Reach(f"http://{settings.http.addr}", credentials)
+        ours = data_folder.is_served(settings.data_dir)
+        return Reach(f"http://{settings.http.addr}", credentials if ours else Credentials())
     return Reach(f"https://{settings.http.addr}", credentials, _exactly(certificate))
 
 

@@ -19,13 +19,24 @@ def lock(data: Path) -> IO[bytes]:
 
     Raises `SettingsInvalid` if it is taken.
     """
-    held = (data / "lock").open("wb")
+    held = os.fdopen(os.open(data / "lock", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb")
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         held.close()
         raise SettingsInvalid(f"data.dir: {data} is in use by another nixfront") from error
     return held
+
+
+def is_served(data: Path) -> bool:
+    """Whether a nixfront holds the lock, as far as we may look."""
+    try:
+        lock(data).close()
+    except SettingsInvalid:
+        return True
+    except OSError:  # it is not there, or another user's
+        pass
+    return False
 
 
 def machine(data: Path) -> str:

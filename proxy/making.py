@@ -38,8 +38,8 @@ _log = logging.getLogger("nixfront")
 
 
 @dataclass(frozen=True, slots=True)
-class Packages:
-    """The Nix half: what needs no registry."""
+class NixSide:
+    """What needs Nix, and no registry."""
 
     nix: Nix
     sets: PackageSets
@@ -52,7 +52,7 @@ def nix_side(
     session: aiohttp.ClientSession,
     timed: Callable[[str, float], None] = lambda _, __: None,
     state: State | None = None,
-) -> Packages:
+) -> NixSide:
     """Open for as long as the stack; `timed` hears of each run of Nix, `state` remembers references for several machines."""
     folder = settings.data_dir / "sets"
     nix = Nix(
@@ -82,13 +82,13 @@ def nix_side(
     names = AttributeNames(nix, settings.system, configured.policy(settings), folder)
     stack.push_async_callback(sets.close)
     stack.push_async_callback(names.close)
-    return Packages(nix, sets, names)
+    return NixSide(nix, sets, names)
 
 
 async def pipeline(
     settings: Settings,
     stack: AsyncExitStack,
-    packages: Packages,
+    packages: NixSide,
     destination: Destination,
     tags: OwnTags,
     state: State,
@@ -141,7 +141,7 @@ async def pipeline(
 
 
 def _named_images(
-    settings: Settings, packages: Packages, listing: store.StoreListing
+    settings: Settings, packages: NixSide, listing: store.StoreListing
 ) -> named_images.NamedImages:
     written = ImagesFile(
         Path(settings.images.file),

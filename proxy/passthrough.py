@@ -124,10 +124,8 @@ class Passthrough:
                 await response.write(read)
                 async for chunk in answer.content.iter_any():
                     await response.write(chunk)
-            except (
-                aiohttp.ClientConnectionResetError
-            ):  # the client is gone: the registry's end is another error
-                raise
+            except aiohttp.ClientConnectionResetError:
+                raise  # the client is gone: the registry's end is another error
             except aiohttp.ClientError as error:
                 broken_off(request, response, error)
         await response.write_eof()

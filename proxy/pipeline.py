@@ -194,9 +194,8 @@ class Pipeline:
                 packages, closure = await self._realised(
                     request, package_set, key, attributes, optional, roots.name
                 )
-            except (
-                DerivationLost
-            ):  # a garbage collection came between the two: no root can hold a derivation yet
+            except DerivationLost:
+                # A garbage collection came between the two: no root can hold a derivation yet.
                 packages, closure = await self._realised(
                     request, package_set, key, attributes, optional, roots.name
                 )

@@ -17,7 +17,7 @@ from yarl import URL
 from proxy import __version__, request_id
 from proxy.errors import DigestMismatch, RegistryRefused, RegistryUnavailable
 from proxy.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Buffer, digest_of
-from proxy.registry_login import CATALOG, Credentials, Login, Scopes, pulling, pushing
+from proxy.registry_login import CATALOG, Credentials, Login, Scopes, deleting, pulling, pushing
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Registry:
                 return False
             raise
         if status == 202:  # distribution-spec: the registry began an upload instead
-            await self._cancel(self._location(url, headers), pushing(repository))
+            await self._cancel(self._location(url, headers), repository)
         return status == 201
 
     async def upload(self, repository: str, chunks: AsyncIterable[Buffer], digest: Callable[[], str]) -> None:
@@ -97,7 +97,7 @@ class Registry:
             finish = URL(f"{location}{separator}digest={expected}", encoded=True)
             _, headers = await self._send("PUT", finish, (201, 204), scopes, b"".join(first))
         except BaseException:
-            await self._cancel(location, scopes)
+            await self._cancel(location, repository)
             raise
         _same_digest(expected, headers)
 
@@ -206,10 +206,10 @@ class Registry:
                 body = data if isinstance(data, bytes) else watched(data)
                 return await self._once(method, url, expected, scopes, headers, data=body)
 
-    async def _cancel(self, location: URL, scopes: Scopes) -> None:
+    async def _cancel(self, location: URL, repository: str) -> None:
         """End an upload that will not be finished, so that the registry need not keep it."""
         with suppress(RegistryRefused, RegistryUnavailable):
-            await self._once("DELETE", location, (204,), scopes)
+            await self._once("DELETE", location, (204,), deleting(repository))
 
     async def _retry(
         self,

@@ -28,7 +28,7 @@ _MOST_WAITING = 1024  # files that are still to be hashed; others will be when t
 _PIECE = 1 << 20
 _STEP = (
     1 << 18
-)  # bytes between two looks whether a file is in memory: what systems read ahead at once, or less
+)  # bytes between two looks whether a file is in memory: no more than systems read ahead at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,14 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from proxy import warm
+from proxy import configured, settings, warm
 from proxy.catalog import Management
 from proxy.errors import RegistryUnavailable
 from proxy.events import BuildStarted
 from proxy.explain import explain
 from proxy.model import DOCKER_MANIFEST
 from proxy.reach import Reach
+from proxy.registry import Registry
 from proxy.registry_login import Credentials
 from tests.support import handmade
 from tests.support.front import Front
@@ -326,6 +327,23 @@ async def test_layers_are_mounted_by_token_too(start: Start, guarded: Server, to
     assert ("nixfront", ("repository:beta:pull,push", "repository:hello:pull")) in tokens.asked
 
 
+async def test_an_upload_that_is_given_up_is_gone_by_token_too(tmp_path: Path) -> None:
+    """The registry begins one where it has nothing to mount, and a right of its own ends it."""
+    may_delete = TokenService(WORDS, [*RIGHTS, Right("nixfront", "*", ("delete",))])
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    async with token_registry(folder, may_delete) as server:
+        reach = Reach(server.url, Credentials("nixfront", PASSWORDS["nixfront"]))
+        async with reach.opened() as reached:
+            registry = Registry(reached.session, server.url, reached.login)
+            mounted = await registry.mount("beta", "sha256:" + "0" * 64, "alpha")
+        left = [*(folder / "data").rglob("beta/_uploads/*/startedat")]
+
+    assert not mounted
+    assert ("nixfront", ("repository:beta:delete",)) in may_delete.asked
+    assert left == []
+
+
 async def explained(registry: Reach, name: str) -> str:
     """The digest of the image."""
     async with registry.opened() as reached:
@@ -354,15 +372,24 @@ async def test_the_commands_come_with_the_password_too(closed: Server) -> None:
     assert await explained(registry, "beta") == handmade.digest_of(made().manifest)
 
 
-async def test_warm_is_let_in_as_nixfront(start: Start, closed: Server) -> None:
+async def test_warm_is_let_in_as_nixfront(start: Start, closed: Server, tmp_path: Path) -> None:
     own = {"username": "nixfront", "password": PASSWORDS["nixfront"]}
     async with start(closed.url, registry=own) as front:
         nobody = await warm.warm(Reach(front.url), [("hello", "latest")], 1, lambda _: None)
-        nixfront = Reach(front.url, Credentials(**own))
+        here = settings.load(
+            None,
+            {},
+            http={"addr": front.url.removeprefix("http://")},
+            data={"dir": str(tmp_path / "data")},
+            registry={"url": closed.url, **own},
+        )
+        nixfront = await asyncio.to_thread(configured.nixfront, here)
         us = await warm.warm(nixfront, [("hello", "latest")], 1, lambda _: None)
 
     assert "401" in nobody[0].error
     assert us[0].digest, us[0].error
+    stranger = await asyncio.to_thread(configured.nixfront, here)
+    assert stranger == Reach(front.url), "whoever answers there now gets no password"
 
 
 # --- who may build ----------------------------------------------------------------------------------------
