@@ -9,7 +9,7 @@ it gets a session that comes as we come (`blocking_session`). Everything here bl
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from proxy.errors import RegistryUnavailable
@@ -21,10 +21,10 @@ _AN_ERROR = object()
 
 
 class Management:
-    """A registry as the one who keeps it sees it."""
+    """A registry as the one who keeps it sees it, for as long as the context; for one thread at a time."""
 
     def __init__(self, registry: Reach, timeout: float = 30.0) -> None:
-        """It is for one thread at a time, and without an event loop; `timeout`: seconds of silence."""
+        """It is for a thread without an event loop; `timeout`: seconds of silence."""
         with warnings.catch_warnings():
             import requests
             from docker_registry_client._BaseClient import BaseClientV2
@@ -35,6 +35,14 @@ class Management:
         self._requests = requests
         self._session = BlockingSession(registry)
         self._client: Any = BaseClientV2(registry.url, verify_ssl=True, api_timeout=timeout)
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Its connections are closed: kept alive, they would be until the garbage is collected."""
+        self._session.close()
 
     def images(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Every repository with its tags, both sorted. Raises `RegistryUnavailable`."""

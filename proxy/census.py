@@ -120,7 +120,7 @@ async def of_registry(registry: Reach) -> Census:
             except TagUnknown:  # gone meanwhile, or a list of images
                 return None
 
-    listed = await asyncio.to_thread(lambda: list(Management(registry).images()))
+    listed = await asyncio.to_thread(_listed, registry)
     async with registry.opened() as reached:
         found = await asyncio.gather(*(one(repository, tag) for repository, tags in listed for tag in tags))
     sizes: dict[str, int] = {}
@@ -132,6 +132,11 @@ async def of_registry(registry: Reach) -> Census:
         if held := frozenset(path for layer in image.layers for path in layer.store_paths):
             images[held] = None
     return Census(tuple(images), sizes, f"{len(images)} images served")
+
+
+def _listed(registry: Reach) -> list[tuple[str, tuple[str, ...]]]:
+    with Management(registry) as keeper:
+        return list(keeper.images())
 
 
 async def _all_of(

@@ -18,10 +18,11 @@ from proxy.settings import Settings
 def _images(settings: Settings, _: argparse.Namespace, console: Console) -> int:
     """One line for each tag, as they come."""
     found = []
-    for repository, tags in Management(configured.images(settings)).images():
-        found.append({"repository": repository, "tags": tags})
-        for tag in tags:
-            console.line(f"{repository}:{tag}")
+    with Management(configured.images(settings)) as keeper:
+        for repository, tags in keeper.images():
+            found.append({"repository": repository, "tags": tags})
+            for tag in tags:
+                console.line(f"{repository}:{tag}")
     console.document(found)
     return 0
 

@@ -96,7 +96,8 @@ async def _kept(settings: Settings) -> AsyncIterator[_Kept]:
         state = await stack.enter_async_context(configured.open_state(settings))
         await state.check()
         await registry.repositories(1)  # it answers, and lets us in
-        yield _Kept(registry, await asyncio.to_thread(Management, reach), state)
+        keeper = stack.enter_context(await asyncio.to_thread(Management, reach))
+        yield _Kept(registry, keeper, state)
 
 
 @asynccontextmanager

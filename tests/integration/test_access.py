@@ -13,7 +13,6 @@ import pytest
 import pytest_asyncio
 
 from proxy import configured, settings, warm
-from proxy.catalog import Management
 from proxy.errors import RegistryUnavailable
 from proxy.events import BuildStarted
 from proxy.explain import explain
@@ -21,7 +20,7 @@ from proxy.model import DOCKER_MANIFEST
 from proxy.reach import Reach
 from proxy.registry import Registry
 from proxy.registry_login import Credentials
-from tests.support import handmade
+from tests.support import handmade, stored
 from tests.support.front import Front
 from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpasswd_registry, token_registry
 from tests.support.servers import Server
@@ -356,9 +355,9 @@ async def test_the_commands_come_to_the_registry_as_nixfront(guarded: Server, to
         await handmade.push(guarded.url, name, "v1", made(), headers=own)
     registry = Reach(guarded.url, Credentials("nixfront", PASSWORDS["nixfront"]))
 
-    listed = dict(await asyncio.to_thread(list, Management(registry).images()))
+    listed = await asyncio.to_thread(stored.listed, registry)
     with pytest.raises(RegistryUnavailable, match="401"):
-        await asyncio.to_thread(list, Management(Reach(guarded.url)).images())
+        await asyncio.to_thread(stored.listed, Reach(guarded.url))
 
     assert listed == {"beta": ("v1",), "team/tool": ("v1",)}
     assert await explained(registry, "beta") == handmade.digest_of(made().manifest)
@@ -368,7 +367,7 @@ async def test_the_commands_come_with_the_password_too(closed: Server) -> None:
     await handmade.push(closed.url, "beta", "v1", made(), headers=basic("nixfront"))
     registry = Reach(closed.url, Credentials("nixfront", PASSWORDS["nixfront"]))
 
-    assert dict(await asyncio.to_thread(list, Management(registry).images())) == {"beta": ("v1",)}
+    assert await asyncio.to_thread(stored.listed, registry) == {"beta": ("v1",)}
     assert await explained(registry, "beta") == handmade.digest_of(made().manifest)
 
 

@@ -5,9 +5,8 @@ import warnings
 
 import aiohttp
 
-from proxy.catalog import Management
 from proxy.reach import Reach
-from tests.support import handmade
+from tests.support import handmade, stored
 from tests.support.servers import Server
 
 
@@ -24,7 +23,7 @@ async def test_every_page_of_the_catalog(registry: Server) -> None:
         assert deleted.status == 202
     filters = list(warnings.filters)
 
-    found = await asyncio.to_thread(lambda: dict(Management(Reach(registry.url)).images()))
+    found = await asyncio.to_thread(stored.listed, Reach(registry.url))
 
     assert sorted(found) == names
     assert found[names[0]] == ("latest", "v1")

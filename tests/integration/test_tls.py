@@ -16,10 +16,10 @@ import trustme
 
 from proxy import cli, configured, settings, tls, warm
 from proxy.app import serve
-from proxy.catalog import Management
 from proxy.errors import RegistryUnavailable, SettingsInvalid
 from proxy.explain import explain
 from proxy.reach import Reach
+from tests.support import stored
 from tests.support.front import PACKAGES, Front
 from tests.support.servers import Server, stock_registry
 
@@ -218,7 +218,7 @@ async def test_a_registry_is_kept_by_tls_too_and_only_where_it_is_trusted(
 
     unverified = await asyncio.to_thread(configured.images, settings.load(None, os.environ))
     with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
-        await asyncio.to_thread(list, Management(unverified).images())
+        await asyncio.to_thread(stored.listed, unverified)
 
 
 async def test_the_commands_ask_by_tls(
@@ -247,14 +247,14 @@ async def test_the_commands_ask_by_tls(
         assert warmed.digest, warmed.error
 
         for registry in (there, own):
-            assert "hello" in dict(await asyncio.to_thread(list, Management(registry).images()))
+            assert "hello" in await asyncio.to_thread(stored.listed, registry)
             assert await explained(registry) == "hello:latest"
         public.write(trustme.CA().issue_cert("images.example"))
         stranger = await asyncio.to_thread(configured.images, settings.load(None, {}, http=here))
         with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
             await explained(stranger)
         with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
-            await asyncio.to_thread(list, Management(stranger).images())
+            await asyncio.to_thread(stored.listed, stranger)
 
 
 @pytest.mark.parametrize("missing", ["ca", "client_certificate"])

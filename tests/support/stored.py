@@ -5,6 +5,8 @@ from typing import Any
 
 import aiohttp
 
+from proxy.catalog import Management
+from proxy.reach import Reach
 from tests.support.validate import EVERY_TYPE
 
 _ACCEPT = {"Accept": ", ".join(EVERY_TYPE)}
@@ -17,6 +19,12 @@ class StoredTag:
     repository: str
     tag: str
     digest: str
+
+
+def listed(registry: Reach) -> dict[str, tuple[str, ...]]:
+    """Every repository with its tags, as our own commands list them; blocks."""
+    with Management(registry) as keeper:
+        return dict(keeper.images())
 
 
 async def stored_tags(registry: str) -> list[StoredTag]:

@@ -84,7 +84,8 @@ def test_examples_of_settings_are_accepted(tmp_path: Path) -> None:
 
 def test_messages_of_the_troubleshooting_page_are_the_programs() -> None:
     """A word of each quoted message stands in the source: a message that changed is found here."""
-    source = "\n".join(file.read_text() for file in sorted((ROOT / "proxy").rglob("*.[ph][yt]*")))
+    files = (file for kind in ("py", "html") for file in sorted((ROOT / "proxy").rglob(f"*.{kind}")))
+    source = "\n".join(file.read_text() for file in files)
     source = re.sub(r"\"\s*\n\s*f?\"", "", source)  # strings over several lines
     rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "deploy/troubleshooting.md").read_text(), re.MULTILINE)
     foreign = (
