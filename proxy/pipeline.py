@@ -2,7 +2,7 @@
 
     names -> Nix resolves and realises -> layering -> each layer published -> root tree -> manifest -> put
 
-Order of what the registry sees: layers, then config, then manifest, because a registry refuses a manifest whose blobs
+Order of what the registry sees: layers and configuration, then the manifest, because a registry refuses a manifest whose blobs
 it lacks; the manifest's PUT is the commit point, and whatever came before may be repeated. Two levels are shared
 by those who ask at the same time: (repository, tag), and the content, that is the *set* of packages with all that
 a build depends on. `shell/a/b` and `shell/b/a` are one content and two tags; what depends on the order of names (who
@@ -33,6 +33,7 @@ from proxy.model import (
     Closure,
     Image,
     ImageRequest,
+    Layer,
     LayerPlan,
     Package,
     PackageSet,
@@ -45,6 +46,7 @@ from proxy.publish import Publisher
 from proxy.recipes import Recipe
 from proxy.rootfs import Root
 from proxy.state import TagRecord
+from proxy.tarball import Entry
 
 _log = logging.getLogger(__name__)
 _REMEMBERED_FAILURES = 1024
@@ -169,8 +171,8 @@ class Pipeline:
         self._sink(Resolved(request.repository, request.tag, key))
         async with opened as content:
             stages.ended("nix")
-            image = await self._image(request, content, stages)
-            await self._registry.put_blob(request.repository, image.config)
+            image = await self._image(request, content)
+            stages.ended("layers")
             tags = content.tags(request.tag)
             await self._own_tags.put(request.repository, image, tags, image_key(request, key), record)
             stages.ended("put")
@@ -284,28 +286,38 @@ class Pipeline:
         )
         return packages, closure
 
-    async def _image(self, request: ImageRequest, content: _Content, stages: "_Stages") -> Image:
+    async def _image(self, request: ImageRequest, content: _Content) -> Image:
+        """The image, of which the registry has all but the manifest."""
         options = self._options
         recipe = content.recipe or recipes.from_request(request, content.packages)
         total = len(content.plans) + 1  # and the root
-        root, command = await asyncio.to_thread(self._root, recipe, content.root)
-        for lost in root.collisions:
-            self._sink(Collided(request.repository, lost.path, lost.winner, lost.loser))
-        stages.ended("root")
-        layers = await self._publisher.publish(
-            request.repository,
-            content.plans,
-            root.entries,
-            lambda ready: self._sink(LayersReady(request.repository, request.tag, ready, total)),
-        )
-        stages.ended("layers")
         system = request.preset.system or options.system
-        return manifest.assemble(
-            recipes.facts(recipe, content.package_set, system, command),
-            layers,
-            recipes.comments(recipe, content.plans),
-            form=options.form,
-            compression=options.compression,
+        command: tuple[str, ...] = ()
+
+        async def root() -> Sequence[Entry]:
+            nonlocal command
+            made, command = await asyncio.to_thread(self._root, recipe, content.root)
+            for lost in made.collisions:
+                self._sink(Collided(request.repository, lost.path, lost.winner, lost.loser))
+            return made.entries
+
+        def image(layers: tuple[Layer, ...]) -> Image:
+            return manifest.assemble(
+                recipes.facts(recipe, content.package_set, system, command),
+                layers,
+                recipes.comments(recipe, content.plans),
+                form=options.form,
+                compression=options.compression,
+            )
+
+        return image(
+            await self._publisher.publish(
+                request.repository,
+                content.plans,
+                root,
+                lambda layers: image(layers).config,
+                lambda ready: self._sink(LayersReady(request.repository, request.tag, ready, total)),
+            )
         )
 
     def _root(self, recipe: Recipe, made: Root | None) -> tuple[Root, tuple[str, ...]]:

@@ -8,6 +8,10 @@ nobody waits for would keep its locks from the next one. No word of Nix or of re
 To start one takes until the child has got a processor, tens of milliseconds on a busy host, for which asyncio would stop
 the event loop. So a thread starts them, always the same one, which never ends: the end of the thread that started a
 child is what the kernel takes for the end of its parent.
+
+Children stand behind us for a processor: who asks for what is there already should not wait for who has something made. They
+inherit the niceness of that thread; on a kernel that shares out processors by session first (autogroup, see sched(7)) a
+process's own niceness counts among its session alone, so each child's session gets the same.
 """
 
 import asyncio
@@ -20,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 from proxy.errors import ProcessFailed
 
@@ -29,7 +34,8 @@ _TERM_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _SETPRIV = shutil.which("setpriv")
 _ENDS_WITH_US = (_SETPRIV, "--pdeathsig", "TERM", "--") if _SETPRIV else ()
 _NOT_STARTED = (126, 127)  # what setpriv ends with when it cannot start the program
-_STARTER = ThreadPoolExecutor(1, thread_name_prefix="starting")
+_NICE = 10  # more than ours; of 0 and 10 the one gets nine times as much of a processor as the other
+_STARTER = ThreadPoolExecutor(1, thread_name_prefix="starting", initializer=os.nice, initargs=(_NICE,))
 
 
 async def run(
@@ -129,7 +135,7 @@ async def _start(argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | 
     """Raises `OSError`."""
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        started = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -139,6 +145,10 @@ async def _start(argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | 
             cwd=cwd,
             start_new_session=True,
         )
+        # No such file on most kernels; and only root may write to several in a tenth of a second.
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{started.pid}/autogroup").write_text(str(_NICE), encoding="ascii")
+        return started
 
     child = _Child(await asyncio.get_running_loop().run_in_executor(_STARTER, start))
     await child.connect()

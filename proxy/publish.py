@@ -1,8 +1,9 @@
-"""One layer: make the registry have it. Known | mounted | packed while it is uploaded.
+"""Layers, and the configuration that names them: make the registry have them. Known | mounted | packed while it is uploaded.
 
 The order of attempts is the order of their cost. A record of the state counts only once the registry confirms
 the blob in this repository; a blob that it has under another repository is mounted; else the bytes are made. Two
-images that need the same new layer at once pack it once: the second waits, then mounts.
+images that need the same new layer at once pack it once: the second waits, then mounts. Nothing waits without need: the
+layers of packages go ahead of the root tree, and the configuration goes beside them where all of them are known.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from typing import TypeVar
 
 from proxy.destination import Destination
 from proxy.errors import RegistryRefused, RegistryUnavailable
@@ -22,6 +24,7 @@ from proxy.state import State, layer_key
 from proxy.tarball import Entry
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 _TRIES = 3
 _TRIES_AWAY = 4  # while it does not answer at all
 _PAUSE = 0.5  # seconds before an upload is made anew; doubled for each further try
@@ -55,48 +58,59 @@ class Publisher:
         self,
         repository: str,
         plans: Sequence[LayerPlan],
-        root: Sequence[Entry],
+        root: Callable[[], Awaitable[Sequence[Entry]]],
+        config: Callable[[tuple[Layer, ...]], bytes],
         on_ready: Callable[[int], None] = lambda _: None,
     ) -> tuple[Layer, ...]:
         """The layers of these plans, in their order, and that of `root`'s members.
 
-        All of them are in the repository then; `on_ready` hears how many are.
+        All of them are in the repository then, and what `config` makes of them; `on_ready` hears how many layers are.
         """
         ready = itertools.count(1)
         keys = [layer_key(plan, CODECS[self._compression]) for plan in plans]
         known = await self._state.recall(keys, repository)
 
-        async def counted(work: Awaitable[Layer]) -> Layer:
-            layer = await work
+        async def counted(work: Awaitable[T]) -> T:
+            done = await work
             on_ready(next(ready))
-            return layer
+            return done
 
         on_ready(0)
+        sent = b""
         try:
             async with asyncio.TaskGroup() as group:
-                top = group.create_task(counted(self._root(repository, root)))
                 tasks = [
                     group.create_task(counted(self._one(repository, key, plan, known.get(key))))
                     for key, plan in zip(keys, plans, strict=True)
                 ]
+                top, data = await self._root(repository, await root())
+                group.create_task(counted(self._put(repository, data)))
+                if known.keys() >= set(keys):
+                    sent = config((*(known[key][0] for key in keys), top))
+                    group.create_task(self._put(repository, sent))
         except ExceptionGroup as failed:  # the first error ended the others: it is the one to tell
             # What is being packed reads the store: the caller's roots have to stay until it has ended.
             await self._packing.settle((key, joined) for key in keys for joined in ("", repository))
             raise failed.exceptions[0] from failed
         layers = tuple(task.result() for task in tasks)
+        if (whole := config((*layers, top))) != sent:
+            await self._put(repository, whole)
         there = {layer.digest for layer, origins in known.values() if repository in origins[:1]}
         await self._state.seen(repository, *(layer.digest for layer in layers if layer.digest not in there))
-        return (*layers, top.result())
+        return (*layers, top)
 
-    async def _root(self, repository: str, entries: Sequence[Entry]) -> Layer:
-        """A layer of these very members; one whose content is at hand is asked for first."""
+    async def _root(self, repository: str, entries: Sequence[Entry]) -> tuple[Layer, bytes]:
+        """A layer of these very members, and its bytes, yet to be sent; none where files were read, and it is sent."""
         if any(entry.source for entry in entries):
-            return await self._upload(repository, lambda: entries)
+            return await self._upload(repository, lambda: entries), b""
         stream = LayerStream(entries, self._compression, self._executor)
         data = b"".join([block async for block in stream])
-        async with self._slots:
-            await self._registry.put_blob(repository, data)
-        return stream.layer
+        return stream.layer, data
+
+    async def _put(self, repository: str, data: bytes) -> None:
+        if data:
+            async with self._slots:
+                await self._registry.put_blob(repository, data)
 
     async def close(self) -> None:
         """Cancel what is being packed."""

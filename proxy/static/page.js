@@ -177,6 +177,8 @@
       list.append(told);
       timer = setTimeout(suggest, 3000);
     }
+    if (found.names.length) say(found.names.length > 1 ? `${found.names.length} names fit` : "1 name fits");
+    if (found.names.length === 1 && found.names[0].pull === typed) return;  // it would cover what comes next, and tell nothing
     found.names.forEach((each, number) => {
       const option = document.createElement("li");
       option.id = `names-${number}`;
@@ -196,7 +198,6 @@
     input.setAttribute("aria-expanded", String(!list.hidden));
     const again = found.names.findIndex((each) => each.pull === marked);
     if (again >= 0) mark(again);
-    if (found.names.length) say(`${found.names.length} names fit`);
   };
   input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(suggest, 120); });
   input.addEventListener("keydown", (event) => {

@@ -2,7 +2,7 @@
 
 Each round makes every image anew, by a nixfront and a registry that know nothing, and runs the floor (see `floor`) on
 the same layers right after it, so that both see the same machine. What is counted for us begins when Nix has
-realised the packages and ends when the tag is there: nixfront's own log says so (`layers`, `root` and `put`). The
+realised the packages and ends when the tag is there: nixfront's own log says so (`layers` and `put`). The
 packages are realised before; what Nix takes to find that out is `cold/nix-*`.
 """
 
@@ -36,7 +36,7 @@ IMAGES = {
     "huge": ("gcc/clang/ffmpeg", "ffmpeg/gcc/clang"),  # 1.3 GB
 }
 _STAGE = re.compile(r" (\w+)_s=(\d+(?:\.\d+)?)")
-_COUNTED = ("layers", "root", "put")
+_COUNTED = ("layers", "put")
 
 
 @dataclass(frozen=True, slots=True)

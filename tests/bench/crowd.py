@@ -2,13 +2,14 @@
 
 A pull is what comes before the layers: the manifest, held until it is there, and the configuration. Each measurement
 starts a nixfront and a registry that know nothing; the packages are realised before. Those who notice are clients of
-another image, which is there: one asks for its manifest a hundred times a second.
+another image, which is there: one asks for its manifest a hundred times a second, as another one asks a server that does
+nothing else at the same time (`asking`).
 """
 
 import asyncio
 import json
 import re
-import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -27,8 +28,8 @@ from tests.support.servers import Server
 
 _CLIENTS = 100
 _DISTINCT = 50
-_PAUSE = 0.01  # seconds between two questions of the client that notices
 _WARM = "hello"
+_NOTICED = f"/v2/{_WARM}/manifests/latest"
 
 
 def _rounds(bench: Bench) -> int:
@@ -52,10 +53,11 @@ async def _one_image(bench: Bench) -> Sequence[Result]:
 
 @dataclass(frozen=True, slots=True)
 class _Noticed:
-    """Of some builds: the time that they took, the p99 of others, the most bytes of memory and child processes."""
+    """Of some builds: their seconds, the p99 of others, and of a bare server; the most bytes of memory and child processes."""
 
     seconds: float
     p99: float
+    bare: float
     memory: int
     processes: int
 
@@ -74,12 +76,13 @@ async def _many_images(bench: Bench) -> Sequence[Result]:
     for number in range(_rounds(bench)):
         async with bench.scratch() as folder, _served(bench, folder / str(number)) as front:
             await _pull(front, _WARM)
-            idle.append(percentile(await _asked(front, asyncio.create_task(asyncio.sleep(3))), 99))
+            idle.append(await _idle(front))
             one.append(await _notice(front, [IMAGES["small"][0]]))
             many.append(await _notice(front, images))
     name = f"concurrent/{_DISTINCT}-distinct"
     return [
         result(name, [them.p99 for them in many], idle, unit="ms"),
+        result(f"{name}-bare", [them.bare for them in many], idle, unit="ms"),
         result(f"{name}-time", [them.seconds for them in many], [them.seconds for them in one], unit="s"),
         result(
             f"{name}-memory",
@@ -97,13 +100,20 @@ async def _many_images(bench: Bench) -> Sequence[Result]:
 
 
 async def _notice(front: Server, images: Sequence[str]) -> _Noticed:
-    started = time.perf_counter()
-    pulls: asyncio.Future[object] = asyncio.ensure_future(_all(front, images))
-    watch = asyncio.create_task(_most_children(front.process.pid, pulls))
-    times = await _asked(front, pulls)
-    await pulls
-    seconds = time.perf_counter() - started
-    return _Noticed(seconds, percentile(times, 99), _most_memory(front.process.pid), await watch)
+    async with _bare() as bare, _asking(front.host, _NOTICED) as one, _asking(bare, "/") as other:
+        started = time.perf_counter()
+        pulls: asyncio.Future[object] = asyncio.ensure_future(_all(front, images))
+        watch = asyncio.create_task(_most_children(front.process.pid, pulls))
+        await pulls
+        seconds = time.perf_counter() - started
+        memory = _most_memory(front.process.pid)
+        return _Noticed(seconds, await _p99(one), await _p99(other), memory, await watch)
+
+
+async def _idle(front: Server) -> float:
+    async with _asking(front.host, _NOTICED) as client:
+        await asyncio.sleep(3)
+        return await _p99(client)
 
 
 @asynccontextmanager
@@ -139,30 +149,39 @@ async def _builds(front: Server) -> int:
     return sum(int(float(n)) for n in re.findall(r"^nixfront_builds_total\{.*\} (\S+)$", text, re.MULTILINE))
 
 
-async def _asked(front: Server, until: asyncio.Future[object]) -> list[float]:
-    """How long each answer took, in ms, of one who asks for a manifest that is there until this is done."""
-    return await asyncio.to_thread(_ask, front, until)
+@asynccontextmanager
+async def _asking(host: str, path: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A client that asks for this until `_p99` wants to know how that went."""
+    async with _process(host, path, EVERY_MANIFEST_TYPE) as (process, _):
+        yield process
 
 
-def _ask(front: Server, until: asyncio.Future[object]) -> list[float]:
-    host, _, port = front.host.partition(":")
-    request = (
-        f"GET /v2/{_WARM}/manifests/latest HTTP/1.1\r\nHost: x\r\nAccept: {EVERY_MANIFEST_TYPE}\r\n\r\n"
-    ).encode()
-    times = []
-    with socket.create_connection((host, int(port))) as connection:
-        while not until.done():
-            started = time.perf_counter()
-            connection.sendall(request)
-            answer = connection.recv(1 << 16)
-            assert answer.startswith(b"HTTP/1.1 200 "), answer[:200]
-            (length,) = re.findall(rb"\r\ncontent-length: *(\d+)", answer, re.IGNORECASE)
-            left = int(length) - len(answer.partition(b"\r\n\r\n")[2])
-            while left > 0:
-                left -= len(connection.recv(left))
-            times.append((time.perf_counter() - started) * 1000)
-            time.sleep(_PAUSE)
-    return times
+async def _p99(client: asyncio.subprocess.Process) -> float:
+    """Of the ms that its answers took."""
+    times, _ = await client.communicate(b"")  # and no more: it ends
+    return percentile(json.loads(times), 99)
+
+
+@asynccontextmanager
+async def _bare() -> AsyncIterator[str]:
+    """The host of a server that does nothing but answer."""
+    async with _process() as (_, host):
+        yield host
+
+
+@asynccontextmanager
+async def _process(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """A process of `asking`, and the first line that it prints."""
+    pipe = asyncio.subprocess.PIPE
+    argv = (sys.executable, "-m", "tests.bench.asking", *arguments)
+    process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, start_new_session=True)
+    assert process.stdout is not None
+    try:
+        yield process, (await process.stdout.readline()).decode().strip()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
 
 
 def _most_memory(pid: int) -> int:
@@ -198,5 +217,5 @@ def _children(pid: int) -> int:
 _NAME = f"concurrent/{_DISTINCT}-distinct"
 MEASURES = (
     Measure((f"concurrent/{_CLIENTS}",), _one_image),
-    Measure((_NAME, f"{_NAME}-time", f"{_NAME}-memory", f"{_NAME}-processes"), _many_images),
+    Measure((_NAME, f"{_NAME}-bare", f"{_NAME}-time", f"{_NAME}-memory", f"{_NAME}-processes"), _many_images),
 )

@@ -92,7 +92,11 @@ async def test_a_build_is_watched_and_its_log_read(
     async with tab(browser, width, dark=dark) as opened, tab(browser, width, dark=dark) as other:
         page = opened.page
         await page.goto(host.url)
-        await page.get_by_role("combobox", name="Packages").fill("endless")
+        async with page.expect_response("**/suggest?*") as answer:
+            await page.get_by_role("combobox", name="Packages").fill("endless")
+        await (await answer.value).finished()
+        await expect(page.locator("#said")).to_have_text("1 name fits")
+        assert not await page.locator("#names-list").is_visible(), "the name that is there already"
         await page.get_by_role("button", name="Look it up").click()
         await page.get_by_role("button", name="Make it now").click()
         await page.wait_for_url("**/builds/*")

@@ -16,6 +16,7 @@ from proxy.errors import ProcessFailed
 DEADLINE = 30.0
 SHORT = (1.0, 5.0, 25.0)  # deadlines: the first is enough to start a shell, unless the machine is busy
 TALKATIVE = 400_000
+AUTOGROUP = Path("/proc/self/autogroup")
 
 
 def python(code: str) -> tuple[str, ...]:
@@ -148,6 +149,27 @@ async def test_the_environment_and_the_folder_are_those_given() -> None:
     )
 
     assert output.decode().splitlines() == ["/", "hello,"]
+
+
+async def test_a_child_stands_behind_us_for_a_processor() -> None:
+    ours = os.nice(0)
+
+    niceness = await process.run(python("import os; print(os.nice(0))"), deadline=DEADLINE)
+
+    assert int(niceness) == min(ours + 10, 19)
+    assert os.nice(0) == ours
+
+
+@pytest.mark.skipif(
+    not AUTOGROUP.exists(), reason="this kernel shares out processors without regard to sessions"
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may always say what a session's share is")
+async def test_so_does_its_session() -> None:
+    code = f"import time; time.sleep(0.2); print(open('{AUTOGROUP}').read())"
+
+    group = await process.run(python(code), deadline=DEADLINE)
+
+    assert group.decode().split()[-2:] == ["nice", "10"]
 
 
 async def test_standard_input_is_empty() -> None:
