@@ -1,6 +1,6 @@
 """The straight line from a request to a tag in the registry.
 
-    names -> Nix resolves and realises -> layering -> each layer published -> root tree -> manifest -> put
+    names -> Nix resolves and realises -> layering -> layers published, and beside them the root tree -> manifest -> put
 
 Order of what the registry sees: layers and configuration, then the manifest, because a registry refuses a manifest whose blobs
 it lacks; the manifest's PUT is the commit point, and whatever came before may be repeated. Two levels are shared
@@ -294,14 +294,14 @@ class Pipeline:
         system = request.preset.system or options.system
         command: tuple[str, ...] = ()
 
-        async def root() -> Sequence[Entry]:
+        async def root_entries() -> Sequence[Entry]:
             nonlocal command
             made, command = await asyncio.to_thread(self._root, recipe, content.root)
             for lost in made.collisions:
                 self._sink(Collided(request.repository, lost.path, lost.winner, lost.loser))
             return made.entries
 
-        def image(layers: tuple[Layer, ...]) -> Image:
+        def assembled(layers: tuple[Layer, ...]) -> Image:
             return manifest.assemble(
                 recipes.facts(recipe, content.package_set, system, command),
                 layers,
@@ -310,12 +310,12 @@ class Pipeline:
                 compression=options.compression,
             )
 
-        return image(
+        return assembled(
             await self._publisher.publish(
                 request.repository,
                 content.plans,
-                root,
-                lambda layers: image(layers).config,
+                root_entries,
+                lambda layers: assembled(layers).config,
                 lambda ready: self._sink(LayersReady(request.repository, request.tag, ready, total)),
             )
         )

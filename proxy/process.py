@@ -9,9 +9,10 @@ To start one takes until the child has got a processor, tens of milliseconds on 
 the event loop. So a thread starts them, always the same one, which never ends: the end of the thread that started a
 child is what the kernel takes for the end of its parent.
 
-Children stand behind us for a processor: who asks for what is there already should not wait for who has something made. They
-inherit the niceness of that thread; on a kernel that shares out processors by session first (autogroup, see sched(7)) a
-process's own niceness counts among its session alone, so each child's session gets the same.
+The children stand behind us for a processor: who asks for what is there already should not wait for who has something made.
+They inherit the niceness of that thread. Where the kernel shares out processors by session first (autogroup, see sched(7)) a
+process's own niceness counts in its session alone, so each child's session gets the same. It is the Nix that we start: builders
+with sessions of their own, or those of a daemon, are not reached by the second.
 """
 
 import asyncio
@@ -145,7 +146,7 @@ async def _start(argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | 
             cwd=cwd,
             start_new_session=True,
         )
-        # No such file on most kernels; and only root may write to several in a tenth of a second.
+        # Not every kernel has that; and one that is not root may say so ten times a second.
         with contextlib.suppress(OSError):
             Path(f"/proc/{started.pid}/autogroup").write_text(str(_NICE), encoding="ascii")
         return started

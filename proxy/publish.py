@@ -2,8 +2,8 @@
 
 The order of attempts is the order of their cost. A record of the state counts only once the registry confirms
 the blob in this repository; a blob that it has under another repository is mounted; else the bytes are made. Two
-images that need the same new layer at once pack it once: the second waits, then mounts. Nothing waits without need: the
-layers of packages go ahead of the root tree, and the configuration goes beside them where all of them are known.
+images that need the same new layer at once pack it once: the second waits, then mounts. Where all layers are known nothing waits
+for them: the root tree is made, and the configuration sent, while they are mounted.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import TypeVar
 
 from proxy.destination import Destination
@@ -18,7 +19,7 @@ from proxy.errors import RegistryRefused, RegistryUnavailable
 from proxy.events import LayerStored, Sink
 from proxy.flight import SingleFlight
 from proxy.manifest import Compression
-from proxy.model import Layer, LayerPlan
+from proxy.model import Layer, LayerPlan, digest_of
 from proxy.packing import CODECS, LayerStream
 from proxy.state import State, layer_key
 from proxy.tarball import Entry
@@ -69,48 +70,63 @@ class Publisher:
         ready = itertools.count(1)
         keys = [layer_key(plan, CODECS[self._compression]) for plan in plans]
         known = await self._state.recall(keys, repository)
+        all_known = known.keys() >= set(keys)
+        #: Then root layer and configuration may be here as well.
+        all_here = all_known and all(repository in origins for _, origins in known.values())
 
-        async def counted(work: Awaitable[T]) -> T:
-            done = await work
+        async def counted(work: Callable[[], Awaitable[T]]) -> T:
+            done = await work()
             on_ready(next(ready))
             return done
 
         on_ready(0)
-        sent = b""
+        early = b""
+        tree = asyncio.ensure_future(root())
         try:
+            if not all_known:  # what is wrong with it is told before anything is packed
+                await asyncio.shield(tree)
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(counted(self._one(repository, key, plan, known.get(key))))
+                    group.create_task(counted(partial(self._one, repository, key, plan, known.get(key))))
                     for key, plan in zip(keys, plans, strict=True)
                 ]
-                top, data = await self._root(repository, await root())
-                group.create_task(counted(self._put(repository, data)))
-                if known.keys() >= set(keys):
-                    sent = config((*(known[key][0] for key in keys), top))
-                    group.create_task(self._put(repository, sent))
+                top, data = await self._root(repository, await asyncio.shield(tree))
+                group.create_task(counted(partial(self._send, repository, data, look=all_here)))
+                if all_known:
+                    early = config((*(known[key][0] for key in keys), top))
+                    group.create_task(self._put(repository, early, look=all_here))
         except ExceptionGroup as failed:  # the first error ended the others: it is the one to tell
             # What is being packed reads the store: the caller's roots have to stay until it has ended.
             await self._packing.settle((key, joined) for key in keys for joined in ("", repository))
             raise failed.exceptions[0] from failed
+        finally:
+            await asyncio.gather(tree, return_exceptions=True)  # it reads the store too
         layers = tuple(task.result() for task in tasks)
-        if (whole := config((*layers, top))) != sent:
-            await self._put(repository, whole)
+        whole = config((*layers, top))
+        if whole != early:
+            await self._put(repository, whole, look=False)
         there = {layer.digest for layer, origins in known.values() if repository in origins[:1]}
         await self._state.seen(repository, *(layer.digest for layer in layers if layer.digest not in there))
         return (*layers, top)
 
     async def _root(self, repository: str, entries: Sequence[Entry]) -> tuple[Layer, bytes]:
-        """A layer of these very members, and its bytes, yet to be sent; none where files were read, and it is sent."""
+        """A layer of these members, and the bytes that are still to be sent: none for one with files of the store, which is sent."""
         if any(entry.source for entry in entries):
             return await self._upload(repository, lambda: entries), b""
         stream = LayerStream(entries, self._compression, self._executor)
         data = b"".join([block async for block in stream])
         return stream.layer, data
 
-    async def _put(self, repository: str, data: bytes) -> None:
-        if data:
+    async def _send(self, repository: str, root: bytes, *, look: bool) -> None:
+        """As many layers at once as uploads may be, this one among them."""
+        if root:
             async with self._slots:
-                await self._registry.put_blob(repository, data)
+                await self._put(repository, root, look=look)
+
+    async def _put(self, repository: str, data: bytes, *, look: bool) -> None:
+        """Send these bytes, if we `look` only where the repository lacks them: that is a question more where it does."""
+        if not (look and await self._registry.has_blob(repository, digest_of(data))):
+            await self._registry.put_blob(repository, data)
 
     async def close(self) -> None:
         """Cancel what is being packed."""

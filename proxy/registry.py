@@ -68,7 +68,7 @@ class Registry:
         try:
             status, headers = await self._retry("POST", url, (201, 202), pushing(repository, origin))
         except RegistryRefused as error:
-            if error.status in (401, 403):  # we may write here and not read there
+            if not error.temporary:  # we may write here and not read there, or it mounts nothing
                 return False
             raise
         if status == 202:  # distribution-spec: the registry began an upload instead
@@ -91,43 +91,26 @@ class Registry:
                 _, headers = await self._send("PATCH", location, (202, 204), scopes, _joined(first, rest))
                 location = self._location(location, headers)
                 first = []
-            await self._finish(location, repository, b"".join(first), digest())
+            expected = digest()
+            # The query of the location is the registry's own state: it stays as it is, byte for byte.
+            separator = "&" if location.raw_query_string else "?"
+            finish = URL(f"{location}{separator}digest={expected}", encoded=True)
+            _, headers = await self._send("PUT", finish, (201, 204), scopes, b"".join(first))
         except BaseException:
             await self._cancel(location, repository)
             raise
+        _same_digest(expected, headers)
 
     async def put_blob(self, repository: str, data: bytes) -> None:
-        """Send a small blob, unless it is there.
-
-        One question finds that out and begins the upload: a mount from the repository itself, which a registry that
-        lacks the blob answers with an upload (distribution-spec, "Mounting a blob from another repository").
-        """
+        """Send a small blob, whether or not it is there."""
         digest = digest_of(data)
-        start = self._endpoint(repository, "blobs", "uploads/")
-        mount = start.with_query(mount=digest, **{"from": repository})
         for attempt in range(_TRIES):
             try:
-                status, headers = await self._retry("POST", mount, (201, 202), pushing(repository))
-                if status == 201:
-                    return
-                location = self._location(start, headers)
-                try:
-                    return await self._finish(location, repository, data, digest)
-                except BaseException:
-                    await self._cancel(location, repository)
-                    raise
+                return await self.upload(repository, _one(data), lambda: digest)
             except (RegistryUnavailable, RegistryRefused) as error:
                 if attempt == _TRIES - 1 or (isinstance(error, RegistryRefused) and not error.temporary):
                     raise
                 await asyncio.sleep(_PAUSE * 2**attempt)
-
-    async def _finish(self, location: URL, repository: str, data: bytes, digest: str) -> None:
-        """End an upload with its last bytes."""
-        # The query of the location is the registry's own state: it stays as it is, byte for byte.
-        separator = "&" if location.raw_query_string else "?"
-        finish = URL(f"{location}{separator}digest={digest}", encoded=True)
-        _, headers = await self._send("PUT", finish, (201, 204), pushing(repository), data)
-        _same_digest(digest, headers)
 
     async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
         """Make the reference name this manifest: the commit point of an image."""
@@ -301,6 +284,10 @@ def _same_digest(expected: str, headers: Mapping[str, str]) -> None:
     stored = headers.get("Docker-Content-Digest", expected)
     if stored != expected:
         raise DigestMismatch(f"the registry stored {stored} where {expected} was sent")
+
+
+async def _one(data: bytes) -> AsyncIterator[Buffer]:
+    yield data
 
 
 async def _beginning(chunks: AsyncIterator[Buffer]) -> tuple[list[Buffer], bool]:

@@ -178,7 +178,8 @@
       timer = setTimeout(suggest, 3000);
     }
     if (found.names.length) say(found.names.length > 1 ? `${found.names.length} names fit` : "1 name fits");
-    if (found.names.length === 1 && found.names[0].pull === typed) return;  // it would cover what comes next, and tell nothing
+    const [only] = found.names;
+    if (found.names.length === 1 && only.pull === typed && only.attribute.toLowerCase() === typed) return;  // it would cover what comes next, and tell nothing
     found.names.forEach((each, number) => {
       const option = document.createElement("li");
       option.id = `names-${number}`;

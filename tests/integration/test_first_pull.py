@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 import aiohttp
 import pytest
 
-from proxy.events import BuildEnded, BuildStarted, Collided, LogLine
+from proxy.events import BuildEnded, BuildStarted, Collided, LayerStored, LogLine
 from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.shim import shim
@@ -148,11 +148,31 @@ async def test_a_build_of_known_layers_sends_nothing_but_what_is_its_own(
         await front.get(f"/v2/hello/noise/manifests/{second.digest}", "DELETE")
         relay.counts.clear()
         again = await front.pull("hello/noise")
-        assert relay.counts["POST", "upload"] == 2, "the root and the config, which mount where they are"
-        assert relay.counts["PUT", "upload"] == 0
+        assert relay.counts["POST", "upload"] == relay.counts["PUT", "upload"] == 0
 
     assert first.layers[:-1] == second.layers[:-1]
     assert again == second
+
+
+async def test_known_layers_that_are_nowhere_any_more_are_packed_anew(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        first = await front.pull("alpha/beta")
+        for layer in first.layers:
+            status, _, _ = await front.get(f"/v2/alpha/beta/blobs/{layer.digest}", "DELETE")
+            assert status == 202
+        second = await front.pull("beta/alpha")
+
+        assert {stored.how for stored in front.told(LayerStored)} == {"packed"}
+    assert second.layers[:-1] == first.layers[:-1]
+
+
+async def test_what_cannot_be_an_image_sends_nothing(start: Start, registry: Server) -> None:
+    async with shim(registry.url) as relay, start(relay.url) as front:
+        status, _, body = await front.get("/v2/hello/singlefile/manifests/latest")
+
+        assert relay.counts["POST", "upload"] == 0
+    assert status == 404
+    assert b"is a single file" in body
 
 
 async def test_every_package_of_a_name_lands_in_the_image(start: Start, registry: Server) -> None:

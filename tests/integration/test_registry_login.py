@@ -218,9 +218,10 @@ async def test_an_upload_that_meets_a_401_is_to_be_begun_again(session: aiohttp.
             await asked.upload("x", data(), lambda: "sha256:x")
 
 
-async def test_a_mount_that_is_refused_is_none(session: aiohttp.ClientSession) -> None:
+@pytest.mark.parametrize("status", [400, 403, 404, 405])
+async def test_a_mount_that_is_refused_is_none(session: aiohttp.ClientSession, status: int) -> None:
     async def registry(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(status=403 if "from=y" in request.path_qs else 500)
+        return web.Response(status=status if "from=y" in request.path_qs else 500)
 
     async with serving(registry) as stub:
         assert not await Registry(session, stub.url).mount("x", "sha256:x", "y")
