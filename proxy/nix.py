@@ -17,11 +17,13 @@ from typing import Any
 from proxy import names, nix_commands, nix_output, process, resolution
 from proxy.errors import (
     BuildFailed,
+    DerivationLost,
     EvaluationFailed,
     NixUnavailable,
     PackageRefused,
     ProcessFailed,
 )
+from proxy.evaluations import Evaluations
 from proxy.model import Closure, Package, PackageSet, PathInfo, Policy, canonical_json
 from proxy.nix_commands import NO_CACHES, Caches
 
@@ -92,6 +94,7 @@ class Nix:
         self._timed = timed
         #: Hears of store paths that were realised, while they are rooted.
         self.on_realised: Callable[[Sequence[str]], None] = lambda _: None
+        self._evaluations = Evaluations()
         self._evaluation_memory = evaluation_memory
         self._log_bytes = log_bytes
         self._evaluating = asyncio.Semaphore(evaluations or os.cpu_count() or 1)
@@ -163,13 +166,22 @@ class Nix:
         `known` is asked for the names of the whole set when one is missing.
         Raises `PackageUnknown`, `PackageRefused`, and `EvaluationFailed` where Nix cannot say.
         """
-        request = {
-            **_question(package_set, system, policy),
-            "attributes": [_attribute(typed) for typed in attributes],
-            "optional": [_attribute(typed) for typed in optional],
-        }
-        output = await self._answered(self._entry, package_set, request, " ".join(attributes))
-        results = await asyncio.to_thread(json.loads, output)
+        question = _question(package_set, system, policy)
+        source = [package_set.revision, package_set.nar_hash, package_set.import_from_derivation]
+        key = canonical_json([question, source])
+        found = self._evaluations.known(key, (*attributes, *optional))
+        new, others = ([name for name in asked if name not in found] for asked in (attributes, optional))
+        if new or others:
+            request = {
+                **question,
+                "attributes": [_attribute(typed) for typed in new],
+                "optional": [_attribute(typed) for typed in others],
+            }
+            output = await self._answered(self._entry, package_set, request, " ".join(attributes))
+            answered = await asyncio.to_thread(json.loads, output)
+            self._evaluations.keep(key, answered, others)
+            found |= {result["typed"]: result for result in answered}
+        results = [result for name in (*attributes, *optional) if (result := found.get(name)) is not None]
         missing = any(result["kind"] == "missing" for result in results)
         names = await known() if missing else ()
         return await asyncio.to_thread(resolution.read, results, package_set.name, names)
@@ -316,7 +328,10 @@ class Nix:
         try:
             yield
         except ProcessFailed as error:
-            raise nix_output.not_built(names, error, self._build_deadline) from error
+            failure = nix_output.not_built(names, error, self._build_deadline)
+            if isinstance(failure, DerivationLost):
+                self._evaluations.forget()
+            raise failure from error
 
     async def closure(self, packages: Sequence[Package]) -> Closure | None:
         """The closure of these packages as far as the store has all of it now; None if anything is missing."""

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from proxy.events import BuildEnded, BuildStarted, Collided, LayerStored, LogLine
+from proxy.process import run
 from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.shim import shim
@@ -95,6 +98,34 @@ async def test_names_in_another_order_share_the_work_and_get_both_tags(
         assert front.nix_starts("nix-store --realise") == 2
     assert one.layers == other.layers
     assert one.digest == other.digest
+
+
+async def test_what_was_evaluated_is_remembered(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        await front.pull("alpha")
+        await front.pull("beta")
+        starts = front.nix_starts("nix-instantiate")
+        together = await front.pull("beta/alpha")
+
+        assert front.nix_starts("nix-instantiate") == starts > 0
+        status, _, body = await front.get("/v2/alpha/alpah/manifests/latest")
+    assert together.config["config"]["Cmd"] == ["/bin/beta"]  # type: ignore[index]
+    assert status == 404
+    assert b"did you mean alpha" in body
+
+
+async def test_and_asked_anew_where_a_garbage_collection_took_it(
+    start: Start, registry: Server, tmp_path: Path
+) -> None:
+    async with start(registry.url) as front:
+        first = await front.pull("alpha/beta")
+        starts = front.nix_starts("nix-instantiate")
+        on_it = {**os.environ, "NIX_REMOTE": str(tmp_path / "store")}
+        await run(("nix-store", "--gc"), env=on_it, deadline=60)
+        second = await front.pull("beta/alpha")
+
+        assert front.nix_starts("nix-instantiate") == starts + 1
+    assert second.layers[:-1] == first.layers[:-1]
 
 
 async def test_without_the_shell_the_order_decides_the_command_alone(start: Start, registry: Server) -> None:
