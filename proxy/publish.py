@@ -71,7 +71,7 @@ class Publisher:
         keys = [layer_key(plan, CODECS[self._compression]) for plan in plans]
         known = await self._state.recall(keys, repository)
         all_known = known.keys() >= set(keys)
-        #: Then root layer and configuration may be here as well.
+        # Then root layer and configuration may be here as well.
         all_here = all_known and all(repository in origins for _, origins in known.values())
 
         async def counted(work: Callable[[], Awaitable[T]]) -> T:
