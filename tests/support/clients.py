@@ -116,9 +116,12 @@ async def dockerd(folder: Path, *options: str, env: Mapping[str, str] | None = N
         async def ready() -> bool:
             return (await docker("version")).returncode == 0
 
-        async with serving(argv, log=folder / "dockerd.log", ready=ready, env=env) as process:
-            await _tell_driver(docker)
-            yield replace(docker, pid=process.pid)
+        try:
+            async with serving(argv, log=folder / "dockerd.log", ready=ready, env=env) as process:
+                await _tell_driver(docker)
+                yield replace(docker, pid=process.pid)
+        finally:
+            await asyncio.to_thread(_unmount_below, folder)  # its data root is a mount of itself
 
 
 @contextlib.asynccontextmanager
@@ -172,7 +175,7 @@ async def _short_folder() -> AsyncIterator[Path]:
 
 
 def _unmount_below(folder: Path) -> None:
-    """What an engine may leave mounted (the network name space of a container), so that the folder can go."""
+    """What an engine may leave mounted (its data root, the network name space of a container), so that the folder can go."""
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for mount in sorted((mount for mount in mounts if mount.startswith(f"{folder}/")), reverse=True):
         subprocess.run(("umount", "--lazy", mount), check=False)
