@@ -17,7 +17,7 @@ Found = Mapping[str, Any] | None
 
 
 class Evaluations:
-    """Packages by what was asked (the set, the system and the policy as text) and the name as typed."""
+    """Packages by the question (set, system, policy and who wants them, as text) and the name as typed."""
 
     def __init__(self, most: int = _MOST) -> None:
         """Nothing is known."""
@@ -27,7 +27,9 @@ class Evaluations:
         """As far as they are known."""
         return {name: self._found[question, name] for name in names if (question, name) in self._found}
 
-    def keep(self, question: bytes, results: Sequence[Mapping[str, Any]], optional: Iterable[str]) -> None:
+    def keep(
+        self, question: bytes, results: Sequence[Mapping[str, Any]], optional: Iterable[str] = ()
+    ) -> None:
         """Remember the packages among these results, and which of the `optional` names are not."""
         found = {result["typed"]: result for result in results}
         for name in optional:

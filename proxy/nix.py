@@ -168,9 +168,10 @@ class Nix:
         """
         question = _question(package_set, system, policy)
         source = [package_set.revision, package_set.nar_hash, package_set.import_from_derivation]
-        key = canonical_json([question, source])
-        found = self._evaluations.known(key, (*attributes, *optional))
-        new, others = ([name for name in asked if name not in found] for asked in (attributes, optional))
+        # Two questions: the policy bounds what a person names, and the other is the operator's own wish (`nix/describe.nix`).
+        named, wished = (canonical_json([question, source, kind]) for kind in ("attributes", "optional"))
+        found = self._evaluations.known(named, attributes) | self._evaluations.known(wished, optional)
+        new, others = ([name for name in names if name not in found] for names in (attributes, optional))
         if new or others:
             request = {
                 **question,
@@ -179,7 +180,8 @@ class Nix:
             }
             output = await self._answered(self._entry, package_set, request, " ".join(attributes))
             answered = await asyncio.to_thread(json.loads, output)
-            self._evaluations.keep(key, answered, others)
+            self._evaluations.keep(named, answered[: len(new)])
+            self._evaluations.keep(wished, answered[len(new) :], others)
             found |= {result["typed"]: result for result in answered}
         results = [result for name in (*attributes, *optional) if (result := found.get(name)) is not None]
         missing = any(result["kind"] == "missing" for result in results)

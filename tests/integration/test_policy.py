@@ -54,6 +54,19 @@ async def test_too_many_packages_are_counted(start: Start, registry: Server) -> 
         )
 
 
+async def test_what_every_image_has_is_judged_by_itself_when_a_person_asks_for_it(
+    start: Start, registry: Server
+) -> None:
+    always = {"always": ("alpha", "nosuch", "unfree")}
+    async with start(registry.url, policy={"only_packages": ("hello",)}, packages=always) as front:
+        image = await front.pull("hello")
+
+        assert any(path.endswith("-alpha-1.0/bin/alpha") for path in image.files)
+        assert "alpha-1.0 is not among policy.only_packages" in await refusal(front, "hello/alpha")
+        assert "no package nosuch" in await refusal(front, "nosuch/hello")
+        assert "unfree" in await refusal(front, "unfree/hello")
+
+
 async def test_a_set_of_the_operators_own_may_build_to_be_evaluated(start: Start, registry: Server) -> None:
     own = {"kind": "path", "path": str(PACKAGES), "import_from_derivation": True}
     async with start(registry.url, sets={"own": own}) as front:
