@@ -26,9 +26,8 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _MOST_KNOWN = 65536
 _MOST_WAITING = 1024  # files that are still to be hashed; others will be when they are pulled again
 _PIECE = 1 << 20
-_STEP = (
-    1 << 18
-)  # bytes between two looks whether a file is in memory: no more than systems read ahead at once
+# Bytes between two looks whether a file is in memory: no more than systems read ahead at once.
+_STEP = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)

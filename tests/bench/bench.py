@@ -1,6 +1,7 @@
 """What every measurement is given: how much of it is wanted, a place to work, and the package set."""
 
 import asyncio
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -64,3 +65,9 @@ class Bench:
             settings[name] = {**(present if isinstance(present, dict) else {}), **values}
         async with nixfront(folder, settings=settings) as server:
             yield server
+
+
+def most_memory(pid: int) -> int:
+    """The most bytes that a process ever had in memory."""
+    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(kilobytes) * 1024

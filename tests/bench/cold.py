@@ -21,7 +21,7 @@ from proxy.explain import explain
 from proxy.reach import Reach
 from proxy.registry import EVERY_MANIFEST_TYPE
 from tests.bench import floor
-from tests.bench.bench import Bench
+from tests.bench.bench import Bench, most_memory
 from tests.bench.result import Measure, Result, result
 from tests.support.servers import Server
 
@@ -82,7 +82,7 @@ async def _round(bench: Bench, folder: Path, program: Path, image: str, again: s
     ):
         cold = await _pull(front, image)
         warm = await _pull(front, again)
-        memory = _most_memory(front.process.pid)
+        memory = most_memory(front.process.pid)
         async with Reach(registry.url).opened() as reached:
             made = await explain(reached, image, "latest")
     layers = [layer for layer in made.layers if layer.store_paths]
@@ -111,12 +111,6 @@ async def _pull(front: Server, image: str) -> Mapping[str, float]:
 
 def _counted(stages: Mapping[str, float]) -> float:
     return sum(stages[name] for name in _COUNTED)
-
-
-def _most_memory(pid: int) -> int:
-    """The most bytes that a process ever had in memory."""
-    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    return int(kilobytes) * 1024
 
 
 async def _bytes(bench: Bench) -> Sequence[Result]:

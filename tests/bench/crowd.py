@@ -20,7 +20,7 @@ import aiohttp
 
 from proxy import names
 from proxy.registry import EVERY_MANIFEST_TYPE
-from tests.bench.bench import Bench
+from tests.bench.bench import Bench, most_memory
 from tests.bench.cold import IMAGES
 from tests.bench.load import percentile
 from tests.bench.result import Measure, Result, result
@@ -106,7 +106,7 @@ async def _notice(front: Server, images: Sequence[str]) -> _Noticed:
         watch = asyncio.create_task(_most_children(front.process.pid, pulls))
         await pulls
         seconds = time.perf_counter() - started
-        memory = _most_memory(front.process.pid)
+        memory = most_memory(front.process.pid)
         return _Noticed(seconds, await _p99(one), await _p99(other), memory, await watch)
 
 
@@ -182,12 +182,6 @@ async def _process(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Pr
         if process.returncode is None:
             process.terminate()
             await process.wait()
-
-
-def _most_memory(pid: int) -> int:
-    """The most bytes that a process ever had in memory."""
-    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    return int(kilobytes) * 1024
 
 
 async def _most_children(pid: int, until: asyncio.Future[object]) -> int:

@@ -132,7 +132,7 @@ ELSEWHERE = {
     "docker run --rm 127.0.0.1:8080/shell/git git --version": "tests/e2e/test_clients.py",
     "docker pull 127.0.0.1:8080/helo": "tests/e2e/test_clients.py",
     "python3 -m venv venv && . venv/bin/activate && pip install .": "tests/support/setup.bash",
-    "tests/bench/run --json FILE": "a quarter of an hour, on a machine that does nothing else",
+    "tests/bench/run --json FILE": "some ten minutes, on a machine that does nothing else",
 }
 
 
