@@ -141,12 +141,12 @@ let
   # --- the builds -------------------------------------------------------------------------------------------
 
   # Here is `nix/` of a checkout, or `proxy/expressions` of an installed package.
-  above = if builtins.pathExists ../registry_image.py then ../.. else ./..;
+  above = if builtins.pathExists ../image/nix_build.py then ../.. else ./..;
   modules = [
-    "__init__" "archive" "definition" "errors" "extra_commands" "layering" "manifest" "model" "popularity" "recipes"
-    "registry_image" "resolution" "rootfs" "store" "suggest" "tarball"
+    "__init__" "core/__init__" "core/errors" "core/model" "image/__init__" "image/layer_table" "image/layering"
+    "image/manifest" "image/nix_build" "image/recipe" "image/root_tree" "image/store_tree" "image/tar"
   ];
-  wantedFiles = [ "proxy" ] ++ map (module: "proxy/${module}.py") modules;
+  wantedFiles = [ "proxy" "proxy/core" "proxy/image" ] ++ map (module: "proxy/${module}.py") modules;
   code = builtins.path {
     path = above;
     name = "nixfront";
@@ -157,7 +157,7 @@ let
     inherit system asked step;
     __structuredAttrs = true;
     builder = builtins.head start;
-    args = builtins.tail start ++ [ "-B" "-c" "import sys; sys.path.insert(0, '${code}'); from proxy.registry_image import main; main()" ];
+    args = builtins.tail start ++ [ "-B" "-c" "import sys; sys.path.insert(0, '${code}'); from proxy.image.nix_build import main; main()" ];
     preferLocalBuild = true;
   } // attributes);
 

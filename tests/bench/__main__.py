@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TextIO
 
-from proxy.errors import NixfrontError
+from proxy.core.errors import NixfrontError
 from tests.bench import big_set, cold, crowd, layering, serving
 from tests.bench.bench import Bench
 from tests.bench.result import Measure, Result, table

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import aiohttp
 
-from proxy import resources
-from proxy.errors import NixfrontError
-from proxy.model import Closure, Package, PackageSet, PathInfo, Policy
-from proxy.nix import Nix
-from proxy.package_sets import BIG, LATEST, Choice, PackageSets
+from proxy.core.errors import NixfrontError
+from proxy.core.model import Closure, Package, PackageSet, PathInfo, Policy
+from proxy.nix.sets import BIG, LATEST, Choice, PackageSets
+from proxy.nix.store import Nix
+from proxy.wiring import files
 
 SYSTEM = "x86_64-linux"
 _DEADLINE = 3600.0  # seconds
@@ -74,7 +74,7 @@ async def big_set(at: Path) -> BigSet:
     await asyncio.to_thread(roots.mkdir, exist_ok=True)
     sandbox = "sandbox = false" not in os.environ.get("NIX_CONFIG", "")
     nix = Nix(
-        resources.EXPRESSIONS,
+        files.EXPRESSIONS,
         store=str(at / "store") if sandbox else "",
         evaluation_deadline=_DEADLINE,
         build_deadline=_DEADLINE,
@@ -82,7 +82,7 @@ async def big_set(at: Path) -> BigSet:
     async with aiohttp.ClientSession() as session:
         choices = {"": Choice("demo", recipe=BIG)}
         sets = PackageSets(
-            choices, nix, session, resources.EXPRESSIONS, at / "sets", time_to_live=60, deadline=_DEADLINE
+            choices, nix, session, files.EXPRESSIONS, at / "sets", time_to_live=60, deadline=_DEADLINE
         )
         package_set = await sets.resolve("", LATEST)
         await sets.close()

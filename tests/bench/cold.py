@@ -16,10 +16,11 @@ from pathlib import Path
 
 import aiohttp
 
-from proxy import archive, packing, store
-from proxy.explain import explain
-from proxy.reach import Reach
-from proxy.registry import EVERY_MANIFEST_TYPE
+from proxy.image import store_tree, tar
+from proxy.pipeline import packing
+from proxy.registry.client import EVERY_MANIFEST_TYPE
+from proxy.registry.endpoint import Endpoint
+from proxy.upkeep.explain import explain
 from tests.bench import floor
 from tests.bench.bench import Bench, most_memory
 from tests.bench.result import Measure, Result, result
@@ -83,7 +84,7 @@ async def _round(bench: Bench, folder: Path, program: Path, image: str, again: s
         cold = await _pull(front, image)
         warm = await _pull(front, again)
         memory = most_memory(front.process.pid)
-        async with Reach(registry.url).opened() as reached:
+        async with Endpoint(registry.url).opened() as reached:
             made = await explain(reached, image, "latest")
     layers = [layer for layer in made.layers if layer.store_paths]
     described = folder / "layers"
@@ -120,7 +121,7 @@ async def _bytes(bench: Bench) -> Sequence[Result]:
     ours = zlibs = 0
     for info in chosen.closure(*image.split("/")):
         by_zlib = zlib.compressobj(6, wbits=31)
-        for block in archive.blocks(store.store_entries([info.path], chosen.nix.prefix)):
+        for block in tar.blocks(store_tree.store_entries([info.path], chosen.nix.prefix)):
             ours += len(packing._PACK["gzip"](block))
             zlibs += len(by_zlib.compress(block))
         zlibs += len(by_zlib.flush())

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import aiohttp
 
-from proxy import names
-from proxy.registry import EVERY_MANIFEST_TYPE
+from proxy.core import names
+from proxy.registry.client import EVERY_MANIFEST_TYPE
 from tests.bench.bench import Bench, most_memory
 from tests.bench.cold import IMAGES
 from tests.bench.load import percentile

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy import store, tarball
-from proxy.model import Layer
+from proxy.core.model import Layer
+from proxy.image import store_tree, tar
 from tests.support.processes import succeed
 from tests.support.servers import Server
 
@@ -49,14 +49,14 @@ def write_layers(layers: Iterable[Sequence[str]], prefix: str, file: Path) -> No
     with file.open("wb") as out:
         for paths in layers:
             out.write(b"L\n")
-            for entry in store.store_entries(paths, prefix):
-                header = tarball.header(entry)
+            for entry in store_tree.store_entries(paths, prefix):
+                header = tar.header(entry)
                 out.write(b"B %d\n%b" % (len(header), header))
-                if entry.kind == tarball.FILE and entry.size:
-                    padding = tarball.padding(entry.size)
-                    out.write(b"F %d %b\n" % (entry.size, store.raw(entry.source)))
+                if entry.kind == tar.FILE and entry.size:
+                    padding = tar.padding(entry.size)
+                    out.write(b"F %d %b\n" % (entry.size, tar.raw(entry.source)))
                     out.write(b"B %d\n%b" % (len(padding), padding))
-            out.write(b"B %d\n%b" % (len(tarball.END), tarball.END))
+            out.write(b"B %d\n%b" % (len(tar.END), tar.END))
 
 
 async def run(program: Path, registry: Server, layers: Path) -> Floor:

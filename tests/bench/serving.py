@@ -16,7 +16,7 @@ from pathlib import Path
 
 import aiohttp
 
-from proxy.model import DOCKER_MANIFEST
+from proxy.core.model import DOCKER_MANIFEST
 from tests.bench import load
 from tests.bench.bench import Bench
 from tests.bench.load import Served

@@ -18,9 +18,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from proxy import resources
-from proxy.model import DOCKER_MANIFEST, OCI_LAYER_ZSTD, OCI_MANIFEST, digest_of
-from proxy.nix_commands import child_environment
+from proxy.core.model import DOCKER_MANIFEST, OCI_LAYER_ZSTD, OCI_MANIFEST, digest_of
+from proxy.nix.commands import child_environment
+from proxy.wiring import files
 from tests.support.clients import Docker, containerd, podman, skopeo_copy
 from tests.support.handmade import image, push, store_layers, tar
 from tests.support.paths import CountedNix, counted_nix, without_nix
@@ -137,7 +137,7 @@ async def test_skopeo_copies_what_nix_alone_made(store: Path, tmp_path: Path) ->
     }
     locked = tmp_path / "data" / "sets" / "demo"
     environment = child_environment(os.environ, store=str(store), substitutes=False)
-    installed = (sys.executable, "-I", "-c", "from proxy import resources; print(resources.EXPRESSIONS)")
+    installed = (sys.executable, "-I", "-c", "from proxy.wiring import files; print(files.EXPRESSIONS)")
     expressions = Path((await succeed(installed)).strip())
     packages, lock = (
         json.dumps(["jq", "git"]),
@@ -389,7 +389,7 @@ async def test_log_of_a_failed_build_reaches_the_terminal(
 def _images(folder: Path) -> Path:
     """The file of named images that comes with nixfront, and one that fails."""
     folder.mkdir()
-    shutil.copy(resources.SAMPLES / "images.nix", folder / "sample.nix")
+    shutil.copy(files.SAMPLES / "images.nix", folder / "sample.nix")
     failing = 'failing = { packages = [ "hello" ]; extraCommands = "rm bin/hullo"; };'
     (folder / "images.nix").write_text(f"arguments: import ./sample.nix arguments // {{ {failing} }}")
     return folder / "images.nix"

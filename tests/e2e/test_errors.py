@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from proxy import errors
-from proxy.oci_errors import WIRE
+from proxy.core import errors
+from proxy.web.error_responses import WIRE
 from tests.support.clients import Ctr, Docker, Podman, containerd, podman
 from tests.support.processes import program
 from tests.support.servers import Server, nixfront, stock_registry

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from proxy.model import DOCKER_MANIFEST, OCI_MANIFEST
+from proxy.core.model import DOCKER_MANIFEST, OCI_MANIFEST
 from tests.support.clients import Docker, containerd, podman, skopeo_copy
 from tests.support.handmade import digest_of, image, push, store_layers, tar
 from tests.support.processes import program

@@ -12,14 +12,16 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from proxy import configured, settings, warm
-from proxy.errors import RegistryUnavailable
-from proxy.events import BuildStarted
-from proxy.explain import explain
-from proxy.model import DOCKER_MANIFEST
-from proxy.reach import Reach
-from proxy.registry import Registry
-from proxy.registry_login import Credentials
+from proxy import settings
+from proxy.core.errors import RegistryUnavailable
+from proxy.core.events import BuildStarted
+from proxy.core.model import DOCKER_MANIFEST
+from proxy.registry.client import Registry
+from proxy.registry.endpoint import Endpoint
+from proxy.registry.login import Credentials
+from proxy.upkeep import warm
+from proxy.upkeep.explain import explain
+from proxy.wiring import registry as wiring_registry
 from tests.support import handmade, stored
 from tests.support.front import Front
 from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpasswd_registry, token_registry
@@ -332,7 +334,7 @@ async def test_an_upload_that_is_given_up_is_gone_by_token_too(tmp_path: Path) -
     folder = tmp_path / "registry"
     folder.mkdir()
     async with token_registry(folder, may_delete) as server:
-        reach = Reach(server.url, Credentials("nixfront", PASSWORDS["nixfront"]))
+        reach = Endpoint(server.url, Credentials("nixfront", PASSWORDS["nixfront"]))
         async with reach.opened() as reached:
             registry = Registry(reached.session, server.url, reached.login)
             mounted = await registry.mount("beta", "sha256:" + "0" * 64, "alpha")
@@ -343,7 +345,7 @@ async def test_an_upload_that_is_given_up_is_gone_by_token_too(tmp_path: Path) -
     assert left == []
 
 
-async def explained(registry: Reach, name: str) -> str:
+async def explained(registry: Endpoint, name: str) -> str:
     """The digest of the image."""
     async with registry.opened() as reached:
         return (await explain(reached, name, "v1")).digest
@@ -353,11 +355,11 @@ async def test_the_commands_come_to_the_registry_as_nixfront(guarded: Server, to
     for name in ("beta", "team/tool"):
         own = bearer(tokens, "nixfront", f"repository:{name}:pull,push")
         await handmade.push(guarded.url, name, "v1", made(), headers=own)
-    registry = Reach(guarded.url, Credentials("nixfront", PASSWORDS["nixfront"]))
+    registry = Endpoint(guarded.url, Credentials("nixfront", PASSWORDS["nixfront"]))
 
     listed = await asyncio.to_thread(stored.listed, registry)
     with pytest.raises(RegistryUnavailable, match="401"):
-        await asyncio.to_thread(stored.listed, Reach(guarded.url))
+        await asyncio.to_thread(stored.listed, Endpoint(guarded.url))
 
     assert listed == {"beta": ("v1",), "team/tool": ("v1",)}
     assert await explained(registry, "beta") == handmade.digest_of(made().manifest)
@@ -365,7 +367,7 @@ async def test_the_commands_come_to_the_registry_as_nixfront(guarded: Server, to
 
 async def test_the_commands_come_with_the_password_too(closed: Server) -> None:
     await handmade.push(closed.url, "beta", "v1", made(), headers=basic("nixfront"))
-    registry = Reach(closed.url, Credentials("nixfront", PASSWORDS["nixfront"]))
+    registry = Endpoint(closed.url, Credentials("nixfront", PASSWORDS["nixfront"]))
 
     assert await asyncio.to_thread(stored.listed, registry) == {"beta": ("v1",)}
     assert await explained(registry, "beta") == handmade.digest_of(made().manifest)
@@ -374,7 +376,7 @@ async def test_the_commands_come_with_the_password_too(closed: Server) -> None:
 async def test_warm_is_let_in_as_nixfront(start: Start, closed: Server, tmp_path: Path) -> None:
     own = {"username": "nixfront", "password": PASSWORDS["nixfront"]}
     async with start(closed.url, registry=own) as front:
-        nobody = await warm.warm(Reach(front.url), [("hello", "latest")], 1, lambda _: None)
+        nobody = await warm.warm(Endpoint(front.url), [("hello", "latest")], 1, lambda _: None)
         here = settings.load(
             None,
             {},
@@ -382,13 +384,13 @@ async def test_warm_is_let_in_as_nixfront(start: Start, closed: Server, tmp_path
             data={"dir": str(tmp_path / "data")},
             registry={"url": closed.url, **own},
         )
-        nixfront = await asyncio.to_thread(configured.nixfront, here)
+        nixfront = await asyncio.to_thread(wiring_registry.nixfront, here)
         us = await warm.warm(nixfront, [("hello", "latest")], 1, lambda _: None)
 
     assert "401" in nobody[0].error
     assert us[0].digest, us[0].error
-    stranger = await asyncio.to_thread(configured.nixfront, here)
-    assert stranger == Reach(front.url), "whoever answers there now gets no password"
+    stranger = await asyncio.to_thread(wiring_registry.nixfront, here)
+    assert stranger == Endpoint(front.url), "whoever answers there now gets no password"
 
 
 # --- who may build ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from yarl import URL
 
-from proxy.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from proxy.core.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.integration.test_passthrough import raw
 from tests.support import handmade
 from tests.support.front import Front

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from proxy.events import LogLine
-from proxy.process import run
+from proxy.core.events import LogLine
+from proxy.tools.process import run
 from tests.support.front import Front, front
 from tests.support.servers import stock_registry
 

@@ -19,8 +19,9 @@ import pytest
 import pytest_asyncio
 from yarl import URL
 
-from proxy import app, settings
-from proxy.shared_disk import SharedDisk
+from proxy import settings
+from proxy.web.blobs.shared_disk import SharedDisk
+from proxy.wiring import server as wiring_server
 from tests.integration.test_answers import HTPASSWD
 from tests.integration.test_passthrough import raw
 from tests.support.front import PACKAGES, Front
@@ -339,7 +340,7 @@ async def test_a_damaged_file_is_never_sent_from_the_disk(
     damaged = bytearray(file.read_bytes())
     damaged[1000] ^= 1
     file.write_bytes(damaged)
-    with caplog.at_level(logging.WARNING, "proxy.shared_disk"):
+    with caplog.at_level(logging.WARNING, "proxy.web.blobs.shared_disk"):
         await ask(shared.url, path)
         await until(lambda: "is damaged" in caplog.text)
         for _ in range(3):
@@ -462,7 +463,7 @@ async def test_the_embedded_registrys_folder_is_known(tmp_path: Path) -> None:
     )
     data = bytes_of(300_000)
     counted = 'nixfront_registry_seconds_count{kind="blob",method="GET"}'
-    async with app.serve(chosen) as url:
+    async with wiring_server.serve(chosen) as url:
         path = await store(url, data)
 
         async def gets() -> str:

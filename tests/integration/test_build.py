@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy import settings, standalone
-from proxy.errors import NameInvalid, PackageUnknown
+from proxy import settings
+from proxy.core.errors import NameInvalid, PackageUnknown
 from proxy.settings import Settings
+from proxy.wiring import commands
 from tests.support.front import PACKAGES, front
 from tests.support.image import ValidatedImage
 from tests.support.layout import read_layout
@@ -43,10 +44,10 @@ def checked(folder: Path, tag: str = "latest", commanded: tuple[int, int] | None
 async def test_it_is_the_image_of_a_pull(chosen: Settings, tmp_path: Path, nix_count: Path) -> None:
     layout = tmp_path / "layout"
     built = {
-        name: await standalone.build(chosen, name, "latest", tmp_path / name.replace("/", "-"))
+        name: await commands.build(chosen, name, "latest", tmp_path / name.replace("/", "-"))
         for name in ("hello/alpha", "images/web")
     }
-    digest = await standalone.build(chosen, "hello", "latest", layout)
+    digest = await commands.build(chosen, "hello", "latest", layout)
 
     (tmp_path / "registry").mkdir()
     async with stock_registry(tmp_path / "registry") as registry:
@@ -57,7 +58,7 @@ async def test_it_is_the_image_of_a_pull(chosen: Settings, tmp_path: Path, nix_c
                 assert same.digest == made
             assert (await pulled.pull("hello")).digest == digest == checked(layout).digest
 
-            running = await standalone.build(
+            running = await commands.build(
                 chosen, "alpha", "latest", layout
             )  # beside a server on the same data
             assert checked(layout).digest == running
@@ -70,7 +71,7 @@ async def test_it_is_the_image_of_a_pull(chosen: Settings, tmp_path: Path, nix_c
 async def test_with_docker_manifests_the_layers_are_the_same(
     chosen: Settings, tmp_path: Path, nix_count: Path
 ) -> None:
-    await standalone.build(chosen, "hello", "latest", tmp_path / "layout")
+    await commands.build(chosen, "hello", "latest", tmp_path / "layout")
 
     (tmp_path / "registry").mkdir()
     async with (
@@ -90,18 +91,18 @@ async def test_roots_of_killed_builds_are_cleared(chosen: Settings, tmp_path: Pa
     for folder in (gone, ours):
         (folder / "tmp").mkdir(parents=True)
 
-    await standalone.build(chosen, "hello", "latest", tmp_path / "layout")
+    await commands.build(chosen, "hello", "latest", tmp_path / "layout")
 
     assert not gone.exists()
     assert ours.exists()
 
 
 async def test_a_tag_is_a_name_in_the_layout(chosen: Settings, tmp_path: Path) -> None:
-    await standalone.build(chosen, "hello", "latest", tmp_path / "layout")
+    await commands.build(chosen, "hello", "latest", tmp_path / "layout")
     labels = json.loads(read_layout(tmp_path / "layout", "latest").config)["config"]["Labels"]
     revision = labels["nixfront.revision"]
 
-    digest = await standalone.build(chosen, "hello", revision, tmp_path / "layout")
+    digest = await commands.build(chosen, "hello", revision, tmp_path / "layout")
 
     assert checked(tmp_path / "layout", revision).digest == checked(tmp_path / "layout").digest == digest
 
@@ -118,7 +119,7 @@ async def test_a_mistake_is_told_and_nothing_is_written(
     chosen: Settings, tmp_path: Path, name: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error) as refused:
-        await standalone.build(chosen, name, "latest", tmp_path / "layout")
+        await commands.build(chosen, name, "latest", tmp_path / "layout")
 
     assert message in str(refused.value)
     assert not (tmp_path / "layout").exists()

@@ -5,7 +5,7 @@ import warnings
 
 import aiohttp
 
-from proxy.reach import Reach
+from proxy.registry.endpoint import Endpoint
 from tests.support import handmade, stored
 from tests.support.servers import Server
 
@@ -23,7 +23,7 @@ async def test_every_page_of_the_catalog(registry: Server) -> None:
         assert deleted.status == 202
     filters = list(warnings.filters)
 
-    found = await asyncio.to_thread(stored.listed, Reach(registry.url))
+    found = await asyncio.to_thread(stored.listed, Endpoint(registry.url))
 
     assert sorted(found) == names
     assert found[names[0]] == ("latest", "v1")

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from proxy import debian, debian_apt
-from proxy.errors import PackageSetUnavailable
-from proxy.process import run
+from proxy.core.errors import PackageSetUnavailable
+from proxy.nix.sets import debian
+from proxy.nix.sets.debian import apt
+from proxy.tools.process import run
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(
-        not (shutil.which("apt-get") and debian_apt.KEYRING.is_file()),
+        not (shutil.which("apt-get") and apt.KEYRING.is_file()),
         reason="needs apt and Debian's keyring",
     ),
 ]

@@ -15,8 +15,9 @@ import pytest
 import trustme
 from aiohttp import web
 
-from proxy import doctor, settings
-from proxy.doctor import Finding
+from proxy import settings
+from proxy.cli import doctor
+from proxy.cli.doctor import Finding
 from tests.support.front import PACKAGES, front
 from tests.support.guarded import PASSWORDS, htpasswd_registry
 from tests.support.processes import free_port, search_path
@@ -172,7 +173,7 @@ async def test_a_user_whom_the_daemon_does_not_trust(
     examine: Callable[..., Any], registry: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
-    monkeypatch.setattr("proxy.doctor.os.access", lambda *_: True)
+    monkeypatch.setattr("proxy.cli.doctor.os.access", lambda *_: True)
     monkeypatch.setenv("NIX_CONFIG", os.environ["NIX_CONFIG"] + "\nbuild-users-group =")
 
     assert "trusted-users" in cure(await examine(registry={"url": registry.url}), "trusted user")
@@ -261,7 +262,7 @@ async def test_clocks_that_differ(examine: Callable[..., Any]) -> None:
 async def test_a_clock_that_was_never_set(
     examine: Callable[..., Any], registry: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.doctor._EARLIEST", time.time() + 10_000)
+    monkeypatch.setattr("proxy.cli.doctor._EARLIEST", time.time() + 10_000)
 
     assert "timedatectl" in cure(await examine(registry={"url": registry.url}), "clock")
 

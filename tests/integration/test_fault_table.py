@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy.events import BuildEnded, BuildStarted
+from proxy.core.events import BuildEnded, BuildStarted
 from tests.support.front import PACKAGES, Front
 from tests.support.processes import free_port
 from tests.support.servers import Server, stock_registry

@@ -13,11 +13,15 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from proxy import app, local_registry, settings, state_redis, zero_copy
-from proxy.errors import RegistryUnavailable, SettingsInvalid
-from proxy.events import BuildStarted
-from proxy.process import run
-from proxy.registry import Registry
+from proxy import settings
+from proxy.core.errors import RegistryUnavailable, SettingsInvalid
+from proxy.core.events import BuildStarted
+from proxy.registry import embedded as registry_embedded
+from proxy.registry.client import Registry
+from proxy.state import redis as state_redis
+from proxy.tools.process import run
+from proxy.web.blobs import splice
+from proxy.wiring import server
 from tests.support import handmade
 from tests.support.front import PACKAGES, Front
 from tests.support.processes import free_port, program
@@ -116,7 +120,7 @@ async def test_a_body_that_ends_too_early_is_a_line_in_the_log_and_no_error_of_o
     caplog: pytest.LogCaptureFixture,
     who: str,
 ) -> None:
-    monkeypatch.setattr(zero_copy, "possible", lambda _: False)
+    monkeypatch.setattr(splice, "possible", lambda _: False)
     async with shim(registry.url) as relay, start(relay.url, log={"requests": True}) as front:
         # More than the sockets between us hold.
         noise = random.Random(7).randbytes(20_000_000)
@@ -164,7 +168,7 @@ async def test_the_embedded_registry_is_started_again(tmp_path: Path) -> None:
         packages={"kind": "path", "path": str(PACKAGES)},
     )
     events: list[object] = []
-    async with app.serve(chosen, events.append) as url:
+    async with server.serve(chosen, events.append) as url:
         front = Front(url, [], tmp_path / "nix-starts")
         first = await front.pull("hello")
         pid = await asyncio.to_thread(_registry_pid, tmp_path / "data")
@@ -229,7 +233,7 @@ async def test_a_long_line_in_its_log_does_not_end_the_embedded_registry(tmp_pat
         packages={"kind": "path", "path": str(PACKAGES)},
     )
     long = dict.fromkeys(("User-Agent", "Referer", "X-Forwarded-For", "X-Real-Ip"), "\x80" * 4000)
-    async with app.serve(chosen, lambda _: None) as url:
+    async with server.serve(chosen, lambda _: None) as url:
         front = Front(url, [], tmp_path / "nix-starts")
         pid = await asyncio.to_thread(_registry_pid, tmp_path / "data")
         for _ in range(3):
@@ -246,10 +250,10 @@ async def test_a_registry_program_that_does_not_start_says_why(
     program = tmp_path / "programs" / "docker-registry"
     program.write_text("#!/bin/sh\necho no room on this host >&2; exit 1\n", encoding="ascii")
     program.chmod(0o755)
-    monkeypatch.setattr(local_registry, "_START_SECONDS", 1.0)
+    monkeypatch.setattr(registry_embedded, "_START_SECONDS", 1.0)
 
     with pytest.raises(RegistryUnavailable, match="it said: no room on this host"):
-        async with local_registry.run(tmp_path / "registry"):
+        async with registry_embedded.run(tmp_path / "registry"):
             pass
 
 
@@ -363,7 +367,7 @@ async def test_the_stock_garbage_collection_while_images_are_there(
     async with AsyncExitStack() as stack:
         url, config = registry.url, registry.process.log.parent / "registry.yml"
         if embedded:
-            url = await stack.enter_async_context(local_registry.run(tmp_path / "own"))
+            url = await stack.enter_async_context(registry_embedded.run(tmp_path / "own"))
             config = tmp_path / "own" / "config.yml"
         front = await stack.enter_async_context(start(url, answers={"seconds": 0}))
         hello, alpha = await front.pull("hello"), await front.pull("alpha")

@@ -10,8 +10,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy.events import BuildEnded, BuildStarted, Collided, LayerStored, LogLine
-from proxy.process import run
+from proxy.core.events import BuildEnded, BuildStarted, Collided, LayerStored, LogLine
+from proxy.tools.process import run
 from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.shim import shim

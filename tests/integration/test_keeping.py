@@ -14,8 +14,9 @@ import aiohttp
 import pytest
 
 from proxy import cli
-from proxy.events import BuildStarted
-from proxy.model import DOCKER_LIST, DOCKER_MANIFEST, canonical_json, digest_of
+from proxy.core.events import BuildStarted
+from proxy.core.model import DOCKER_LIST, DOCKER_MANIFEST, canonical_json, digest_of
+from proxy.image.manifest import sealed, unsealed
 from tests.support import handmade
 from tests.support.front import PACKAGES, Front
 from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpasswd_registry, token_registry
@@ -283,7 +284,7 @@ async def test_warm_comes_again_where_it_is_told_to(
         # Four at once, of which one is built and three are sent away for 30 s: a pause that the list bears, shortened here.
         slow = asyncio.create_task(front.get("/v2/slow/manifests/latest"))
         await asyncio.sleep(0.3)
-        from proxy import warm
+        from proxy.upkeep import warm
 
         pauses: list[str] = []
 
@@ -340,7 +341,6 @@ async def push_changed(
 
 async def forge(registry: str, repository: str, digest: str) -> str:
     """The digest of a layer with other content, in an image that is sealed as ours are and stands under `latest`."""
-    from proxy.manifest import sealed, unsealed
 
     headers = {"Accept": DOCKER_MANIFEST}
     layer = handmade.gzip_members(handmade.tar(handmade.store_layers(b"#!/bin/sh\necho gotcha\n")[0]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from proxy.process import run
+from proxy.tools.process import run
 from tests.support.front import PACKAGES
 from tests.support.processes import write
 from tests.support.servers import FROM_CHECKOUT, Server, nixfront

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from proxy.events import BuildStarted
+from proxy.core.events import BuildStarted
 from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.shim import Delay, Rule, shim

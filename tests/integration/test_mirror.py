@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import aiohttp
 import pytest
 
-from proxy.events import BuildStarted
+from proxy.core.events import BuildStarted
 from tests.support.front import Front
 from tests.support.processes import free_port
 from tests.support.servers import Server

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy.events import BuildEnded, BuildStarted, RefreshFailed
+from proxy.core.events import BuildEnded, BuildStarted, RefreshFailed
 from tests.support import handmade
 from tests.support.front import Front
 from tests.support.servers import Server

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from proxy import explain, resources
-from proxy.errors import SettingsInvalid
-from proxy.events import LogLine
-from proxy.reach import Reach
+from proxy.core.errors import SettingsInvalid
+from proxy.core.events import LogLine
+from proxy.registry.endpoint import Endpoint
+from proxy.upkeep import explain
+from proxy.wiring import files as wiring_files
 from tests.support.front import PACKAGES, Front, front
 from tests.support.image import ValidatedImage
 from tests.support.servers import Server, stock_registry
@@ -286,7 +287,7 @@ async def test_the_log_of_the_commands_is_told(served: Served, whole: ValidatedI
 
 
 async def test_it_is_explained(served: Served, whole: ValidatedImage) -> None:
-    async with Reach(served.front.url).opened() as reached:
+    async with Endpoint(served.front.url).opened() as reached:
         found = await explain.explain(reached, "images/whole", "latest")
 
     assert found.digest == whole.digest
@@ -448,7 +449,7 @@ async def test_a_file_that_is_wrong(
 
 
 async def test_every_image_of_the_sample(start: Start, registry: Server) -> None:
-    async with start(registry.url, images={"file": str(resources.SAMPLES / "images.nix")}) as running:
+    async with start(registry.url, images={"file": str(wiring_files.SAMPLES / "images.nix")}) as running:
         toolbox = await running.pull("images/toolbox")
         greeter = await running.pull("images/greeter", commanded=(1000, 1000))
 

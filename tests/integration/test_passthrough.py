@@ -9,8 +9,8 @@ from contextlib import AbstractAsyncContextManager
 import aiohttp
 import pytest
 
-from proxy.events import BuildStarted
-from proxy.model import DOCKER_MANIFEST, OCI_MANIFEST
+from proxy.core.events import BuildStarted
+from proxy.core.model import DOCKER_MANIFEST, OCI_MANIFEST
 from tests.support import handmade
 from tests.support.front import Front
 from tests.support.servers import Server

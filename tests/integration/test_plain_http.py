@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_asyncio
 
-from proxy.plain_http import BrokenOff, PlainHttp
+from proxy.web.blobs.plain_http import BrokenOff, PlainHttp
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 

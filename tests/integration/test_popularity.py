@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from proxy import cli, popularity
-from proxy.popularity import Table
+from proxy import cli
+from proxy.image import layer_table
+from proxy.image.layer_table import LayerTable
 from tests.support.front import PACKAGES, Front
 from tests.support.servers import Server
 
@@ -28,11 +29,11 @@ def _settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(f"NIXFRONT_{name}", str(value))
 
 
-async def made(tmp_path: Path, *argv: str) -> Table:
+async def made(tmp_path: Path, *argv: str) -> LayerTable:
     """The table that the command writes into a file."""
     file = tmp_path / "table.json"
     assert await asyncio.to_thread(cli.main, ["popularity", *argv, "-o", str(file)]) == 0
-    return popularity.read(file.read_bytes())
+    return layer_table.read(file.read_bytes())
 
 
 async def nix(*argv: str) -> str:
@@ -50,7 +51,7 @@ async def outputs(*names: str) -> list[str]:
     return (await nix("nix-store", "--realise", *drvs.split())).split()
 
 
-def groups(table: Table) -> set[frozenset[str]]:
+def groups(table: LayerTable) -> set[frozenset[str]]:
     numbers = set(table.groups.values())
     return {frozenset(name for name, group in table.groups.items() if group == number) for number in numbers}
 
@@ -59,7 +60,7 @@ async def test_a_set_is_realised_and_equal_facts_give_equal_bytes(tmp_path: Path
     first = await made(tmp_path, *NAMES)
     again = await made(tmp_path, *reversed(NAMES))
 
-    assert popularity.write(first) == popularity.write(again)
+    assert layer_table.write(first) == layer_table.write(again)
     assert first.source == "5 packages of path, 7 store paths"
     assert first.groups.keys() == {"hello", "alpha", "beta", "inner", "twice", "common", "nss-cacert"}
     assert first.groups["nss-cacert"] == 0  # in every image

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from proxy import packing
-from proxy.process import run
+from proxy.pipeline import packing
+from proxy.tools.process import run
 
 _PACK = """
 import hashlib, sys
 sys.path.insert(0, sys.argv[1])
-from proxy import packing
+from proxy.pipeline import packing
 noise = b"".join(hashlib.sha256(b"%d" % n).digest() * (1 + n % 5) for n in range(20_000))
 code = b"".join(b"mov r%d, [rbp - %d]\\n" % (n % 16, n * n % 4096) for n in range(100_000))
 data = noise + bytes(300_000) + code + noise[::-1]
@@ -25,7 +25,7 @@ for name in ("gzip", "zstd"):
         packing._PACK[name](memoryview(data)[at : at + size]) for at in range(0, len(data), size)
     )).hexdigest())
 """
-_CHECKOUT = str(Path(packing.__file__).parents[1])
+_CHECKOUT = str(Path(packing.__file__).parents[2])
 
 
 async def _packed(*processor: str) -> str:

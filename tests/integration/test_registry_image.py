@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from proxy import resources
+from proxy.wiring import files
 from tests.support.front import PACKAGES, Front, front
 from tests.support.image import FetchedImage, ValidatedImage
 from tests.support.servers import stock_registry
@@ -23,7 +23,7 @@ from tests.support.validate import check_image
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-ENTRY = resources.EXPRESSIONS / "build-registry-image.nix"
+ENTRY = files.EXPRESSIONS / "build-registry-image.nix"
 PYTHON = Path(sys.executable).resolve()
 # The set of the other tests, with the Python that runs this one.
 SET = """

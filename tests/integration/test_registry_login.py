@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from proxy.errors import RegistryRefused, RegistryUnavailable
-from proxy.registry import Registry
-from proxy.registry_login import Credentials, Login, pulling, pushing
+from proxy.core.errors import RegistryRefused, RegistryUnavailable
+from proxy.registry.client import Registry
+from proxy.registry.login import Credentials, Login, pulling, pushing
 from tests.support.guarded import basic
 
 SCOPES = pulling("x")

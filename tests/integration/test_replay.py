@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from proxy.model import DOCKER_LIST, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, canonical_json
+from proxy.core.model import DOCKER_LIST, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, canonical_json
 from tests.support import handmade
 from tests.support.front import Front, front
 from tests.support.replay import ABSENT, DIFFERENCES, HOST, ROWS, SECTIONS, Row, chunked

@@ -7,8 +7,8 @@ import sys
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
-from proxy.events import LayerStored
-from proxy.process import run
+from proxy.core.events import LayerStored
+from proxy.tools.process import run
 from tests.support.front import PACKAGES, Front, front
 from tests.support.servers import Server, stock_registry
 
@@ -52,9 +52,9 @@ async def test_the_locale_of_the_host_changes_nothing(tmp_path: Path, nix_count:
     """Names in the store are bytes; what Python makes of them depends on how it was started."""
     store = await digests(tmp_path / "utf8", nix_count, ["odd"])
     walk = (
-        "import sys; from proxy import archive, store; from hashlib import sha256;"
-        "entries = store.store_entries([sys.argv[2]], sys.argv[1]);"
-        "print(sha256(b''.join(archive.blocks(entries))).hexdigest())"
+        "import sys; from proxy.image import store_tree, tar; from hashlib import sha256;"
+        "entries = store_tree.store_entries([sys.argv[2]], sys.argv[1]);"
+        "print(sha256(b''.join(tar.blocks(entries))).hexdigest())"
     )
     prefix = tmp_path / "utf8" / "store"
     (path,) = await asyncio.to_thread(lambda: [*(prefix / "nix/store").glob("*-odd-1.0")])

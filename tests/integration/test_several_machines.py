@@ -12,8 +12,8 @@ from pathlib import Path
 import aiohttp
 import pytest_asyncio
 
-from proxy import state_redis
 from proxy.state import BuildRecord
+from proxy.state import redis as state_redis
 from tests.support.front import PACKAGES
 from tests.support.processes import free_port, succeed, write
 from tests.support.servers import FROM_CHECKOUT, Server, nixfront, redis

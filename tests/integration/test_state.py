@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from proxy import state, state_border, state_redis, state_sqlite
-from proxy.errors import SettingsInvalid, StateUnavailable
-from proxy.model import Layer, LayerPlan
-from proxy.state import BuildRecord, Failure, ImageRecord, State, TagRecord, layer_key
+from proxy import state
+from proxy.core.errors import SettingsInvalid, StateUnavailable
+from proxy.core.model import Layer, LayerPlan
+from proxy.state import BuildRecord, Failure, ImageRecord, State, TagRecord, layer_key, outage, sqlite
+from proxy.state import redis as state_redis
 from tests.support.processes import free_port
 from tests.support.servers import redis
 
@@ -33,7 +34,7 @@ class Opener:
 
     def __call__(self) -> AbstractAsyncContextManager[State]:
         if self.kind == "sqlite":
-            return state_sqlite.open_state(self.folder / "state.sqlite")
+            return sqlite.open_state(self.folder / "state.sqlite")
         return state_redis.open_state(f"redis://127.0.0.1:{self.port}/1")
 
 
@@ -145,7 +146,7 @@ async def test_images_are_listed_page_by_page_in_one_order(opened: Opener, separ
 
 
 async def test_more_images_than_a_page(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (state_sqlite, state_redis):
+    for module in (sqlite, state_redis):
         monkeypatch.setattr(module, "_PAGE", 7)
     async with opened() as known:
         for number in range(21):
@@ -181,7 +182,7 @@ async def test_failures_are_forgotten_after_a_while(opened: Opener) -> None:
 
 
 async def test_builds(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_sqlite, "MOST_BUILDS", 3)
+    monkeypatch.setattr(sqlite, "MOST_BUILDS", 3)
     monkeypatch.setattr(state_redis, "MOST_BUILDS", 3)
     running = [
         BuildRecord(f"id{number}", "git", f"v{number}", "one", started=float(number)) for number in range(4)
@@ -235,7 +236,7 @@ async def test_it_answers(opened: Opener) -> None:
 async def test_redis_may_come_later_and_go_and_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(state_border, "_PAUSE", 0.02)
+    monkeypatch.setattr(outage, "_PAUSE", 0.02)
     port = free_port()
     async with state_redis.open_state(f"redis://:secret-word@127.0.0.1:{port}/0") as known:
         assert await known.recall([KEY], "git") == {}

@@ -14,11 +14,15 @@ import pytest
 import pytest_asyncio
 import trustme
 
-from proxy import cli, configured, settings, tls, warm
-from proxy.app import serve
-from proxy.errors import RegistryUnavailable, SettingsInvalid
-from proxy.explain import explain
-from proxy.reach import Reach
+from proxy import cli
+from proxy import settings as settings_package
+from proxy.core.errors import RegistryUnavailable, SettingsInvalid
+from proxy.registry.endpoint import Endpoint
+from proxy.upkeep import warm
+from proxy.upkeep.explain import explain
+from proxy.web import connections
+from proxy.wiring import registry as wiring_registry
+from proxy.wiring.server import serve
 from tests.support import stored
 from tests.support.front import PACKAGES, Front
 from tests.support.servers import Server, stock_registry
@@ -94,7 +98,7 @@ async def test_a_new_certificate_counts_for_new_connections_and_a_broken_one_not
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(tls, "_SECONDS", 0.02)
+    monkeypatch.setattr(connections, "_SECONDS", 0.02)
     trust = trusting(authority)
 
     async def logged(text: str) -> None:
@@ -102,7 +106,7 @@ async def test_a_new_certificate_counts_for_new_connections_and_a_broken_one_not
             while text not in caplog.text:
                 await asyncio.sleep(0.02)
 
-    caplog.set_level(logging.INFO, "proxy.tls")
+    caplog.set_level(logging.INFO, "proxy.web.connections")
     async with start(registry.url, http=files.settings()) as front:
         shown = [await seen(front.url, trust)]
         files.write(authority.issue_cert("127.0.0.1"))
@@ -132,8 +136,8 @@ async def test_a_connection_outlives_its_certificate(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(tls, "_SECONDS", 0.02)
-    caplog.set_level(logging.INFO, "proxy.tls")
+    monkeypatch.setattr(connections, "_SECONDS", 0.02)
+    caplog.set_level(logging.INFO, "proxy.web.connections")
     async with start(registry.url, http=files.settings()) as front:
         host, _, port = front.url.removeprefix("https://").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port), ssl=trusting(authority))
@@ -216,7 +220,7 @@ async def test_a_registry_is_kept_by_tls_too_and_only_where_it_is_trusted(
     assert await asyncio.to_thread(cli.main, ["reindex"]) == 1
     assert "no answer of the registry" in capsys.readouterr().err
 
-    unverified = await asyncio.to_thread(configured.images, settings.load(None, os.environ))
+    unverified = await asyncio.to_thread(wiring_registry.images, settings_package.load(None, os.environ))
     with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         await asyncio.to_thread(stored.listed, unverified)
 
@@ -232,17 +236,17 @@ async def test_the_commands_ask_by_tls(
         "client_certificate": str(files.certificate),
         "client_key": str(files.key),
     }
-    there = await asyncio.to_thread(configured.images, settings.load(None, {}, registry=section))
+    there = await asyncio.to_thread(wiring_registry.images, settings_package.load(None, {}, registry=section))
     public = Files(tmp_path / "public.pem", tmp_path / "public-key.pem")
     public.write(trustme.CA().issue_cert("images.example"))
 
-    async def explained(registry: Reach) -> str:
+    async def explained(registry: Endpoint) -> str:
         async with registry.opened() as reached:
             return (await explain(reached, "hello", "latest")).name
 
     async with start(guarded.url, registry=section, http=public.settings()) as front:
         here = {**public.settings(), "addr": front.url.removeprefix("https://")}
-        own = await asyncio.to_thread(configured.images, settings.load(None, {}, http=here))
+        own = await asyncio.to_thread(wiring_registry.images, settings_package.load(None, {}, http=here))
         (warmed,) = await warm.warm(own, [("hello", "latest")], 1, lambda _: None)
         assert warmed.digest, warmed.error
 
@@ -250,7 +254,7 @@ async def test_the_commands_ask_by_tls(
             assert "hello" in await asyncio.to_thread(stored.listed, registry)
             assert await explained(registry) == "hello:latest"
         public.write(trustme.CA().issue_cert("images.example"))
-        stranger = await asyncio.to_thread(configured.images, settings.load(None, {}, http=here))
+        stranger = await asyncio.to_thread(wiring_registry.images, settings_package.load(None, {}, http=here))
         with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
             await explained(stranger)
         with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
@@ -282,7 +286,7 @@ async def test_files_for_the_registry_that_cannot_be_used_are_refused(
     section = {"url": "https://127.0.0.1:1", key: str(tmp_path / "nosuch")}
     if key == "client_certificate":
         section["client_key"] = str(files.key)
-    chosen = settings.load(
+    chosen = settings_package.load(
         None,
         {},
         http={"addr": "127.0.0.1:0"},

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from proxy.events import BuildEnded, BuildStarted, LogLine, NixBegun
+from proxy.core.events import BuildEnded, BuildStarted, LogLine, NixBegun
 from tests.support.front import Front
 from tests.support.servers import Server
 

@@ -14,7 +14,9 @@ import structlog
 from multidict import CIMultiDict
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy import app, logs, settings
+from proxy import settings
+from proxy.telemetry import log as telemetry_log
+from proxy.wiring import server
 from tests.support.front import PACKAGES, Front
 from tests.support.processes import free_port
 from tests.support.servers import Server
@@ -31,7 +33,7 @@ def log() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     root = logging.getLogger()
     handlers, level, configured = root.handlers[:], root.level, structlog.get_config()
     stream = io.StringIO()
-    logs.configure("info", "json", stream)
+    telemetry_log.configure("info", "json", stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -111,7 +113,7 @@ async def test_the_line_of_a_build_has_the_id_of_the_request_that_began_it(
         nix={"store": str(tmp_path / "store")},
         packages={"kind": "path", "path": str(PACKAGES)},
     )
-    async with app.serve(chosen) as url:
+    async with server.serve(chosen) as url:
         front = Front(url, [], nix_count)
         answers = await asyncio.gather(
             *(front.get("/v2/slow/manifests/latest", headers=DOCKER) for _ in range(3))
@@ -135,7 +137,7 @@ async def test_health_and_counts_are_never_passed_on(start: Start, registry: Ser
 async def test_not_ready_while_the_registry_is_away(
     start: Start, registry: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.health._KEPT", 0.0)
+    monkeypatch.setattr("proxy.web.health._KEPT", 0.0)
     broken = Rule("GET", r"/v2/$", Status(503), times=2)
     async with shim(registry.url, broken) as relay, start(relay.url) as front:
         away = await front.get("/readyz")

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from proxy import app, settings
-from proxy.events import Event
+from proxy import settings
+from proxy.core.events import Event
+from proxy.wiring import server
 from tests.support.validate import ValidatedImage, validate
 
 PACKAGES = Path(__file__).parents[1] / "integration" / "packages"
@@ -72,5 +73,5 @@ async def front(folder: Path, count: Path, registry_url: str, **sections: Any) -
         **sections,
     )
     events: list[Event] = []
-    async with app.serve(chosen, events.append) as url:
+    async with server.serve(chosen, events.append) as url:
         yield Front(url, events, count)

@@ -12,13 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from proxy.model import (
-    DOCKER_CONFIG,
-    DOCKER_LAYER_GZIP,
-    DOCKER_MANIFEST,
-    OCI_CONFIG,
-    OCI_LAYER_GZIP,
-)
+from proxy.core.model import DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, OCI_CONFIG, OCI_LAYER_GZIP
 from tests.support.image import FetchedImage
 
 CREATED = "2024-01-01T00:00:00Z"

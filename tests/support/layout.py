@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from proxy.model import OCI_INDEX
+from proxy.core.model import OCI_INDEX
 from tests.support.image import FetchedImage
 
 REF_NAME = "org.opencontainers.image.ref.name"

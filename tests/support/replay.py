@@ -7,7 +7,7 @@ answer (`keep`). A row that `differs` says by which of `DIFFERENCES`, and how ni
 
 from dataclasses import dataclass
 
-from proxy.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from proxy.core.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
 HOST = "images.example:8080"
 #: Where nixfront's answer is not the registry's, and why that is right. Few.

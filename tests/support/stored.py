@@ -5,8 +5,8 @@ from typing import Any
 
 import aiohttp
 
-from proxy.catalog import Management
-from proxy.reach import Reach
+from proxy.registry.endpoint import Endpoint
+from proxy.registry.management import Management
 from tests.support.validate import EVERY_TYPE
 
 _ACCEPT = {"Accept": ", ".join(EVERY_TYPE)}
@@ -21,7 +21,7 @@ class StoredTag:
     digest: str
 
 
-def listed(registry: Reach) -> dict[str, tuple[str, ...]]:
+def listed(registry: Endpoint) -> dict[str, tuple[str, ...]]:
     """Every repository with its tags, as our own commands list them; blocks."""
     with Management(registry) as keeper:
         return dict(keeper.images())

@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 
 import zstandard
 
-from proxy.model import OCI_LAYER_ZSTD
+from proxy.core.model import OCI_LAYER_ZSTD
 from tests.support.documents import GZIP_LAYERS, Blob
 from tests.support.image import Kind, Member, ValidatedLayer
 

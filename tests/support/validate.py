@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 from multidict import CIMultiDict
 
-from proxy.model import (
+from proxy.core.model import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
     OCI_CONFIG,

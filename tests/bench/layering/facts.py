@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 
-from proxy.model import PathInfo, sha256_hex
+from proxy.core.model import PathInfo, sha256_hex
 from tests.bench.big_set import BigSet
 
 #: What is in every image, and what `shell` stands for.

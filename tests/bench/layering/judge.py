@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from proxy.model import canonical_json, sha256_hex
+from proxy.core.model import canonical_json, sha256_hex
 from tests.bench.layering.facts import Image
 from tests.bench.layering.strategies import Strategy
 

@@ -16,9 +16,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 
-from proxy import cohorts, layering
-from proxy.model import Closure
-from proxy.popularity import NO_TABLE, Table
+from proxy.core.model import Closure
+from proxy.image import layering
+from proxy.image.layer_table import NO_TABLE, LayerTable
+from proxy.upkeep import cohorts
 from tests.bench.layering.facts import Facts, Image, requests
 
 BUDGET = 99  # and the root layer
@@ -153,13 +154,13 @@ def _grouped(keys: Mapping[str, tuple[str, ...]]) -> list[list[str]]:
     return list(groups.values())
 
 
-def table_of(facts: Facts) -> Table:
+def table_of(facts: Facts) -> LayerTable:
     """The table that `nixfront popularity` makes of the realised set."""
     sizes = {path: info.nar_size for path, info in facts.paths.items()}
     return cohorts.table(facts.single_images(), sizes, "laboratory")
 
 
-def served_table(facts: Facts, seed: int) -> Table:
+def served_table(facts: Facts, seed: int) -> LayerTable:
     """The table that it makes of images served: those of another draw from the same frequencies."""
     sizes = {path: info.nar_size for path, info in facts.paths.items()}
     served = {
@@ -168,7 +169,7 @@ def served_table(facts: Facts, seed: int) -> Table:
     return cohorts.table(sorted(served, key=sorted), sizes, "laboratory")
 
 
-def ours(table: Table = NO_TABLE, budget: int = BUDGET) -> Strategy:
+def ours(table: LayerTable = NO_TABLE, budget: int = BUDGET) -> Strategy:
     def strategy(image: Image) -> list[tuple[str, ...]]:
         return [layer.paths for layer in layering.plan(Closure((), image.paths), budget, table)]
 

@@ -1,0 +1,108 @@
+"""The command `nixfront`: argv and environment -> settings -> what runs. The subcommands are in the `commands_*` modules."""
+
+import argparse
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import shtab
+
+from proxy import __version__
+from proxy.cli import host, images, layer_table, upkeep
+from proxy.cli.command import EXIT_CODES, Command, Console
+from proxy.core.errors import NixfrontError, SettingsInvalid
+from proxy.settings import load
+
+COMMANDS: tuple[Command, ...] = (
+    *host.COMMANDS,
+    *images.COMMANDS,
+    *layer_table.COMMANDS,
+    *upkeep.COMMANDS,
+)
+_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns the exit code (`EXIT_CODES`)."""
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = parser().parse_args(argv)
+    console = Console(as_json=arguments.json)
+    command: Command = arguments.command
+    try:
+        overrides = {"packages": {"kind": "demo"}} if getattr(arguments, "demo", False) else {}
+        return command.run(load(arguments.config, os.environ, **overrides), arguments, console)
+    except SettingsInvalid as error:
+        return _failed(console, error, f"wrong settings: {error}", 2)
+    except BrokenPipeError:  # an OSError too, and no failure
+        raise
+    except (NixfrontError, OSError) as error:
+        return _failed(console, error, str(error), 1)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    whole = argparse.ArgumentParser(
+        prog="nixfront",
+        description="docker pull of images that nobody built: a proxy before a stock registry that makes them with Nix.",
+        epilog=f"{EXIT_CODES}\n\n`nixfront COMMAND --help` says more about each.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whole.add_argument("--version", action="version", version=f"nixfront {__version__}")
+    shtab.add_argument_to(
+        whole, "--print-completion", help="print the completions of a shell, to be sourced by it"
+    )
+    known = whole.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", title="commands")
+    for command in COMMANDS:
+        _add(known, command)
+    return whole
+
+
+def _add(known: "argparse._SubParsersAction[argparse.ArgumentParser]", command: Command) -> None:
+    own = known.add_parser(
+        command.name,
+        help=command.help,
+        description=_wrapped(command.description),
+        epilog="\n\n".join(_wrapped(text) for text in (command.example, EXIT_CODES) if text),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    file = own.add_argument(
+        "--config", type=Path, metavar="FILE", help="the settings, as YAML (default: none)"
+    )
+    file.complete = shtab.FILE  # type: ignore[attr-defined]
+    if command.demo:
+        own.add_argument(
+            "--demo", action="store_true", help="use the small package set that comes with nixfront"
+        )
+    own.add_argument("--json", action="store_true", help="print JSON, for programs")
+    command.arguments(own)
+    own.set_defaults(command=command)
+
+
+def _wrapped(text: str) -> str:
+    """Paragraphs filled to 100 columns; one that is indented, or of exit codes, stays as it is."""
+    paragraphs = text.rstrip().split("\n\n")
+    kept = ("exit codes", " ")
+    filled = (
+        each if each.startswith(kept) else textwrap.fill(each, 100, break_on_hyphens=False)
+        for each in paragraphs
+    )
+    return "\n\n".join(filled)
+
+
+def _failed(console: Console, error: Exception, told: str, code: int) -> int:
+    console.document({"error": str(error), "kind": type(error).__name__})
+    console.complain(told)
+    return code

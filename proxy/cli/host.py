@@ -1,0 +1,154 @@
+"""What a nixfront that runs says of itself, asked over HTTP: for `nixfront status`.
+
+The subcommands about this host: `serve`, `check-config`, `status`, `doctor`.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import ssl
+import time
+from dataclasses import asdict
+from typing import Any
+
+import aiohttp
+
+from proxy.cli import doctor
+from proxy.cli.command import Command, Console
+from proxy.core.errors import RegistryUnavailable
+from proxy.settings import Settings
+from proxy.telemetry import log
+from proxy.wiring import server
+
+_TIMEOUT = aiohttp.ClientTimeout(total=15)
+
+
+async def status(front: str, watching: str) -> dict[str, Any]:
+    """Whether the nixfront at the origin `front` is ready (asked at `watching`), and what it builds and built.
+
+    Its certificate is not checked: it is asked at an address of this host, which no certificate names. `builds` is None
+    where it has no page, or not for us. Raises `RegistryUnavailable` where none answers.
+    """
+    trusting = ssl.create_default_context()
+    trusting.check_hostname = False
+    trusting.verify_mode = ssl.CERT_NONE
+    try:
+        async with aiohttp.ClientSession(
+            timeout=_TIMEOUT, connector=aiohttp.TCPConnector(ssl=trusting)
+        ) as session:
+            async with session.get(f"{watching}/readyz") as answer:
+                ready, told = answer.status == 200, (await answer.text()).strip().splitlines()
+            async with session.get(f"{front}/status.json") as answer:
+                page = await answer.json() if answer.status == 200 else {}
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise RegistryUnavailable(f"no nixfront answers at {front}: {error}") from error
+    return {
+        "ready": ready,
+        "problems": [] if ready else told,
+        "version": page.get("version"),
+        "builds": page.get("builds"),
+    }
+
+
+_SIGNS = {"fine": ("ok", "green"), "doubtful": ("!!", "yellow"), "wrong": ("XX", "bold red")}
+
+
+def _serve(settings: Settings, _: argparse.Namespace, console: Console) -> int:
+    log.configure(settings.log.level, "json" if console.as_json else settings.log.format)
+    asyncio.run(_until_told(settings))
+    return 0
+
+
+async def _until_told(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, stop.set)
+    async with server.serve(settings) as origin:
+        logging.getLogger("nixfront").info("listening url=%s packages=%s", origin, settings.packages.kind)
+        await stop.wait()
+        logging.getLogger("nixfront").info("stopping")
+
+
+def _check_config(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+    console.line(f"{arguments.config or 'the defaults'}: fine")
+    console.document(settings.model_dump(mode="json"))
+    return 0
+
+
+def _doctor(settings: Settings, _: argparse.Namespace, console: Console) -> int:
+    """A line for each finding, and one for its cure; 1 when something is wrong."""
+    with console.working("examining this host"):
+        found = asyncio.run(doctor.examine(settings))
+    console.document([asdict(finding) for finding in found])
+    for finding in found:
+        sign, style = _SIGNS[finding.level]
+        console.line(f"{sign}  {finding.check}: {finding.told}", style)
+        if finding.cure:
+            console.line(f"    -> {finding.cure}")
+    return 1 if any(finding.level == "wrong" for finding in found) else 0
+
+
+def _status(settings: Settings, _: argparse.Namespace, console: Console) -> int:
+    """Ready or not, then the builds; 1 when it is not ready."""
+    scheme = "https" if settings.http.certificate else "http"
+    front = f"{scheme}://{_here(settings.http.addr)}"
+    watching = f"http://{_here(settings.status.addr)}" if settings.status.addr else front
+    found = asyncio.run(status(front, watching))
+    console.document(found)
+    console.line("ready" if found["ready"] else "not ready", "green" if found["ready"] else "bold red")
+    for problem in found["problems"]:
+        console.line(f"    {problem}")
+    if found["builds"] is None:
+        console.line("builds: the page is off, or not for this address (page.networks)")
+    elif found["builds"]:
+        rows = [_row(build) for build in found["builds"]]
+        console.table(("image", "state", "seconds", "what"), rows)
+    return 0 if found["ready"] else 1
+
+
+def _here(address: str) -> str:
+    """Where to ask on this host for what listens at this address."""
+    host, _, port = address.rpartition(":")
+    return f"{({'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}).get(host, host)}:{port}"  # noqa: S104 - to be replaced
+
+
+def _row(build: dict[str, Any]) -> tuple[str, str, str, str]:
+    took = (build["ended"] or time.time()) - build["started"]
+    what = (
+        build["phase"]
+        if build["state"] == "running"
+        else (build["error"].splitlines() or [build["digest"]])[0]
+    )
+    return f"{build['repository']}:{build['tag']}", build["state"], f"{took:.0f}", what[:100]
+
+
+COMMANDS = (
+    Command("serve", "answer pulls", "Answer pulls until SIGTERM or SIGINT.", _serve, demo=True),
+    Command(
+        "check-config",
+        "read the settings and say what is wrong with them",
+        "Read the settings, from the file and the environment, and say what is wrong with them.",
+        _check_config,
+        example="With --json it prints all settings as they are in force.",
+    ),
+    Command(
+        "status",
+        "say whether the nixfront of this host is ready, and what it builds",
+        "Ask the nixfront at http.addr whether it is ready, and for its builds: those under way and the newest that ended.",
+        _status,
+        example="Example: `nixfront status --json | jq '.builds[] | select(.state == \"running\")'`. Exit code 1 when it is not "
+        "ready, or does not answer.",
+    ),
+    Command(
+        "doctor",
+        "say what keeps nixfront from working here, and the cure",
+        "Examine Nix, the registry, the package sets, the data folder, the disk, the addresses and the clock of this host with "
+        "these settings.",
+        _doctor,
+        example="It changes nothing that stays; it builds one tiny thing, and begins an upload that it cancels. Exit code 1 when "
+        "something is wrong; what is only doubtful (!!) is 0.",
+        demo=True,
+    ),
+)

@@ -1,0 +1,162 @@
+"""The subcommands about packages and images: `search`, `explain`, `build`, `images`."""
+
+import argparse
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from proxy.cli.command import Command, Console
+from proxy.core import names
+from proxy.core.errors import SettingsInvalid
+from proxy.registry.management import Management
+from proxy.settings import Settings
+from proxy.telemetry import log
+from proxy.upkeep.explain import Explanation, explain
+from proxy.wiring import commands
+from proxy.wiring.registry import images
+
+
+def _images(settings: Settings, _: argparse.Namespace, console: Console) -> int:
+    """One line for each tag, as they come."""
+    found = []
+    with Management(images(settings)) as keeper:
+        for repository, tags in keeper.images():
+            found.append({"repository": repository, "tags": tags})
+            for tag in tags:
+                console.line(f"{repository}:{tag}")
+    console.document(found)
+    return 0
+
+
+def _search(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+    """A line for each attribute that fits and the name to pull; exit code 1 when there is none, as grep does."""
+    if arguments.set and arguments.set not in settings.sets:
+        raise SettingsInvalid(f"sets has no {arguments.set!r}, but {', '.join(settings.sets) or 'nothing'}")
+    with console.working("reading the names of the package set"):
+        known = asyncio.run(commands.attribute_names(settings, arguments.set, arguments.tag))
+    prefix = f"{arguments.set}/" if arguments.set else ""
+    found = [(name, _pull_name(prefix, name)) for name in names.search(arguments.text, known)]
+    console.document([{"attribute": name, "pull": pull} for name, pull in found])
+    width = max((len(name) for name, _ in found), default=0)
+    for name, pull in found:
+        console.line(f"{name:<{width}}  {pull or '(has no spelling: give it one with names.aliases)'}")
+    return 0 if found else 1
+
+
+def _pull_name(prefix: str, attribute: str) -> str | None:
+    """What to pull for this attribute, None where a repository path cannot spell it."""
+    spelled = names.spelled(attribute)
+    return None if spelled is None else prefix + spelled
+
+
+def _search_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("text", metavar="TEXT", help="part of a name")
+    parser.add_argument("--set", default="", metavar="NAME", help="one of `sets` (default: the default set)")
+    parser.add_argument("--tag", default="latest", metavar="TAG", help="a revision of it (default: latest)")
+
+
+def _explain(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+    """The layers of an image, lowest first."""
+    repository, tag = _name_and_tag(arguments.name)
+    with console.working(f"reading {repository}:{tag}"):
+        explained = asyncio.run(_explained(settings, repository, tag))
+    console.document(asdict(explained))
+    console.line(f"{explained.name}  {explained.digest}", "bold")
+    console.line(f"created {explained.created}")
+    for label, value in sorted(explained.labels.items()):
+        console.line(f"{label}={value}")
+    for parameter, value in sorted(explained.run.items()):
+        console.line(f"{parameter} {json.dumps(value)}")
+    for layer in explained.layers:
+        console.line(f"{layer.digest}  {layer.size:>11,} bytes  diff_id {layer.diff_id}")
+        for path in layer.store_paths or (
+            f"({layer.comment or 'the root'}: links to the above, /etc, /tmp)",
+        ):
+            console.line(f"    {path}")
+    return 0
+
+
+async def _explained(settings: Settings, repository: str, tag: str) -> Explanation:
+    registry = await asyncio.to_thread(images, settings)
+    async with registry.opened() as reached:
+        return await explain(reached, repository, tag)
+
+
+def _explain_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME[:TAG]", help="an image, without the host")
+
+
+def _build(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+    """Where the image is, and the digest of its manifest."""
+    log.configure(settings.log.level, "json" if console.as_json else settings.log.format)
+    repository, tag = _name_and_tag(arguments.name)
+    if settings.image.format != "oci":
+        console.complain(
+            "image.format is docker; a layout holds OCI manifests, of the same layers and config"
+        )
+    digest = asyncio.run(commands.build(settings, repository, tag, arguments.to))
+    console.document({"layout": str(arguments.to), "tag": tag, "digest": digest})
+    console.line(f"oci:{arguments.to}:{tag}  {digest}")
+    return 0
+
+
+def _build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME[:TAG]", help="an image, without the host")
+    parser.add_argument(
+        "--to", type=_folder, required=True, metavar="oci:DIR", help="the folder, made if it is not there"
+    )
+
+
+def _folder(destination: str) -> Path:
+    """The folder of `oci:DIR`."""
+    kind, _, folder = destination.partition(":")
+    if kind != "oci" or not folder:
+        raise argparse.ArgumentTypeError(f"{destination!r} is no oci:DIR")
+    return Path(folder)
+
+
+def _name_and_tag(name: str) -> tuple[str, str]:
+    """`NAME[:TAG]` in two; `latest` where there is no tag."""
+    repository, colon, tag = name.rpartition(":")
+    return (repository, tag) if colon else (name, "latest")
+
+
+COMMANDS = (
+    Command(
+        "search",
+        "find packages by name",
+        "Find attributes of a package set whose name holds TEXT, case aside, and how to pull each.",
+        _search,
+        _search_arguments,
+        "Example: `nixfront search numpy` prints python3Packages.numpy and python3packages.numpy, the name to pull. The list "
+        "is made once for each revision of the set, which takes a while for nixpkgs. Where nothing fits it is exit code 1.",
+        demo=True,
+    ),
+    Command(
+        "explain",
+        "say what an image is made of",
+        "List the layers of an image with their digests, sizes, DiffIDs and store paths.",
+        _explain,
+        _explain_arguments,
+        "Example: `nixfront explain shell/git --json | jq '.layers[].store_paths'`. NAME is asked of the registry at "
+        "registry.url, else of the nixfront at http.addr, which builds it if it is not there.",
+    ),
+    Command(
+        "build",
+        "write an image into a folder",
+        "Make an image and write it as an OCI image layout. No registry and no running nixfront is needed.",
+        _build,
+        _build_arguments,
+        "Example: `nixfront build shell/git --to oci:git`, then `skopeo copy oci:git:latest docker-daemon:git:latest`. The "
+        "layers are those that a pull of NAME gets. A layout holds OCI manifests: with image.format docker a pull gets "
+        "another manifest, of the same layers and config.",
+        demo=True,
+    ),
+    Command(
+        "images",
+        "list the images that are there",
+        "List the images of the registry: of registry.url, else of the nixfront at http.addr.",
+        _images,
+    ),
+)

@@ -1,0 +1,1 @@
+"""The words of the product: model, errors, events, names and requests. Values alone; nothing here does IO."""

@@ -1,0 +1,163 @@
+"""Layers and facts about the packages -> config and manifest, byte for byte. It never sorts and never guesses.
+
+The order of layers is `layering`'s; the digests are `publish`'s. JSON is written with sorted keys and no spaces, so
+equal input gives equal digests.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from proxy.core.model import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER,
+    DOCKER_LAYER_GZIP,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    OCI_MANIFEST,
+    Descriptor,
+    Image,
+    Layer,
+    canonical_json,
+    digest_of,
+    sha256_hex,
+)
+
+#: The label that `sealed` adds.
+SEAL = "nixfront.seal"
+
+Format = Literal["docker", "oci"]
+Compression = Literal["gzip", "zstd", "none"]
+
+_LAYER_TYPES = {
+    ("docker", "gzip"): DOCKER_LAYER_GZIP,
+    ("docker", "none"): DOCKER_LAYER,
+    ("oci", "gzip"): OCI_LAYER_GZIP,
+    ("oci", "zstd"): OCI_LAYER_ZSTD,  # Docker's own types have none
+    ("oci", "none"): OCI_LAYER,
+}
+
+# Go's names of processors, which image-spec takes over ("GOARCH"), by the processor of a Nix system.
+_ARCHITECTURES = {
+    "x86_64": ("amd64", ""),
+    "i686": ("386", ""),
+    "aarch64": ("arm64", "v8"),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "riscv64": ("riscv64", ""),
+    "powerpc64le": ("ppc64le", ""),
+    "s390x": ("s390x", ""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFacts:
+    """What the config says beside its layers. `system` is Nix's (`x86_64-linux`), `created` is RFC 3339.
+
+    `user` is `UID:GID` or a name, `directory` where the command starts; empty: root, and `/`. `ports` are like `80/tcp`.
+    """
+
+    system: str
+    created: str
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    user: str = ""
+    directory: str = ""
+    environment: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[str, ...] = ()
+
+
+def assemble(
+    facts: ConfigFacts,
+    layers: Sequence[Layer],
+    comments: Sequence[str],
+    *,
+    form: Format,
+    compression: Compression,
+) -> Image:
+    """The image of these layers, lowest first; `comments` has one line of history for each.
+
+    image-spec: `diff_ids` is "an array of layer content hashes (DiffIDs), in order from first to last", and
+    history that is not `empty_layer` [has one entry for each of them, or registry pages break].
+    """
+    processor, _, system_os = facts.system.partition("-")
+    architecture, variant = _ARCHITECTURES.get(processor, (processor, ""))
+    run: dict[str, object] = {"Env": list(facts.environment), "Labels": dict(facts.labels)}
+    if facts.command:
+        run["Cmd"] = list(facts.command)
+    if facts.entrypoint:
+        run["Entrypoint"] = list(facts.entrypoint)
+    if facts.ports:  # [an object whose values are empty objects: that is how Go writes a set]
+        run["ExposedPorts"] = {port: {} for port in facts.ports}
+    if facts.user:
+        run["User"] = facts.user
+    if facts.directory:
+        run["WorkingDir"] = facts.directory
+    config_value: dict[str, object] = {
+        "architecture": architecture,
+        "config": run,  # [never null: Kubernetes reads its fields unasked]
+        "created": facts.created,
+        "history": [
+            {"created": facts.created, "created_by": "nixfront", "comment": comment}
+            for _, comment in zip(layers, comments, strict=True)
+        ],
+        "os": system_os or "linux",
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+    }
+    if variant:
+        config_value["variant"] = variant
+    config = sealed(config_value)
+
+    docker = form == "docker"
+    config_descriptor = Descriptor(
+        DOCKER_CONFIG if docker else OCI_CONFIG, size=len(config), digest=digest_of(config)
+    )
+    layer_type = _LAYER_TYPES[form, compression]
+    media_type = DOCKER_MANIFEST if docker else OCI_MANIFEST
+    manifest = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_type,
+            "config": _json(config_descriptor),
+            "layers": [_json(Descriptor(layer_type, layer.size, layer.digest)) for layer in layers],
+        }
+    )
+    return Image(
+        config=config,
+        config_descriptor=config_descriptor,
+        manifest=manifest,
+        manifest_descriptor=Descriptor(media_type, len(manifest), digest_of(manifest)),
+    )
+
+
+def sealed(config: Mapping[str, Any]) -> bytes:
+    """The config with a label that is a hash of all the rest: who builds on an image, or changes it, breaks the seal.
+
+    It proves no more than that: everybody who can compute a hash can seal.
+    """
+    run = config["config"]
+    labels = {**run["Labels"], SEAL: sha256_hex(canonical_json(config))}
+    return canonical_json({**config, "config": {**run, "Labels": labels}})
+
+
+def unsealed(config: bytes) -> dict[str, Any] | None:
+    """The config as it was before it was sealed; None for one that nobody sealed, or whose seal is broken."""
+    try:
+        value = json.loads(config)
+        value["config"]["Labels"].pop(SEAL)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return value if sealed(value) == config else None
+
+
+def _json(descriptor: Descriptor) -> dict[str, object]:
+    return {
+        "mediaType": descriptor.media_type,
+        "size": descriptor.size,
+        "digest": descriptor.digest,
+    }

@@ -1,0 +1,248 @@
+"""Requested outputs -> the image's root: a tree of symlinks into the store, and the few files of our own.
+
+Rules of this file: it looks at the store only through a `Listing`, and what it yields depends on nothing else.
+The outputs come in the order in which they were asked for. Where two of them hold the same file, the first-named wins
+and the loss is reported. A directory that only one output has is one symlink; one that several have, and each that we
+write into, is real. A tree like this needs no Nix build (`buildEnv` fails on equal priorities, drops packages
+that are a single file, and may turn `/etc` itself into a link into the read-only store).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from proxy.core.errors import STORE_CURE, PackageUnusable, StoreUnreadable
+from proxy.core.model import Package
+from proxy.image.tar import Entry, directory, file, symlink
+
+Kind = Literal["directory", "executable", "file"]
+
+#: Where PATH of an image looks, in order.
+PATH = "/bin:/sbin:/usr/bin"
+CA_BUNDLE = "/etc/ssl/certs/ca-bundle.crt"
+
+# Real in every image, with their modes: users and container engines write here.
+_REAL = {
+    "bin": 0o755,
+    "etc": 0o755,
+    "etc/ssl": 0o755,
+    "etc/ssl/certs": 0o755,
+    "root": 0o700,
+    "tmp": 0o1777,
+    "usr": 0o755,
+    "usr/bin": 0o755,
+    "var": 0o755,
+    "var/tmp": 0o1777,
+}
+_STORE = "/nix/store/"
+_OURS = "the image's own directory"
+# Never taken from a package: the store is in layers of its own, the others are mounts of the engine.
+_NOT_FROM_PACKAGES = frozenset({"nix", "nix-support", "dev", "proc", "sys", "tmp"})
+
+_USERS = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/var/empty:/bin/false\n"
+_GROUPS = "root:x:0:\nnobody:x:65534:\n"
+_NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
+
+#: Name and home of the user that a meta-package asks for.
+USER = "user"
+HOME = f"/home/{USER}"
+# Where programs expect a thing, and which member of the tree gives it when it is there.
+_ALIASES = {
+    "etc/ssl/certs/ca-certificates.crt": "etc/ssl/certs/ca-bundle.crt",
+    "usr/bin/env": "bin/env",
+}
+
+
+class Listing(Protocol):
+    """A view of the store; symlinks are followed."""
+
+    def kind(self, path: str) -> Kind | None:
+        """What is at this path, None when nothing is."""
+
+    def children(self, path: str) -> Mapping[str, Kind]:
+        """Names and kinds of what this directory holds; dangling symlinks count as files."""
+
+    def read(self, path: str) -> str:
+        """The text of a small file."""
+
+    def real(self, path: str) -> str:
+        """The same place without symlinks on the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collision:
+    """`path` of the root is `winner`'s; `loser` had one too."""
+
+    path: str
+    winner: str
+    loser: str
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The members of the last layer, every parent before what is in it, and what had to give way."""
+
+    entries: tuple[Entry, ...]
+    collisions: tuple[Collision, ...]
+
+
+def merge(packages: Sequence[Package], listing: Listing, user: str = "") -> Root:
+    """The root tree of the packages, first-named first; `user` (`UID:GID`) gets a name and a home in it.
+
+    Raises `PackageUnusable` for a package that is a single file and no program, `StoreUnreadable` for one that is gone.
+    """
+    outputs = _with_propagated([path for package in packages for _, path in package.outputs], listing)
+    view = _View(listing, outputs)
+    collisions: list[Collision] = []
+    found: dict[str, Entry] = {}
+    _merge_directory("", [(output, frozenset()) for output in outputs], view, found, collisions)
+
+    for name, mode in _REAL.items():
+        found[name] = directory(name, mode)
+    for entry in _own_files(user):
+        found.setdefault(entry.path, entry)
+    for name, source in _ALIASES.items():
+        if source in found and name not in found:
+            found[name] = symlink(name, found[source].target)
+    entries = sorted(found.values(), key=lambda entry: entry.path.split("/"))
+    return Root(tuple(entries), tuple(collisions))
+
+
+def _own_files(user: str) -> list[Entry]:
+    """What no package need bring: who is who, and the home of `user`."""
+    passwd, group, home = _USERS, _GROUPS, []
+    if user:
+        uid, gid = user.split(":")
+        passwd += f"{USER}:x:{uid}:{gid}:{USER}:{HOME}:/bin/sh\n"
+        group += f"{USER}:x:{gid}:\n"
+        home = [directory("home"), directory(HOME.lstrip("/"), owner=(int(uid), int(gid)))]
+    return [
+        file("etc/passwd", passwd.encode()),
+        file("etc/group", group.encode()),
+        file("etc/nsswitch.conf", _NSSWITCH.encode()),
+        *home,
+    ]
+
+
+def main_program(package: Package, listing: Listing) -> str | None:
+    """The program that `docker run` starts for this package, absolute in the image, or None.
+
+    What the package says (`meta.mainProgram`), else one with the package's own name, else the only one it has.
+    """
+    outputs = [output for _, output in package.outputs]
+    view = _View(listing, outputs)
+    programs = [
+        name
+        for output in outputs
+        if view.children(output).get("bin") == "directory"
+        for name, kind in view.children(f"{output}/bin").items()
+        if kind == "executable"
+    ]
+    own_name = package.attribute.rpartition(".")[2]
+    for name in (package.main_program, _name_of(package), own_name):
+        if name in programs:
+            return f"/bin/{name}"
+    visible = [name for name in programs if not name.startswith(".")]
+    return f"/bin/{visible[0]}" if len(visible) == 1 else None
+
+
+class _View:
+    """The outputs as directories: one that is a single program looks as if it held it in `bin`, under its name."""
+
+    def __init__(self, listing: Listing, outputs: Sequence[str]) -> None:
+        """Raises `PackageUnusable` for an output that is a single file and no program, `StoreUnreadable` for none at all."""
+        self._listing = listing
+        self._made_up: dict[str, Mapping[str, Kind]] = {}
+        self._targets: dict[str, str] = {}
+        for output in outputs:
+            if listing.kind(output) == "directory":
+                continue
+            name = output.rpartition("/")[2].partition("-")[2]
+            if listing.kind(output) is None:
+                raise StoreUnreadable(f"{output} is not where Nix says that it is; {STORE_CURE}")
+            if listing.kind(output) != "executable":
+                raise PackageUnusable(
+                    f"{name} is a single file ({output}) and no program, so it has no place in an image's root; "
+                    "ask for a package that has a directory, or for one that uses this file"
+                )
+            self._made_up |= {output: {"bin": "directory"}, f"{output}/bin": {name: "executable"}}
+            self._targets[f"{output}/bin/{name}"] = output
+
+    def children(self, path: str) -> Mapping[str, Kind]:
+        """What this directory holds."""
+        return self._made_up.get(path) or self._listing.children(path)
+
+    def real(self, path: str) -> str:
+        """The same place without symlinks on the way."""
+        return path if path in self._made_up else self._listing.real(path)
+
+    def target(self, path: str) -> str:
+        """Where a link to this path has to point."""
+        return self._targets.get(path, path)
+
+
+def _name_of(package: Package) -> str:
+    """The package's name without its version, as Nix divides them: at the first dash before no letter."""
+    parts = package.name.split("-")
+    for number, part in enumerate(parts[1:], start=1):
+        if not part[:1].isalpha():
+            return "-".join(parts[:number])
+    return package.name
+
+
+def _with_propagated(outputs: Sequence[str], listing: Listing) -> list[str]:
+    """The outputs, then what they want installed beside them (`propagated-user-env-packages`), nothing twice."""
+    ordered = dict.fromkeys(outputs)
+    pending = list(ordered)
+    while pending:
+        wanted = f"{pending.pop(0)}/nix-support/propagated-user-env-packages"
+        if listing.kind(wanted) is not None:
+            new = [path for path in listing.read(wanted).split() if path not in ordered]
+            new = [path for path in new if path.startswith(_STORE) and listing.kind(path) is not None]
+            ordered.update(dict.fromkeys(new))
+            pending += new
+    return list(ordered)
+
+
+def _merge_directory(
+    at: str,
+    sources: Sequence[tuple[str, frozenset[str]]],
+    view: _View,
+    found: dict[str, Entry],
+    collisions: list[Collision],
+) -> None:
+    """Put into `found` what directory `at` of the root holds, merged from `sources`, first come first served.
+
+    A source is a path and the real paths of the directories above it: one that leads back into them
+    (`bin/X11 -> .`) is a link like one to a file.
+    """
+    having: dict[str, list[tuple[str, Kind]]] = {}
+    inside: dict[str, frozenset[str]] = {}
+    for source, above in sources:
+        real = above | {view.real(source)}
+        for name, kind in view.children(source).items():
+            path = f"{source}/{name}"
+            inside[path] = real
+            circular = kind == "directory" and view.real(path) in real
+            having.setdefault(name, []).append((path, "file" if circular else kind))
+    for name in sorted(having):
+        if not at and name in _NOT_FROM_PACKAGES:
+            continue
+        path = f"{at}/{name}" if at else name
+        (winner, kind), *others = having[name]
+        if path in _REAL:
+            winner, kind, others = _OURS, "directory", having[name]
+        if kind == "directory":
+            directories = [source for source, kind in having[name] if kind == "directory"]
+            lost = [source for source, kind in others if kind != "directory"]
+            if at and len(directories) == 1 and path not in _REAL:
+                found[path] = symlink(path, winner)
+            else:
+                found[path] = directory(path)
+                _merge_directory(
+                    path, [(source, inside[source]) for source in directories], view, found, collisions
+                )
+        else:
+            found[path] = symlink(path, view.target(winner))
+            lost = [source for source, _ in others]
+        collisions += [Collision(path, view.target(winner), view.target(source)) for source in lost]

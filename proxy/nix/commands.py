@@ -1,0 +1,161 @@
+"""The command lines of Nix, and the environment that it is started in: values, and nothing is run here.
+
+What a person typed reaches Nix as JSON in one argument, never as source text. Facts seen on Nix 2.8 that shaped this:
+`--eval` writes no .drv without `--read-write-mode`; a bare .drv realises every output, `drv!out` the named ones; `path-info`
+needs the feature `nix-command`.
+"""
+
+import grp
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxy.core.model import Package, canonical_json
+
+# util-linux's, on every Linux that is not cut down: an evaluation that eats memory dies, not the host.
+_PRLIMIT = shutil.which("prlimit")
+_NOT_STARTED = (126, 127)  # what prlimit ends with when it cannot start the program
+_INSTANTIATE = ("nix-instantiate", "--eval", "--strict", "--json", "--read-write-mode")
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """Where else store paths come from: `substituters` and the `public_keys` that sign there, and `builders`, as Nix has them."""
+
+    substituters: tuple[str, ...] = ()
+    public_keys: tuple[str, ...] = ()
+    builders: str = ""
+
+
+NO_CACHES = Caches()
+
+
+def evaluate_argv(
+    entry: Path,
+    request: Mapping[str, Any],
+    readable: Sequence[str],
+    *,
+    may_build: bool = False,
+    memory: int = 0,
+) -> tuple[str, ...]:
+    """Evaluate one of our expressions on a request: prints its result (shape: its head comment).
+
+    Restricted: it reads nothing but our expressions and what is `readable`, fetches nothing, and builds nothing
+    unless it `may_build` (import from derivation). `memory`: bytes of address space, 0 for no limit.
+    """
+    bounded = (_PRLIMIT, f"--as={memory}") if _PRLIMIT and memory else ()
+    building = ("--option", "allow-import-from-derivation", str(may_build).lower())
+    restricted = ("--option", "restrict-eval", "true", "--option", "allowed-uris", "", *building)
+    search = tuple(word for path in (str(entry.parent), *readable) for word in ("-I", path))
+    asked = ("--argstr", "request", canonical_json(request).decode())
+    return (*bounded, *_INSTANTIATE, *restricted, *search, str(entry), *asked)
+
+
+def fetch_argv(entry: Path, source: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
+    """Fetch the source of a package set (shape: `nix/source.nix`)."""
+    asked = ("--argstr", "source", canonical_json(source).decode(), "--argstr", "prefix", prefix)
+    return (*_INSTANTIATE, str(entry), *asked)
+
+
+def flake_argv(verb: str, reference: str) -> tuple[str, ...]:
+    """`archive`: fetch a flake and its inputs; `metadata`: what it is. A flake without a whole lock file is refused."""
+    return ("nix", "flake", verb, "--json", "--no-update-lock-file", reference)
+
+
+def realise_argv(packages: Iterable[Package], root: Path, beside: Iterable[str] = ()) -> tuple[str, ...]:
+    """Build or fetch exactly the wanted outputs, and what is wanted `beside` them, and root them at `root`, `root-2`, ..."""
+    wanted = dict.fromkeys((*(_installable(package) for package in packages), *beside))
+    return ("nix-store", "--realise", *wanted, "--add-root", str(root), "--indirect")
+
+
+def plan_argv(packages: Iterable[Package]) -> tuple[str, ...]:
+    """Say what realising the packages would build and fetch, and do neither."""
+    return (*realise_argv(packages, Path())[:-3], "--dry-run")
+
+
+def build_argv(entry: Path, request: Path, root: Path) -> tuple[str, ...]:
+    """Build the one derivation of our own (shape: `nix/root.nix`) and root it at `root`; prints its path."""
+    return ("nix-build", str(entry), "--argstr", "request", str(request), "--out-link", str(root))
+
+
+def path_info_argv(paths: Iterable[str]) -> tuple[str, ...]:
+    """Sizes and references of the closure of these store paths."""
+    return ("nix", "path-info", "--json", "--recursive", *dict.fromkeys(paths))
+
+
+def keep_argv(paths: Iterable[str], root: Path) -> tuple[str, ...]:
+    """Root these store paths, which are valid, at `root`, `root-2`, ..."""
+    return ("nix-store", "--realise", *paths, "--add-root", str(root), "--indirect")
+
+
+def copy_argv(paths: Iterable[str], cache: str) -> tuple[str, ...]:
+    """Copy these store paths, and all that they need, to a binary cache."""
+    return ("nix", "copy", "--to", cache, *paths)
+
+
+def kind_of_run(argv: Sequence[str]) -> str:
+    """The program of a command line, and its verb where it has several: `nix-store --realise`."""
+    words = [word for word in argv if not word.startswith("--as=") and word != _PRLIMIT]
+    return " ".join(words[: {"nix": 2, "nix-store": 2}.get(words[0], 1)])
+
+
+def child_environment(
+    base: Mapping[str, str],
+    *,
+    store: str,
+    substitutes: bool,
+    log_bytes: int = 0,
+    caches: Caches = NO_CACHES,
+) -> dict[str, str]:
+    """The environment of a Nix child: ours, less our own settings, plus what this use of Nix needs.
+
+    Root without the build users' group builds as root itself; this is said to the child alone, and to no file of
+    the host. A daemon ignores it.
+    """
+    lines = [
+        "" if substitutes else "sandbox = true",  # what is only built here must not depend on here
+        base.get("NIX_CONFIG", ""),
+        "extra-experimental-features = nix-command flakes",
+        "allow-import-from-derivation = false",
+    ]
+    if os.geteuid() == 0 and not _has_group("nixbld"):
+        lines.append("build-users-group =")
+    own = " ".join(caches.substituters)
+    if not substitutes:  # no cache of others knows it
+        lines.append(f"substituters = {own}" if own else "substitute = false")
+    elif own:
+        lines.append(f"extra-substituters = {own}")
+    if caches.public_keys:
+        lines.append(f"extra-trusted-public-keys = {' '.join(caches.public_keys)}")
+    if caches.builders:
+        lines.append(f"builders = {caches.builders}")
+    if log_bytes:
+        lines.append(f"max-build-log-size = {log_bytes}")
+    environment = {name: value for name, value in base.items() if not name.startswith("NIXFRONT_")}
+    environment["NIX_CONFIG"] = "\n".join(line for line in lines if line)
+    environment.pop("NIX_PATH", None)
+    if store:
+        environment["NIX_REMOTE"] = store
+    return environment
+
+
+def was_started(argv: Sequence[str], returncode: int | None) -> bool:
+    """Whether a command line that ended so got as far as Nix."""
+    return returncode is not None and not (argv[0] == _PRLIMIT and returncode in _NOT_STARTED)
+
+
+def _installable(package: Package) -> str:
+    """What Nix has to realise for the outputs of a package."""
+    outputs = ",".join(name for name, _ in package.outputs)
+    return f"{package.drv_path}!{outputs}" if package.drv_path else package.outputs[0][1]
+
+
+def _has_group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True

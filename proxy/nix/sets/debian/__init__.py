@@ -1,0 +1,183 @@
+"""The demo package set: Debian 12, its versions resolved once and then kept in a lock.
+
+For a host that reaches a Debian archive but no binary cache. `nix/debian/default.nix` turns the lock into derivations.
+
+The lock is canonical JSON:
+  system       "x86_64-linux"
+  recipe       SHA-256 (hex) of the recipe that it was made from: another recipe means another lock
+  created      RFC 3339, the date of the archive's release
+  attributes   { path: { node, program } }
+  nodes        { name: { version, description, debs: [ { name, url, sha256 } ], deps: [ node ], fixups } }
+  builder      { debs: as above, hash: SHA-256 (hex) of the folder as a NAR }
+
+A lock is never changed: the set stays what it is until someone deletes the file, and no network is needed for it.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxy.core.errors import PackageSetUnavailable, ProcessFailed
+from proxy.core.model import canonical_json, sha256_hex
+from proxy.nix.sets.debian.apt import Archive, download, update
+from proxy.nix.sets.debian.builder import PACKAGES, unpack
+from proxy.nix.sets.debian.graph import Available, resolve_nodes
+from proxy.tools.process import run
+
+SYSTEM = "x86_64-linux"
+# The parts of a recipe; a part that it leaves out is empty.
+_RECIPE: Mapping[str, type[dict[str, Any]] | type[list[str]]] = {
+    "attributes": dict,
+    "groups": dict,
+    "skip": list,
+    "drop": dict,
+    "add": dict,
+    "fixups": dict,
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DebianSet:
+    """A resolved set. `lock` and `builder` are the arguments of the expression of the same names.
+
+    `revision`: 64 hexadecimal digits, equal on every host that has the same packages, whatever its mirror;
+    `created`: RFC 3339.
+    """
+
+    lock: Path
+    builder: Path
+    revision: str
+    created: str
+
+
+async def resolve(
+    folder: Path, *, expression: Path, recipe: Path, archive: str | None, deadline: float
+) -> DebianSet:
+    """The set that the lock in `folder` says; without a lock, the newest that Debian offers, and the lock of it.
+
+    `expression` is the folder of the Nix expression that builds it, and `recipe` one shaped like the
+    `packages.json` in there; `archive` is the URL of a Debian archive, None for those of the host's own apt
+    configuration; `deadline` is in seconds.
+
+    Raises `PackageSetUnavailable`.
+    """
+    try:
+        async with asyncio.timeout(deadline):
+            place = await asyncio.to_thread(folder.absolute)
+            return await _resolve(place, expression, recipe, archive, deadline)
+    except TimeoutError as error:
+        raise PackageSetUnavailable(
+            f"the Debian package set was not resolved within {deadline:.0f} s"
+        ) from error
+    except OSError as error:
+        raise PackageSetUnavailable(f"the Debian package set cannot be kept in {folder}: {error}") from error
+
+
+async def _resolve(
+    folder: Path, expression: Path, file: Path, archive: str | None, deadline: float
+) -> DebianSet:
+    recipe = await asyncio.to_thread(read_recipe, file, expression)
+    path, builder, apt = folder / "lock.json", folder / "builder", folder / "apt"
+    lock = await asyncio.to_thread(_read_lock, path, sha256_hex(canonical_json(recipe)))
+    fresh = lock is None
+    if lock is None:
+        fetched = await update(apt, archive, deadline)
+        lock = await asyncio.to_thread(_new_lock, recipe, fetched)
+    if fresh or not await asyncio.to_thread(builder.is_dir):
+        found = await _make_builder(builder, apt, lock["builder"]["debs"], deadline)
+        if lock["builder"].setdefault("hash", found) != found:
+            raise PackageSetUnavailable(
+                f"{builder} is not the one that {path} was made with: delete the lock"
+            )
+        await asyncio.to_thread(_write_lock, path, lock)
+        _log.info("Debian set resolved nodes=%d lock=%s", len(lock["nodes"]), path)
+    digest = await asyncio.to_thread(revision, lock, expression)
+    return DebianSet(path, builder, digest, lock["created"])
+
+
+def read_recipe(file: Path, shipped: Path) -> dict[str, Any]:
+    """A recipe; one with a `base` (the name of a file beside it, or in the folder `shipped`) adds to that one.
+
+    Raises `PackageSetUnavailable` for what is no recipe.
+    """
+    try:
+        recipe = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PackageSetUnavailable(f"the recipe {file} cannot be read: {error}") from error
+    if not isinstance(recipe, dict):
+        raise PackageSetUnavailable(f"the recipe {file} is no JSON object")
+    for key, value in recipe.items():
+        if not isinstance(value, str if key == "base" else _RECIPE.get(key, ())):
+            raise PackageSetUnavailable(f"the recipe {file} has no use for this value of {key!r}")
+    if (base := recipe.pop("base", None)) is None:
+        return {key: kind(recipe.get(key, ())) for key, kind in _RECIPE.items()}
+    beside = file.with_name(base)
+    below = read_recipe(beside if beside.is_file() else shipped / base, shipped)
+    return {
+        key: [*value, *recipe.get(key, [])] if isinstance(value, list) else {**value, **recipe.get(key, {})}
+        for key, value in below.items()
+    }
+
+
+def revision(lock: Mapping[str, Any], expression: Path) -> str:
+    """What makes the set this one and no other: the lock but for its URLs, and the code that builds it."""
+    files = [*expression.glob("*.py"), expression / "default.nix"]
+    code = {file.name: sha256_hex(file.read_bytes()) for file in files}
+    return sha256_hex(canonical_json({"lock": _without_urls(lock), "code": code}))
+
+
+def _without_urls(value: Any) -> Any:
+    """Where a file came from says nothing about it: its hash does."""
+    if isinstance(value, dict):
+        return {key: _without_urls(inner) for key, inner in value.items() if key != "url"}
+    return [_without_urls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _read_lock(path: Path, recipe: str) -> dict[str, Any] | None:
+    """The lock, None when there is none or when it is of another recipe."""
+    try:
+        lock: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise PackageSetUnavailable(
+            f"{path} cannot be read ({error}): delete it to resolve the set anew"
+        ) from error
+    return lock if lock.get("recipe") == recipe else None
+
+
+def _new_lock(recipe: Mapping[str, Any], archive: Archive) -> dict[str, Any]:
+    available = Available((index.path.read_bytes(), index.repository) for index in archive.indexes)
+    return {
+        "system": SYSTEM,
+        "recipe": sha256_hex(canonical_json(recipe)),
+        "created": archive.created,
+        **resolve_nodes(recipe, available),
+        "builder": {"debs": [available[name].locked() for name in PACKAGES]},
+    }
+
+
+async def _make_builder(builder: Path, apt: Path, debs: Iterable[Mapping[str, str]], deadline: float) -> str:
+    """Unpack the builder's .debs. Returns the folder's hash as Nix computes it."""
+    paths = {deb["url"]: apt / "cache" / f"{deb['name']}.deb" for deb in debs}
+    await download(apt, [(deb["url"], deb["sha256"], paths[deb["url"]]) for deb in debs], deadline)
+    await asyncio.to_thread(unpack, paths.values(), builder)
+    try:
+        output = await run(("nix-hash", "--type", "sha256", str(builder)), deadline=deadline)
+    except ProcessFailed as error:
+        raise PackageSetUnavailable(
+            f"nix-hash failed, is Nix installed? {' '.join(error.tail[-3:])}"
+        ) from error
+    return output.decode().strip()
+
+
+def _write_lock(path: Path, lock: Mapping[str, Any]) -> None:
+    """Write it whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(canonical_json(lock) + b"\n")
+    part.rename(path)

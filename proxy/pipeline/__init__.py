@@ -1,0 +1,1 @@
+"""One image, from a request to a manifest in a destination."""

@@ -1,0 +1,147 @@
+"""A folder in place of a registry: one image, written as an OCI image layout.
+
+image-spec, "Image Layout Specification": `oci-layout` says the version, `blobs/sha256/` has every blob under its digest, and
+`index.json` names the manifests by `org.opencontainers.image.ref.name`. A blob is written beside its place and then
+renamed, so whatever is there is whole; `index.json` comes last. Repositories mean nothing here.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from proxy.core.errors import DestinationUnusable, DigestMismatch
+from proxy.core.model import OCI_INDEX, Buffer, canonical_json, digest_of
+
+_VERSION = {"imageLayoutVersion": "1.0.0"}
+_REF_NAME = "org.opencontainers.image.ref.name"
+
+
+class OciLayout:
+    """The layout in `folder`, made if it is not there; the image gets the one name `reference` in it.
+
+    Other names of the image are left out: its digest is at hand. An image that had the name before loses it.
+    """
+
+    def __init__(self, folder: Path, reference: str) -> None:
+        """Nothing is written before the first blob."""
+        self._folder = folder
+        self._reference = reference
+
+    async def has_blob(self, _repository: str, digest: str) -> bool:
+        """Whether the folder has this blob."""
+        return await asyncio.to_thread(self._blob(digest).is_file)
+
+    async def mount(self, _repository: str, _digest: str, _origin: str) -> bool:
+        """False: there are no other repositories."""
+        return False
+
+    async def upload(
+        self, _repository: str, chunks: AsyncIterable[Buffer], digest: Callable[[], str]
+    ) -> None:
+        """Write a blob whose digest is known only once its bytes were read (then `digest` is called).
+
+        Raises `DestinationUnusable`, and `DigestMismatch` if other bytes were written than were made.
+        """
+        with self._border():
+            file, place = await asyncio.to_thread(self._begin)
+            written = hashlib.sha256()
+            try:
+                async for chunk in chunks:
+                    written.update(chunk)
+                    await asyncio.to_thread(file.write, chunk)
+                await asyncio.to_thread(file.close)
+                _same_digest(digest(), f"sha256:{written.hexdigest()}")
+                await asyncio.to_thread(place.replace, self._blob(digest()))
+            except BaseException:
+                await asyncio.to_thread(_drop, file, place)
+                raise
+
+    async def put_blob(self, _repository: str, data: bytes) -> None:
+        """Write a small blob. Raises `DestinationUnusable`."""
+        with self._border():
+            await asyncio.to_thread(self._write, self._blob(digest_of(data)), data)
+
+    async def manifest_digest(self, _repository: str, _reference: str) -> str | None:
+        """None: whatever has the name gives way to the image that is being made."""
+        return None
+
+    async def put_manifest(self, _repository: str, reference: str, media_type: str, data: bytes) -> None:
+        """Write the manifest and name it in the index. Raises `DestinationUnusable`."""
+        if reference == self._reference:
+            with self._border():
+                await asyncio.to_thread(self._put, media_type, data)
+
+    def _put(self, media_type: str, data: bytes) -> None:
+        self._write(self._blob(digest_of(data)), data)
+        index = self._folder / "index.json"
+        others = [item for item in self._manifests(index) if _name(item) != self._reference]
+        named = {
+            "mediaType": media_type,
+            "size": len(data),
+            "digest": digest_of(data),
+            "annotations": {_REF_NAME: self._reference},
+        }
+        self._write(self._folder / "oci-layout", canonical_json(_VERSION))
+        manifests = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*others, named]}
+        self._write(index, canonical_json(manifests))
+
+    def _manifests(self, index: Path) -> list[dict[str, Any]]:
+        """What the index names already. Raises `DestinationUnusable` for one that is no index."""
+        if not index.exists():
+            return []
+        try:
+            found: list[dict[str, Any]] = json.loads(index.read_bytes())["manifests"]
+            return [dict(item) for item in found]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DestinationUnusable(f"{index} is there, and is no index of an OCI layout") from error
+
+    def _blob(self, digest: str) -> Path:
+        return self._folder.joinpath("blobs", *digest.split(":"))
+
+    def _begin(self) -> tuple[BinaryIO, Path]:
+        """A new file in the folder of the blobs, and where it is."""
+        blobs = self._blob("sha256:x").parent
+        blobs.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".new-", dir=blobs)
+        os.fchmod(descriptor, 0o644)
+        return os.fdopen(descriptor, "wb"), Path(name)
+
+    def _write(self, place: Path, data: bytes) -> None:
+        """The file, whole or not at all."""
+        file, new = self._begin()
+        try:
+            with file:
+                file.write(data)
+            new.replace(place)
+        except BaseException:
+            _drop(file, new)
+            raise
+
+    @contextmanager
+    def _border(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DestinationUnusable(f"cannot write an image into {self._folder}: {error}") from error
+
+
+def _same_digest(expected: str, written: str) -> None:
+    if expected != written:
+        raise DigestMismatch(f"{written} was written where {expected} was made")
+
+
+def _drop(file: BinaryIO, place: Path) -> None:
+    """Leave nothing of a file that will not be finished."""
+    file.close()
+    place.unlink(missing_ok=True)
+
+
+def _name(item: dict[str, Any]) -> object:
+    """The name of an entry of the index."""
+    return (item.get("annotations") or {}).get(_REF_NAME)

@@ -1,0 +1,244 @@
+"""The state in Redis: what several nixfronts before one registry share.
+
+All keys start with `nixfront:`; another database number (`redis://host/1`) keeps two farms apart. Leases are keys with
+an expiry, taken and given back by small scripts, so that only their holder prolongs or ends one.
+
+    layer:<key>        hash: digest, size, diff_id, store_paths      blob:<digest>    sorted set of repositories
+    tags:<repository>  hash: tag -> [digest, key, checked, ...]      images           sorted set of "repository digest"
+    image:<member>     hash: made, pulled                            revisions        hash: [set, reference] -> [revision, when]
+    builds             sorted set of ids by start                    build            hash: id -> the record
+    failure:<key>      [kind, message], expires                      lease:<key>      the holder, expires
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, astuple, replace
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from proxy.core.errors import SettingsInvalid
+from proxy.core.model import Layer, LayerPlan, canonical_json, without_credentials
+from proxy.state import INTERRUPTED, MOST_BUILDS, MOST_ORIGINS, BuildRecord, Failure, ImageRecord, TagRecord
+from proxy.state.outage import WriteBehind
+
+_PREFIX = "nixfront:"
+_SCHEMA = 1
+_PATIENCE = 2.0  # seconds for one answer
+_PAGE = 500  # members of a listing that are asked for at once
+_GONE = (RedisError, OSError)
+
+Word = str | int | float
+
+_TAKE = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+_PULLED = """
+local before = redis.call('HGET', KEYS[1], 'pulled')
+if before and tonumber(before) < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'pulled', ARGV[1]) end
+"""
+
+
+class RedisState:
+    """The state in one database of Redis; the methods are described in `State`."""
+
+    def __init__(self, redis: Redis, name: str) -> None:
+        """Use `open_state`; `name` is for the log."""
+        self._redis = redis
+        self._border = WriteBehind(name, _GONE, lambda: self._ask("SET", "probe", ""))
+
+    async def recall(
+        self, keys: Sequence[str], repository: str
+    ) -> Mapping[str, tuple[Layer, tuple[str, ...]]]:
+        found = await asyncio.gather(*(self._recall(key, repository) for key in keys))
+        return {key: layer for key, layer in zip(keys, found, strict=True) if layer is not None}
+
+    async def _recall(self, key: str, repository: str) -> tuple[Layer, tuple[str, ...]] | None:
+        known = await self._read({}, "HGETALL", f"layer:{key}")
+        if not known:
+            return None
+        blob = f"blob:{known['digest']}"
+        here = await self._read(None, "ZSCORE", blob, repository) is not None
+        found = await self._read([], "ZRANGE", blob, 0, MOST_ORIGINS)
+        others = [name for name in found if name != repository][:MOST_ORIGINS]
+        layer = Layer(known["digest"], int(known["size"]), known["diff_id"])
+        return layer, (*((repository,) if here else ()), *others)
+
+    async def record(self, key: str, plan: LayerPlan, layer: Layer, repository: str) -> None:
+        fields = {**asdict(layer), "store_paths": canonical_json(list(plan.paths)).decode()}
+        await self._write(("HSET", f"layer:{key}", *(word for field in fields.items() for word in field)))
+        await self.seen(repository, layer.digest)
+
+    async def seen(self, repository: str, *digests: str) -> None:
+        await self._write(*(("ZADD", f"blob:{digest}", 0, repository) for digest in digests))
+
+    async def forget(self, digest: str, repository: str) -> None:
+        await self._write(("ZREM", f"blob:{digest}", repository))
+
+    async def recall_tag(self, repository: str, tag: str) -> TagRecord | None:
+        found = await self._read(None, "HGET", f"tags:{repository}", tag)
+        return TagRecord(repository, tag, *json.loads(found)) if found else None
+
+    async def record_tag(self, record: TagRecord) -> None:
+        image = f"image:{record.repository} {record.digest}"
+        value = json.dumps(astuple(record)[2:])
+        await self._write(
+            ("HSETNX", image, "made", str(record.checked)),
+            ("HSETNX", image, "pulled", "0"),
+            ("ZADD", "images", 0, f"{record.repository} {record.digest}"),
+            ("HSET", f"tags:{record.repository}", record.tag, value),
+        )
+
+    async def forget_tag(self, repository: str, tag: str) -> None:
+        await self._write(("HDEL", f"tags:{repository}", tag))
+
+    async def tags(self, repository: str) -> tuple[TagRecord, ...]:
+        found = await self._read({}, "HGETALL", f"tags:{repository}")
+        return tuple(TagRecord(repository, tag, *json.loads(value)) for tag, value in sorted(found.items()))
+
+    async def images(self) -> AsyncIterator[ImageRecord]:
+        after = "-"
+        while members := await self._read([], "ZRANGEBYLEX", "images", after, "+", "LIMIT", 0, _PAGE):
+            for member in members:
+                if known := await self._read({}, "HGETALL", f"image:{member}"):  # else it was just forgotten
+                    repository, _, digest = member.partition(" ")
+                    yield ImageRecord(repository, digest, float(known["made"]), float(known["pulled"]))
+            after = f"({members[-1]}"
+
+    async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
+        await self._write(
+            *(
+                ("EVAL", _PULLED, 1, f"image:{repository} {digest}", str(when))
+                for (repository, digest), when in sorted(pulls.items())
+            )
+        )
+
+    async def forget_image(self, repository: str, digest: str) -> None:
+        member = f"{repository} {digest}"
+        await self._write(("ZREM", "images", member), ("DEL", f"image:{member}"))
+
+    async def recall_revision(self, package_set: str, reference: str) -> tuple[str, float] | None:
+        found = await self._read(None, "HGET", "revisions", json.dumps([package_set, reference]))
+        return (str(json.loads(found)[0]), float(json.loads(found)[1])) if found else None
+
+    async def record_revision(self, package_set: str, reference: str, revision: str, when: float) -> None:
+        field, value = json.dumps([package_set, reference]), json.dumps([revision, when])
+        await self._write(("HSET", "revisions", field, value))
+
+    async def recall_failure(self, key: str) -> Failure | None:
+        found = await self._read(None, "GET", f"failure:{key}")
+        return Failure(*json.loads(found)) if found else None
+
+    async def record_failure(self, key: str, failure: Failure, seconds: float) -> None:
+        if seconds > 0:
+            value = json.dumps(astuple(failure))
+            await self._write(("SET", f"failure:{key}", value, "PX", _milliseconds(seconds)))
+
+    async def record_build(self, build: BuildRecord) -> None:
+        await self._write(
+            ("HSET", "build", build.id, json.dumps(asdict(build))),
+            ("ZADD", "builds", build.started, build.id),
+        )
+        if old := await self._read([], "ZRANGE", "builds", 0, -MOST_BUILDS - 1):
+            await self._write(("HDEL", "build", *old), ("ZREM", "builds", *old))
+
+    async def builds(self, most: int) -> Sequence[BuildRecord]:
+        ids = await self._read([], "ZREVRANGE", "builds", 0, most - 1)
+        found = await self._read([], "HMGET", "build", *ids) if ids else []
+        return [BuildRecord(**json.loads(value)) for value in found if value is not None]
+
+    async def end_builds(self, machine: str, when: float) -> None:
+        for build in await self.builds(MOST_BUILDS):
+            if build.machine == machine and not build.ended:
+                await self.record_build(replace(build, ended=when, error=INTERRUPTED))
+
+    async def take(self, key: str, holder: str, seconds: float) -> bool:
+        # Without Redis everybody builds for themselves: that costs time, and the digests are the same.
+        return bool(await self._read(1, "EVAL", _TAKE, 1, f"lease:{key}", holder, _milliseconds(seconds)))
+
+    async def release(self, key: str, holder: str) -> None:
+        # Now or never: one that is given back late could be a new one, and this one ends by itself.
+        await self._read(None, "EVAL", _RELEASE, 1, f"lease:{key}", holder)
+
+    async def check(self) -> None:
+        await self._border.check(lambda: self._ask("PING"))
+
+    async def close(self) -> None:
+        """Give up what could not be written."""
+        await self._border.close()
+
+    async def upgrade(self) -> None:
+        """Bring what is there to our schema version. Raises `SettingsInvalid` if it is newer than ours."""
+        await self._write(("SET", "schema", _SCHEMA, "NX"))
+        version = int(await self._read(_SCHEMA, "GET", "schema") or _SCHEMA)
+        if version > _SCHEMA:
+            raise SettingsInvalid(
+                f"state.url: what is there is of a newer nixfront (schema {version}, this one knows {_SCHEMA})"
+            )
+
+    async def _read(self, unknown: Any, *words: Word) -> Any:
+        """The answer to one command, or `unknown` while there is none."""
+        return await self._border.read(lambda: self._ask(*words), unknown)
+
+    async def _write(self, *commands: Sequence[Word]) -> None:
+        """All of these commands, in order and with nothing between them."""
+
+        async def tell() -> None:
+            async with self._redis.pipeline(transaction=True) as together:
+                for command in commands:
+                    together.execute_command(*_prefixed(command))
+                await together.execute()
+
+        if commands:
+            await self._border.write(tell)
+
+    async def _ask(self, *words: Word) -> Any:
+        return await self._redis.execute_command(*_prefixed(words))  # type: ignore[no-untyped-call]
+
+
+def _prefixed(words: Sequence[Word]) -> list[Word]:
+    """The command with our prefix before its key: the first argument, but for a script."""
+    at = 3 if words[0] == "EVAL" else 1
+    return [*words[:at], *(f"{_PREFIX}{word}" for word in words[at : at + 1]), *words[at + 1 :]]
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1000))
+
+
+@asynccontextmanager
+async def open_state(url: str) -> AsyncIterator[RedisState]:
+    """The state at this address. One that does not answer (yet) is no error: see `state_border`.
+
+    Raises `SettingsInvalid` for an address that is none, and for what a newer nixfront wrote.
+    """
+    try:
+        redis = Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_timeout=_PATIENCE,
+            socket_connect_timeout=_PATIENCE,
+            health_check_interval=30,
+            driver_info=None,  # else it reads the versions of packages on disk, on the event loop
+            retry=Retry(NoBackoff(), 1),  # once, for a connection that was closed while it was idle
+        )
+    except ValueError as error:
+        raise SettingsInvalid(f"state.url: {error}") from error
+    try:
+        state = RedisState(redis, without_credentials(url))
+        try:
+            await state.upgrade()
+            yield state
+        finally:
+            await state.close()
+    finally:
+        await redis.aclose()

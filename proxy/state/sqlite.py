@@ -1,0 +1,279 @@
+"""The state in one SQLite file: what a single nixfront needs, and nothing to install.
+
+Write-ahead log, one connection with one thread, each write a transaction of its own. The file has a schema version, and an
+older one is migrated, step by step, all or nothing. Leases and failures are those of a single process, so they are in
+memory: after a crash no lease is left over.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+from cachetools import TLRUCache
+
+from proxy.core.errors import SettingsInvalid
+from proxy.core.model import Layer, LayerPlan, canonical_json
+from proxy.state import INTERRUPTED, MOST_BUILDS, MOST_ORIGINS, BuildRecord, Failure, ImageRecord, TagRecord
+from proxy.state.outage import WriteBehind
+
+#: The step from each version to the next; the first makes a new file. Steps are added and never changed.
+_MIGRATIONS = (
+    """
+    CREATE TABLE layers (
+        key TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL, diff_id TEXT NOT NULL,
+        store_paths TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE blobs (digest TEXT NOT NULL, repository TEXT NOT NULL, PRIMARY KEY (digest, repository)) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE tags (
+        repository TEXT NOT NULL, tag TEXT NOT NULL, digest TEXT NOT NULL, key TEXT NOT NULL, checked REAL NOT NULL,
+        moving INTEGER NOT NULL, replaced TEXT NOT NULL, PRIMARY KEY (repository, tag)
+    ) WITHOUT ROWID;
+    CREATE TABLE images (
+        repository TEXT NOT NULL, digest TEXT NOT NULL, made REAL NOT NULL, pulled REAL NOT NULL,
+        PRIMARY KEY (repository, digest)
+    ) WITHOUT ROWID;
+    CREATE TABLE revisions (
+        package_set TEXT NOT NULL, reference TEXT NOT NULL, revision TEXT NOT NULL, resolved REAL NOT NULL,
+        PRIMARY KEY (package_set, reference)
+    ) WITHOUT ROWID;
+    CREATE TABLE builds (
+        id TEXT PRIMARY KEY, repository TEXT NOT NULL, tag TEXT NOT NULL, machine TEXT NOT NULL,
+        started REAL NOT NULL, ended REAL NOT NULL, digest TEXT NOT NULL, error TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX builds_by_start ON builds (started);
+    """,
+)
+# Whether a blob is in one repository, and the first few of the others: both by the index, however many there are.
+_RECALL = """
+    SELECT key, digest, size, diff_id,
+        EXISTS (SELECT 1 FROM blobs WHERE digest = layers.digest AND repository = ?),
+        (SELECT group_concat(repository, ' ') FROM (
+            SELECT repository FROM blobs WHERE digest = layers.digest AND repository <> ?
+            ORDER BY repository LIMIT ?))
+    FROM layers WHERE key IN (KEYS)
+"""
+_BUSY = 10.0  # seconds that a write waits for another process (`nixfront prune` beside the server)
+_MOST_FAILURES = 1024
+_PAGE = 500  # rows of a listing that are held at once
+
+
+class SqliteState:
+    """The state of one data folder; the methods are described in `State`."""
+
+    def __init__(self, connection: aiosqlite.Connection, name: str) -> None:
+        """Use `open_state`."""
+        self._connection = connection
+        self._border = WriteBehind(name, (sqlite3.Error,), self._probe)
+        self._leases: dict[str, tuple[str, float]] = {}
+        self._failures: TLRUCache[str, tuple[Failure, float]] = TLRUCache(
+            _MOST_FAILURES, lambda _, value, now: now + value[1]
+        )
+
+    async def recall(
+        self, keys: Sequence[str], repository: str
+    ) -> Mapping[str, tuple[Layer, tuple[str, ...]]]:
+        known = {}
+        for start in range(0, len(keys), _PAGE):
+            page = keys[start : start + _PAGE]
+            query = _RECALL.replace("KEYS", ", ".join("?" * len(page)))
+            for key, *layer, here, others in await self._read(
+                query, repository, repository, MOST_ORIGINS, *page
+            ):
+                origins = (repository,) if here else ()
+                known[key] = (Layer(*layer), (*origins, *(others or "").split()))
+        return known
+
+    async def record(self, key: str, plan: LayerPlan, layer: Layer, repository: str) -> None:
+        paths = canonical_json(list(plan.paths)).decode()
+        await self._write(
+            "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?)",
+            (key, layer.digest, layer.size, layer.diff_id, paths),
+        )
+        await self.seen(repository, layer.digest)
+
+    async def seen(self, repository: str, *digests: str) -> None:
+        rows = [(digest, repository) for digest in digests]
+        await self._write("INSERT OR IGNORE INTO blobs VALUES (?, ?)", *rows)
+
+    async def forget(self, digest: str, repository: str) -> None:
+        await self._write("DELETE FROM blobs WHERE digest = ? AND repository = ?", (digest, repository))
+
+    async def recall_tag(self, repository: str, tag: str) -> TagRecord | None:
+        rows = await self._read("SELECT * FROM tags WHERE repository = ? AND tag = ?", repository, tag)
+        return next((_tag(*row) for row in rows), None)
+
+    async def record_tag(self, record: TagRecord) -> None:
+        await self._write(
+            "INSERT OR IGNORE INTO images VALUES (?, ?, ?, 0)",
+            (record.repository, record.digest, record.checked),
+        )
+        await self._write("INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(record))
+
+    async def forget_tag(self, repository: str, tag: str) -> None:
+        await self._write("DELETE FROM tags WHERE repository = ? AND tag = ?", (repository, tag))
+
+    async def tags(self, repository: str) -> tuple[TagRecord, ...]:
+        rows = await self._read("SELECT * FROM tags WHERE repository = ? ORDER BY tag", repository)
+        return tuple(_tag(*row) for row in rows)
+
+    async def images(self) -> AsyncIterator[ImageRecord]:
+        last = ("", "")
+        while rows := await self._read(
+            "SELECT * FROM images WHERE (repository, digest) > (?, ?) ORDER BY repository, digest LIMIT ?",
+            *last,
+            _PAGE,
+        ):
+            for row in rows:
+                yield ImageRecord(*row)
+            last = rows[-1][:2]
+
+    async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
+        await self._write(
+            "UPDATE images SET pulled = max(pulled, ?) WHERE repository = ? AND digest = ?",
+            *((when, repository, digest) for (repository, digest), when in sorted(pulls.items())),
+        )
+
+    async def forget_image(self, repository: str, digest: str) -> None:
+        await self._write("DELETE FROM images WHERE repository = ? AND digest = ?", (repository, digest))
+
+    async def recall_revision(self, package_set: str, reference: str) -> tuple[str, float] | None:
+        rows = await self._read(
+            "SELECT revision, resolved FROM revisions WHERE package_set = ? AND reference = ?",
+            package_set,
+            reference,
+        )
+        return next(((revision, when) for revision, when in rows), None)
+
+    async def record_revision(self, package_set: str, reference: str, revision: str, when: float) -> None:
+        await self._write(
+            "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?)", (package_set, reference, revision, when)
+        )
+
+    async def recall_failure(self, key: str) -> Failure | None:
+        known = self._failures.get(key)
+        return known[0] if known else None
+
+    async def record_failure(self, key: str, failure: Failure, seconds: float) -> None:
+        self._failures[key] = (failure, seconds)
+
+    async def record_build(self, build: BuildRecord) -> None:
+        await self._write(
+            "INSERT OR REPLACE INTO builds VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            astuple(build),
+        )
+        await self._write(
+            "DELETE FROM builds WHERE id IN (SELECT id FROM builds ORDER BY started DESC, id DESC LIMIT -1 OFFSET ?)",
+            (MOST_BUILDS,),
+        )
+
+    async def builds(self, most: int) -> Sequence[BuildRecord]:
+        rows = await self._read("SELECT * FROM builds ORDER BY started DESC, id DESC LIMIT ?", most)
+        return tuple(BuildRecord(*row) for row in rows)
+
+    async def end_builds(self, machine: str, when: float) -> None:
+        await self._write(
+            "UPDATE builds SET ended = ?, error = ? WHERE ended = 0 AND machine = ?",
+            (when, INTERRUPTED, machine),
+        )
+
+    async def take(self, key: str, holder: str, seconds: float) -> bool:
+        other, until = self._leases.get(key, ("", 0.0))
+        now = time.monotonic()
+        if other not in ("", holder) and until > now:
+            return False
+        self._leases[key] = (holder, now + seconds)
+        return True
+
+    async def release(self, key: str, holder: str) -> None:
+        if self._leases.get(key, ("", 0.0))[0] == holder:
+            del self._leases[key]
+
+    async def check(self) -> None:
+        await self._border.check(lambda: self._connection.execute_fetchall("SELECT count(*) FROM tags"))
+
+    async def close(self) -> None:
+        """Give up what could not be written."""
+        await self._border.close()
+
+    async def _probe(self) -> None:
+        """Write something: a disk that is full lets us read."""
+        await self._connection.execute_fetchall(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+
+    async def _read(self, query: str, *values: object) -> list[Any]:
+        async def ask() -> list[Any]:
+            return list(await self._connection.execute_fetchall(query, values))
+
+        return await self._border.read(ask, [])
+
+    async def _write(self, statement: str, *rows: Iterable[object]) -> None:
+        """One statement for each row, each its own transaction: there is nothing to roll back when one fails."""
+
+        # No cursor comes back to us: dropped here, it would reset its statement while the connection's thread is at it again.
+        values = [tuple(row) for row in rows]
+
+        async def tell() -> None:
+            for row in values:
+                await self._connection.execute_fetchall(statement, row)
+
+        await self._border.write(tell)
+
+
+@asynccontextmanager
+async def open_state(file: Path) -> AsyncIterator[SqliteState]:
+    """The state in this file, made if it is not there, brought to our schema version if it is older.
+
+    A file that is no database is put aside as `<name>.broken`: what it held can be made again. Raises
+    `SettingsInvalid` for one of a newer schema version than ours.
+    """
+    connection = await _connect(file)
+    try:
+        version = await _version(connection)
+        if version is None:
+            await connection.close()
+            await asyncio.to_thread(file.replace, file.with_name(file.name + ".broken"))
+            connection = await _connect(file)
+            version = 0
+        if version > len(_MIGRATIONS):
+            raise SettingsInvalid(
+                f"{file} is of a newer nixfront (schema {version}, this one knows {len(_MIGRATIONS)}): use that one, "
+                "or move the file away; `nixfront reindex` makes most of it again"
+            )
+        await connection.execute_fetchall("PRAGMA journal_mode = WAL")
+        await connection.execute_fetchall("PRAGMA synchronous = NORMAL")
+        for number, step in enumerate(_MIGRATIONS[version:], version + 1):
+            # All or nothing, also when we are killed in between.
+            await connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
+        state = SqliteState(connection, str(file))
+        try:
+            yield state
+        finally:
+            await state.close()
+    finally:
+        await connection.close()
+
+
+def _tag(
+    repository: str, tag: str, digest: str, key: str, checked: float, moving: int, replaced: str
+) -> TagRecord:
+    return TagRecord(repository, tag, digest, key, checked, bool(moving), replaced)
+
+
+async def _connect(file: Path) -> aiosqlite.Connection:
+    return await aiosqlite.connect(file, timeout=_BUSY, isolation_level=None)
+
+
+async def _version(connection: aiosqlite.Connection) -> int | None:
+    """The schema version of the file, 0 for a new one, None for one that is no database."""
+    try:
+        ((version,),) = await connection.execute_fetchall("PRAGMA user_version")
+    except sqlite3.DatabaseError:
+        return None
+    return int(version)

@@ -1,0 +1,1 @@
+"""What operators see of a running nixfront: log, metrics, traces, one line for each request."""

@@ -1,0 +1,133 @@
+"""Around everything that answers a client: the request's id, one line of the log, the counts.
+
+Rules of this file: it changes nothing but the one header that it adds, and costs microseconds, for answers from memory
+cost little more. A registry's own `X-Request-Id` stays as it is and is told in the line of the log beside ours.
+"""
+
+import asyncio
+import time
+from types import SimpleNamespace
+
+import aiohttp
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from proxy.core.request import CURRENT, HEADER, choose
+from proxy.telemetry.metrics import Metrics, kind_of
+
+_GONE = 499  # what nginx calls a client that did not wait for its answer; nobody sees it but the log and the counts
+
+
+class Observer:
+    """A middleware, the outermost one, and its signal handler."""
+
+    def __init__(self, metrics: Metrics, *, log_requests: bool) -> None:
+        """`log_requests`: whether there is a line for each."""
+        self._metrics = metrics
+        # Bound here, once, to the configuration of this moment.
+        self._log = structlog.get_logger("nixfront.request").bind() if log_requests else None
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The handler's answer, or what it raises."""
+        started = time.perf_counter()
+        token = CURRENT.set(choose(request.headers.get(HEADER)))
+        response: web.StreamResponse | None = None
+        status = 500
+        try:
+            response = await handler(request)
+        except web.HTTPException as answer:
+            status = answer.status
+            raise
+        except asyncio.CancelledError:
+            status = _GONE
+            raise
+        except ConnectionResetError:  # there is nobody to answer; the server would log it with a trace
+            status = _GONE
+            return web.Response(status=500)
+        else:
+            status = response.status
+            if not response.prepared:  # its signal comes when we are through
+                await name_request(request, response)
+            return response
+        finally:
+            self._count(request, response, status, time.perf_counter() - started)
+            CURRENT.reset(token)
+
+    def answered(self, request: web.Request, response: web.StreamResponse, started: float) -> None:
+        """The same for a manifest that was there before the middleware could be asked, at `perf_counter` `started`."""
+        identity = choose(request.headers.get(HEADER))
+        response.headers[HEADER] = identity
+        self._metrics.remembered()
+        seconds, size = time.perf_counter() - started, response.content_length or 0
+        self._metrics.answered("manifest", request.method, response.status, seconds, size, 0)
+        if self._log is not None:
+            self._log.info(
+                "request",
+                method=request.method,
+                path=request.raw_path,
+                status=response.status,
+                ms=round(seconds * 1000, 1),
+                bytes=size,
+                remote=request.remote,
+                request_id=identity,
+            )
+
+    def _count(
+        self, request: web.Request, response: web.StreamResponse | None, status: int, seconds: float
+    ) -> None:
+        path = request.rel_url.raw_path
+        sent = request.writer.output_size
+        if not sent and response is not None:  # as it is small, it goes when we are through
+            sent = response.content_length or 0
+        received = request.content.total_bytes if request.body_exists else 0
+        self._metrics.answered(kind_of(path), request.method, status, seconds, sent, received)
+        if self._log is not None:
+            identity = CURRENT.get()
+            foreign = response.headers.get(HEADER) if response is not None else None
+            more = {"registry_id": foreign} if foreign and foreign != identity else {}
+            self._log.info(
+                "request",
+                method=request.method,
+                path=path,
+                status=status,
+                ms=round(seconds * 1000, 1),
+                bytes=sent,
+                remote=request.remote,
+                **more,
+            )
+
+
+async def name_request(_: web.Request, response: web.StreamResponse) -> None:
+    """A signal handler for `on_response_prepare`: the answer says which request it is for."""
+    identity = CURRENT.get()
+    if identity and HEADER not in response.headers:
+        response.headers[HEADER] = identity
+
+
+def registry_trace(metrics: Metrics) -> aiohttp.TraceConfig:
+    """For a client session: how long the registry takes to answer, by what it was asked."""
+    config = aiohttp.TraceConfig()
+
+    async def start(
+        _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestStartParams
+    ) -> None:
+        context.started = time.perf_counter()
+
+    async def end(
+        _: aiohttp.ClientSession, context: SimpleNamespace, asked: aiohttp.TraceRequestEndParams
+    ) -> None:
+        if asked.url.raw_path.startswith("/v2/"):
+            metrics.asked_registry(asked.url.raw_path, asked.method, time.perf_counter() - context.started)
+
+    async def failed(
+        _: aiohttp.ClientSession, __: SimpleNamespace, asked: aiohttp.TraceRequestExceptionParams
+    ) -> None:
+        if asked.url.raw_path.startswith("/v2/"):
+            metrics.registry_failed(asked.url.raw_path)
+
+    config.on_request_start.append(start)
+    config.on_request_end.append(end)
+    config.on_request_exception.append(failed)
+    return config

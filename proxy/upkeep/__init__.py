@@ -1,0 +1,1 @@
+"""What an operator does to a registry from outside: warm, prune, reindex, explain, take a census."""

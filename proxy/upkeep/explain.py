@@ -1,0 +1,105 @@
+"""What an image of ours is made of: its layers, and the store paths in each, read from the registry alone.
+
+The history of our images names the store paths of every layer, so no Nix and no record of ours is needed.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from proxy.core.errors import RegistryUnavailable, TagUnknown
+from proxy.registry.client import EVERY_MANIFEST_TYPE
+from proxy.registry.endpoint import OpenEndpoint
+from proxy.registry.login import pulling
+
+_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)  # the image may be built first
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedLayer:
+    """A layer: its blob, its DiffID, the store paths in it (none in the root layer), and what its history says."""
+
+    digest: str
+    size: int
+    diff_id: str
+    store_paths: tuple[str, ...]
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """An image: the digest of its manifest, its labels, its layers, lowest first, and how a container of it starts.
+
+    `run` holds what image-spec calls the execution parameters (`Entrypoint`, `Cmd`, `User`, ...), labels left out.
+    """
+
+    name: str
+    digest: str
+    media_type: str
+    created: str
+    labels: dict[str, str]
+    layers: tuple[ExplainedLayer, ...]
+    run: dict[str, Any] = field(default_factory=dict)
+
+
+async def explain(registry: OpenEndpoint, repository: str, reference: str) -> Explanation:
+    """The image at this reference of the registry, or nixfront. Asking nixfront builds what is not there.
+
+    Raises `TagUnknown` with the reason, `RegistryUnavailable`.
+    """
+    name = f"{repository}:{reference}"
+    path = f"/v2/{repository}"
+    scopes = pulling(repository)
+    headers = {"Accept": EVERY_MANIFEST_TYPE}
+    try:
+        async with registry.ask(
+            "GET", f"{path}/manifests/{reference}", scopes, headers, timeout=_TIMEOUT
+        ) as answer:
+            if answer.status == 404:
+                raise TagUnknown(_reason(await answer.text()))
+            answer.raise_for_status()
+            digest = answer.headers.get("Docker-Content-Digest", "")
+            manifest = json.loads(await answer.read())
+        if "layers" not in manifest:
+            raise TagUnknown(f"{name} is no single image, but {manifest.get('mediaType', 'something else')}")
+        config_path = f"{path}/blobs/{manifest['config']['digest']}"
+        async with registry.ask("GET", config_path, scopes, timeout=_TIMEOUT) as answer:
+            answer.raise_for_status()
+            config = json.loads(await answer.read())
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise RegistryUnavailable(f"cannot read {name} from {registry.url}: {error}") from error
+    return _explanation(name, digest, manifest, config)
+
+
+def _explanation(name: str, digest: str, manifest: dict[str, Any], config: dict[str, Any]) -> Explanation:
+    comments = [
+        entry.get("comment", "") for entry in config.get("history", []) if not entry.get("empty_layer")
+    ]
+    comments += [""] * (len(manifest["layers"]) - len(comments))
+    layers = tuple(
+        ExplainedLayer(
+            digest=layer["digest"],
+            size=layer["size"],
+            diff_id=diff_id,
+            store_paths=tuple(word for word in comment.split() if word.startswith("/nix/store/")),
+            comment=comment,
+        )
+        for layer, diff_id, comment in zip(
+            manifest["layers"], config["rootfs"]["diff_ids"], comments, strict=False
+        )
+    )
+    run = dict(config.get("config") or {})
+    labels = run.pop("Labels", None) or {}
+    return Explanation(
+        name, digest, manifest.get("mediaType", ""), config.get("created", ""), labels, layers, run
+    )
+
+
+def _reason(body: str) -> str:
+    """The message in a registry's answer, or the answer itself."""
+    try:
+        return str(json.loads(body)["errors"][0]["message"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        return body[:500]

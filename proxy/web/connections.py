@@ -1,0 +1,210 @@
+"""The door of a server: what a connection may do before it has asked for anything.
+
+aiohttp bounds each header and the time between requests, but neither the sum of the headers nor the time that they take;
+and whoever opens connections and says nothing holds a file of ours for each. So this stands between the socket and
+aiohttp's own protocol, counts while no request is being answered, and gets out of the way once there is one: bodies,
+builds and slow readers have all the time they want.
+
+Certificates: the one that clients see, kept up with its files, and what the registry's is checked by.
+"""
+
+import asyncio
+import logging
+import resource
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from aiohttp import web
+from typing_extensions import override
+
+from proxy.core.errors import SettingsInvalid
+from proxy.registry.endpoint import tls_reason
+
+_MOST_FILES = 1 << 16  # what we start inherits the limit, and some programs close every file up to it
+_KEPT_FILES = 200  # that are not for connections: databases, pipes of Nix, files being packed
+_TOO_LARGE = b"431 Request Header Fields Too Large"
+_TOO_MANY = b"503 Service Unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class DoorRules:
+    """`head_bytes`: of a request line and all headers; `head_seconds`: for these; `connections`: at once."""
+
+    head_bytes: int
+    head_seconds: float
+    connections: int
+
+
+def most_connections() -> int:
+    """How many clients the files are enough for that this process may open, two each; the limit is raised first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = max(soft, min(hard, _MOST_FILES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return max(1, (files - _KEPT_FILES) // 2)
+
+
+class ConnectionLimits:
+    """Lets connections in to one or several servers."""
+
+    def __init__(self, rules: DoorRules) -> None:
+        """Nobody is in."""
+        self.rules = rules
+        self.inside = 0
+
+    def before(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
+        """What makes the protocol of each connection to this server."""
+        return lambda: _Guarded(self, server())
+
+
+class _Guarded(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, door: ConnectionLimits, handler: web.RequestHandler) -> None:
+        self._door = door
+        self._handler = handler
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._head = 0
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast(asyncio.Transport, transport)
+        if self._door.inside >= self._door.rules.connections:
+            _refuse(stream, _TOO_MANY)
+            return
+        self._door.inside += 1
+        self._transport = stream
+        self._handler.connection_made(transport)
+        self._watch()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            return
+        if self._is_head():
+            self._head += len(data)
+            if self._head > self._door.rules.head_bytes:
+                _refuse(self._transport, _TOO_LARGE)
+                return
+            self._handler.data_received(data)
+            if not self._is_head():
+                self._head = 0
+                self._unwatch()
+            elif self._timer is None:
+                self._watch()
+        else:
+            self._handler.data_received(data)
+
+    @override
+    def eof_received(self) -> None:
+        if self._transport is not None:
+            self._handler.eof_received()
+
+    @override
+    def pause_writing(self) -> None:
+        if self._transport is not None:
+            self._handler.pause_writing()
+
+    @override
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._handler.resume_writing()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        if self._transport is not None:
+            self._door.inside -= 1
+            self._transport = None
+            self._handler.connection_lost(exc)
+
+    def _is_head(self) -> bool:
+        """Whether what comes next belongs to the head of a request: none is there, or all of it has been read."""
+        handler = self._handler
+        if handler._messages:  # noqa: SLF001 - nothing public says so
+            return False
+        request = handler._current_request  # noqa: SLF001
+        return request is None or not request.can_read_body
+
+    def _watch(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._door.rules.head_seconds, self._too_slow)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        """Unless it is the next request of a client whose first one is still being answered."""
+        self._timer = None
+        if self._transport is not None and self._handler._current_request is None:  # noqa: SLF001
+            self._transport.abort()
+
+
+def _refuse(transport: asyncio.Transport, status: bytes) -> None:
+    """Say why, as the stock registry does, and hang up."""
+    transport.write(
+        b"HTTP/1.1 %b\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n%b"
+        % (status, status)
+    )
+    transport.close()
+
+
+_log = logging.getLogger(__name__)
+_SECONDS = 2.0  # between two looks at the files
+_State = tuple[tuple[int, int, int], ...]
+
+
+class ServerCertificate:
+    """A certificate chain with its key, in PEM files that are replaced while we serve.
+
+    A new pair counts for new connections; those that are there stay as they are. A pair that cannot be used (half
+    written, or a key that belongs to another certificate) is told in the log, and the one before it goes on.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Reads the files, blocking. Raises `SettingsInvalid`."""
+        self._files = (certificate, key)
+        try:
+            self._state = self._look()
+            self._current = self._load()
+            #: What a server is started with.
+            self.context = self._load()
+        except (OSError, ValueError) as error:
+            raise SettingsInvalid(f"http.certificate, http.key: {tls_reason(error)}") from error
+        self.context.sni_callback = self._choose
+
+    async def watch(self) -> None:
+        """Keep up with the files, for ever."""
+        while True:
+            await asyncio.sleep(_SECONDS)
+            await asyncio.to_thread(self.renew)
+
+    def renew(self) -> None:
+        """Take the files as they are now, if they changed; blocking."""
+        try:
+            state = self._look()
+            if state == self._state:
+                return
+            self._state = state
+            self._current = self._load()
+        except (OSError, ValueError) as error:
+            _log.warning("the new certificate is not used, the old one goes on: %s", tls_reason(error))
+            return
+        _log.info("new certificate file=%s", self._files[0])
+
+    def _choose(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+        """At each handshake, whether the client names a host or not."""
+        connection.context = self._current
+
+    def _look(self) -> _State:
+        found = [file.stat() for file in self._files]
+        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found)
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*self._files)
+        return context

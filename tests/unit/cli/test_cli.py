@@ -1,0 +1,251 @@
+"""The command: what it prints, where, and its exit codes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxy import __version__, cli
+from proxy.cli import images
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What this host configured for a nixfront of its own is not ours."""
+    for name in list(os.environ):
+        if name.startswith("NIXFRONT_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NIXFRONT_DATA_DIR", str(tmp_path / "data"))
+
+
+def closed_port() -> int:
+    """A port of the loopback interface at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def written(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "settings.yml"
+    file.write_text(text)
+    return str(file)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"nixfront {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param(["server"], id="an unknown command"),
+        pytest.param(["serve", "--port", "1"], id="an unknown option"),
+        pytest.param(["check-config", "--demo"], id="an option of another command"),
+        pytest.param(["check-config", "--config"], id="an option without its value"),
+        pytest.param(["build", "git"], id="a build for nowhere"),
+        pytest.param(["build", "git", "--to", "docker:x"], id="a build for an unknown kind of place"),
+        pytest.param(["build", "git", "--to", "oci:"], id="a build for a place without a name"),
+        pytest.param(["popularity", "--served", "--narinfo", "/x"], id="two options that exclude each other"),
+    ],
+)
+def test_wrong_use_is_2_with_the_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+
+    printed = capsys.readouterr()
+    assert caught.value.code == 2
+    assert printed.out == ""
+    assert printed.err.startswith("usage: nixfront")
+
+
+@pytest.mark.parametrize("command", [[], *([command.name] for command in cli.COMMANDS)])
+def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command, "--help"])
+
+    printed = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert printed.startswith(" ".join(["usage: nixfront", *command]))
+    assert "exit codes:" in printed
+    assert max(map(len, printed.splitlines())) <= 120
+    if command:
+        assert "--config FILE" in printed
+        assert "--json" in printed
+
+
+def test_the_list_of_commands_names_each(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+
+    printed = capsys.readouterr().out
+    for command in cli.COMMANDS:
+        assert f"    {command.name} " in printed
+        assert command.help in " ".join(printed.split())
+
+
+def test_names_of_commands_are_all_different() -> None:
+    names = [command.name for command in cli.COMMANDS]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completions_name_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--print-completion", shell])
+
+    printed = capsys.readouterr().out
+    assert caught.value.code == 0
+    for command in cli.COMMANDS:
+        assert command.name in printed
+
+
+def test_json_is_one_document_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check-config", "--json"]) == 0
+
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["layers"]["most"] == 100
+    assert printed.err == ""
+
+
+def test_json_tells_of_failures_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NIXFRONT_REGISTRY_URL", f"http://127.0.0.1:{closed_port()}")
+
+    assert cli.main(["images", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["kind"] == "RegistryUnavailable"
+
+
+@pytest.mark.parametrize("argv", [["check-config", "--json"], ["--print-completion", "bash"]])
+def test_a_reader_that_has_read_enough_is_no_failure(argv: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = "import sys; from proxy import cli; sys.exit(cli.main())"
+    ended = subprocess.run([sys.executable, "-c", program, *argv], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_no_colour_where_there_is_no_terminal() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "proxy", "doctor"],
+        cwd=Path(cli.__file__).parents[2],
+        env={**os.environ, "PATH": "/nowhere", "TERM": "xterm-256color"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert "XX  nix: Nix does not start" in ended.stdout
+    assert "\x1b" not in ended.stdout + ended.stderr
+
+
+def test_colour_on_a_terminal() -> None:
+    main, other = os.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "proxy", "check-config", "--config", "/nowhere.yml"],
+        cwd=Path(cli.__file__).parents[2],
+        env={**environment, "TERM": "xterm-256color"},
+        stderr=other,
+        stdout=other,
+    ) as child:
+        os.close(other)
+        shown = os.read(main, 4096)
+    os.close(main)
+
+    assert child.returncode == 2
+    assert b"\x1b[" in shown
+
+
+def test_the_defaults_are_fine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check-config"]) == 0
+    assert capsys.readouterr().out == "the defaults: fine\n"
+
+
+def test_a_file_that_is_fine_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path, "log: {level: debug}\n")
+
+    assert cli.main(["check-config", "--config", file]) == 0
+    assert capsys.readouterr().out == f"{file}: fine\n"
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve", "images"])
+def test_wrong_settings_are_2_with_the_path_of_the_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert cli.main([command, "--config", written(tmp_path, "layers: {most: 1}\n")]) == 2
+
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("nixfront: wrong settings: layers.most: ")
+
+
+def test_a_wrong_variable_is_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("NIXFRONT_LOG_LEVLE", "debug")
+
+    assert cli.main(["check-config"]) == 2
+    assert "NIXFRONT_LOG_LEVLE names no setting (log.levle)" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check-config", "--config", str(tmp_path / "none.yml")]) == 2
+    assert "none.yml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["NIXFRONT_REGISTRY_URL", "NIXFRONT_HTTP_ADDR"])
+def test_a_registry_that_does_not_answer_is_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+) -> None:
+    port = closed_port()
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{port}" if "URL" in variable else f"127.0.0.1:{port}")
+
+    assert cli.main(["images"]) == 1
+
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"nixfront: cannot list the images of http://127.0.0.1:{port}")
+
+
+def test_a_data_folder_that_cannot_be_is_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NIXFRONT_DATA_DIR", str(tmp_path / "file/data"))
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "proxy", "serve", "--demo"],
+        cwd=Path(cli.__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.splitlines()[-1].startswith("nixfront: [Errno 20] Not a directory")
+
+
+@pytest.mark.parametrize(
+    ("name", "repository", "tag"),
+    [("git", "git", "latest"), ("shell/git:v1", "shell/git", "v1"), ("images/web", "images/web", "latest")],
+)
+def test_a_name_may_have_a_tag(name: str, repository: str, tag: str) -> None:
+    assert images._name_and_tag(name) == (repository, tag)
+
+
+def test_a_build_of_what_can_be_no_image_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["build", "Not a name", "--to", f"oci:{tmp_path / 'layout'}"]) == 1
+
+    assert "nixfront: Not a name:latest can be no image of ours\n" in capsys.readouterr().err
+    assert not (tmp_path / "layout").exists()

@@ -1,0 +1,150 @@
+"""What the pages say of the program is so: links, settings, variables, commands, messages."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from proxy import cli, settings
+from tests.support import settings_page
+
+ROOT = Path(__file__).parents[3]
+PAGES = sorted(
+    [ROOT / "README.md", *(ROOT / "config").glob("*.md"), *(ROOT / "deploy").glob("*.md")],
+    key=lambda page: str(page),
+)
+OWN = [page for page in PAGES if page.name != "README.md" or page.parent != ROOT]
+KEYS = {
+    f"{section}.{key}"
+    for section, field in settings.Settings.model_fields.items()
+    for key in getattr(field.annotation, "model_fields", {})
+}
+
+
+def ids(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_settings_and_variables_are_known(page: Path) -> None:
+    text = page.read_text()
+    sections = "|".join(name for name in settings.Settings.model_fields if name not in ("sets",))
+
+    for key in re.findall(rf"`(({'' or sections})\.[a-z_]+)[`:]", text):
+        assert key[0] in KEYS or key[0].split(".")[1] in ("kind",), key[0]
+    for variable in re.findall(r"\b(NIXFRONT_[A-Z_]+[A-Z])\b", text):
+        if variable in ("NIXFRONT_SECTION_KEY",) or variable.startswith("NIXFRONT_TEST"):
+            continue
+        section, _, key = variable.removeprefix("NIXFRONT_").lower().partition("_")
+        assert f"{section}.{key}" in KEYS or any(known.startswith(f"{section}.{key}") for known in KEYS), (
+            variable
+        )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_commands_of_nixfront_are_understood(page: Path) -> None:
+    """Each `$ nixfront ...` of a console block, and of our own pages in backticks too, is parsed by the program itself."""
+    text = page.read_text()
+    shown = re.findall(r"^\$ (?:[A-Z_]+=\S+ )*(nixfront .+?)(?: +#.*)?$", text, re.MULTILINE)
+    shown += [
+        line
+        for line in re.findall(r"`(nixfront [a-z-]+[^`]*)`", text)
+        if page in OWN and not re.search(r"[A-Z]{3,}|\|", line)
+    ]
+
+    for line in shown:
+        words = shlex.split(line.partition("|")[0], comments=True)[1:]
+        name = words[0]
+        assert name.startswith("-") or name in {command.name for command in cli.COMMANDS}, line
+        parser = cli.parser()
+        known, unknown = parser.parse_known_args(
+            [*words, "x"] if len(words) == 1 and name in ("search", "explain") else words
+        )
+        assert known is not None
+        assert unknown == [], line
+
+
+def test_examples_of_settings_are_accepted(tmp_path: Path) -> None:
+    for page in PAGES:
+        for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)):
+            file = tmp_path / f"{number}.yml"
+            file.write_text(block)
+            settings.load(file, {})
+            assert yaml.safe_load(block)
+
+
+def test_messages_of_the_troubleshooting_page_are_the_programs() -> None:
+    """A word of each quoted message stands in the source: a message that changed is found here."""
+    files = (file for kind in ("py", "html") for file in sorted((ROOT / "proxy").rglob(f"*.{kind}")))
+    source = "\n".join(file.read_text() for file in files)
+    source = re.sub(r"\"\s*\n\s*f?\"", "", source)  # strings over several lines
+    rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "deploy/troubleshooting.md").read_text(), re.MULTILINE)
+    foreign = (
+        "http: server gave",
+        "504",
+        "429",
+        "pull access denied",
+        "executing '/bin/sh'",
+        "user namespaces",
+        "NAME fits",
+    )
+
+    assert len(rows) > 12
+    for row in rows:
+        for message in re.findall(r"`([^`]+)`", row):
+            words = max(
+                re.split(r"\.\.\.|NAME|SECTION\.KEY|503|received unexpected HTTP status:", message), key=len
+            )
+            if not message.startswith(foreign):
+                assert words.strip(" :;,") in source, message
+
+
+def test_the_page_of_settings_names_the_others() -> None:
+    text = settings_page.page()
+    for page in OWN:
+        assert page.name in text or page.name == "README.md"
+
+
+def test_the_tests_that_are_named_are_there() -> None:
+    """Each promise of the README that names its test as `file::test`."""
+    named = re.findall(r"`(test_\w+)::(test_\w+)`", (ROOT / "README.md").read_text())
+    texts: dict[str, str] = {}
+    for file in sorted((ROOT / "tests").glob("**/test_*.py")):
+        texts[file.stem] = texts.get(file.stem, "") + file.read_text()
+
+    assert len(named) > 40
+    for file, test in named:
+        assert f"def {test}(" in texts[file], f"{file} has no {test}"
+
+
+#: The commands of the pages that are not nixfront's: where each is run, or why it cannot be here.
+ELSEWHERE = {
+    "docker run --rm 127.0.0.1:8080/hello": "tests/e2e/test_clients.py",
+    "docker run --rm 127.0.0.1:8080/shell/git git --version": "tests/e2e/test_clients.py",
+    "docker pull 127.0.0.1:8080/helo": "tests/e2e/test_clients.py",
+    "python3 -m venv venv && . venv/bin/activate && pip install .": "tests/support/setup.bash",
+    "tests/bench/run --json FILE": "some ten minutes, on a machine that does nothing else",
+}
+
+
+def test_commands_of_others_are_run_somewhere_or_it_is_said_why_not() -> None:
+    shown = {
+        line
+        for page in PAGES
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+        for line in re.findall(r"^\$ (.+?)(?: +#.*)?$", block, re.MULTILINE)
+        if not re.match(r"(?:[A-Z_]+=\S+ )*nixfront ", line)
+    }
+
+    assert shown == set(ELSEWHERE)
+    for where in ELSEWHERE.values():
+        assert not where.startswith("tests/") or (ROOT / where).exists(), where

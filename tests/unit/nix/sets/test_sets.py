@@ -1,0 +1,241 @@
+"""The facts of a package set that follow from a fetched source, and what is asked of Nix to fetch it."""
+
+import asyncio
+import io
+import tarfile
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import pytest
+
+from proxy.core.errors import PackageSetUnavailable, TagUnknown
+from proxy.core.model import PackageSet
+from proxy.nix import sets as nix_sets
+from proxy.nix.sets import Choice, PackageSets
+from proxy.nix.store import Nix, Source
+
+TREE = "/nix/store/source"
+ARCHIVE = "/nix/store/archive"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+HASH = "sha256-AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+
+def sets(choice: Choice, store: Path) -> PackageSets:
+    """Package sets of one choice; no test here comes as far as the network."""
+    nix = Nix(store, store=str(store), evaluation_deadline=1, build_deadline=1)
+    nowhere = cast(aiohttp.ClientSession, None)
+    return PackageSets({"": choice}, nix, nowhere, store, store, time_to_live=60, deadline=1)
+
+
+def fetched(choice: Choice, store: Path, found: Source, commit: str = "") -> PackageSet:
+    return sets(choice, store)._record("", choice, found, commit)
+
+
+def source(**changes: Any) -> Source:
+    facts: dict[str, Any] = {
+        "path": TREE,
+        "nar_hash": HASH,
+        "revision": "",
+        "last_modified": 0,
+        "archive": "",
+    }
+    return Source(**{**facts, **changes})
+
+
+def write_archive(store: Path, *times: float, mode: str = "w:gz") -> None:
+    path = Path(f"{store}{ARCHIVE}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream, tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
+        for number, time in enumerate(times):
+            member = tarfile.TarInfo(f"{number}")
+            member.mtime = time
+            archive.addfile(member, io.BytesIO())
+
+
+@pytest.mark.parametrize(
+    ("choice", "reference", "tree", "commit"),
+    [
+        pytest.param(
+            Choice("nixpkgs", url="https://x/{ref}/nixexprs.tar.xz", ref="nixos-24.05"),
+            "nixos-24.05",
+            {"type": "tarball", "url": "https://x/nixos-24.05/nixexprs.tar.xz"},
+            "",
+            id="nixpkgs of a mirror",
+        ),
+        pytest.param(
+            Choice("nixpkgs", url="https://x/{revision}.tar.gz", pointer="https://x/{ref}"),
+            COMMIT,
+            {"type": "tarball", "url": f"https://x/{COMMIT}.tar.gz"},
+            COMMIT,
+            id="nixpkgs at a commit",
+        ),
+        pytest.param(
+            Choice("tarball", url="file:///x.tar"),
+            "latest",
+            {"type": "tarball", "url": "file:///x.tar"},
+            "",
+            id="tarball",
+        ),
+        pytest.param(
+            Choice("tarball", url="file:///{ref}.tar"),
+            "v1",
+            {"type": "tarball", "url": "file:///v1.tar"},
+            "",
+            id="tarball of a tag",
+        ),
+        pytest.param(
+            Choice("git", url="https://x/r.git", ref="main"),
+            COMMIT,
+            {"type": "git", "url": "https://x/r.git", "rev": COMMIT, "allRefs": True},
+            COMMIT,
+            id="git at a commit",
+        ),
+        pytest.param(
+            Choice("path", path="/srv/set", url="u"),
+            "latest",
+            {"type": "path", "path": "/srv/set"},
+            "",
+            id="path",
+        ),
+    ],
+)
+async def test_each_kind_is_fetched_in_its_way(
+    tmp_path: Path, choice: Choice, reference: str, tree: dict[str, object], commit: str
+) -> None:
+    assert await sets(choice, tmp_path)._tree("", choice, reference) == (tree, commit)
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        pytest.param(Choice("path", path="/srv/set"), "a path has no revisions", id="path"),
+        pytest.param(
+            Choice("tarball", url="file:///x.tar"), "its address has no place for one", id="tarball"
+        ),
+    ],
+)
+async def test_a_tag_that_a_kind_has_no_use_for_is_refused(
+    tmp_path: Path, choice: Choice, reason: str
+) -> None:
+    with pytest.raises(
+        TagUnknown, match=f"tag 'v1' names no revision of package set {choice.kind}: {reason}"
+    ):
+        await sets(choice, tmp_path).resolve("", "v1")
+
+
+def test_what_was_seen_is_known_by_its_revision(tmp_path: Path) -> None:
+    choice = Choice("git", url="https://x/r.git", ref="main")
+    Path(f"{tmp_path}{TREE}").mkdir(parents=True)
+    made = fetched(choice, tmp_path, source(last_modified=5), COMMIT)
+
+    assert asyncio.run(sets(choice, tmp_path).resolve("", COMMIT)) == made
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(Choice("git", url="https://y/r.git", ref="main"), id="another address"),
+        pytest.param(Choice("git", url="https://x/r.git", date="2001-02-03T04:05:06Z"), id="another date"),
+    ],
+)
+def test_what_was_seen_of_another_choice_is_not_believed(tmp_path: Path, other: Choice) -> None:
+    choice = Choice("git", url="https://x/r.git", ref="main")
+    Path(f"{tmp_path}{TREE}").mkdir(parents=True)
+    made = fetched(choice, tmp_path, source(last_modified=5), COMMIT)
+
+    assert sets(choice, tmp_path)._recall("", COMMIT) == made
+    assert sets(other, tmp_path)._recall("", COMMIT) is None
+
+
+def test_what_the_store_has_lost_is_not_believed(tmp_path: Path) -> None:
+    choice = Choice("git", url="https://x/r.git", ref="main")
+    fetched(choice, tmp_path, source(last_modified=5), COMMIT)
+
+    assert sets(choice, tmp_path)._recall("", COMMIT) is None
+
+
+def test_a_git_source_says_its_commit_and_its_date(tmp_path: Path) -> None:
+    choice = Choice("git", url="https://x/r.git", ref="main")
+
+    made = fetched(choice, tmp_path, source(last_modified=1_700_000_000), "0123abcd")
+
+    assert made == PackageSet(
+        name="git",
+        expression=f"{tmp_path}{TREE}",
+        revision="0123abcd",
+        source="https://x/r.git",
+        created="2023-11-14T22:13:20Z",
+        nar_hash=HASH,
+    )
+
+
+def test_a_source_without_a_revision_is_named_by_its_hash_in_hexadecimal(tmp_path: Path) -> None:
+    made = fetched(Choice("path", path="/srv/set"), tmp_path, source())
+
+    assert made.revision == bytes(range(32)).hex()
+
+
+def test_a_channel_says_its_revision_in_a_file(tmp_path: Path) -> None:
+    tree = Path(f"{tmp_path}{TREE}")
+    tree.mkdir(parents=True)
+    (tree / ".git-revision").write_text("4567\n")
+    write_archive(tmp_path, 1_600_000_000)
+
+    made = fetched(Choice("nixpkgs", url="https://x"), tmp_path, source(archive=ARCHIVE))
+
+    assert (made.revision, made.created) == ("4567", "2020-09-13T12:26:40Z")
+
+
+@pytest.mark.parametrize("mode", ["w:", "w:gz", "w:xz", "w:bz2"])
+def test_a_tarball_is_as_new_as_its_newest_file(tmp_path: Path, mode: str) -> None:
+    write_archive(tmp_path, 1, 1_600_000_000.9, 5, mode=mode)
+
+    made = fetched(Choice("tarball", url="https://x"), tmp_path, source(archive=ARCHIVE, last_modified=7))
+
+    assert made.created == "2020-09-13T12:26:40Z"
+
+
+def test_a_folder_has_no_date(tmp_path: Path) -> None:
+    made = fetched(Choice("path", path="/srv/set"), tmp_path, source(last_modified=1_700_000_000))
+
+    assert (made.created, made.source) == ("1980-01-01T00:00:00Z", "")
+
+
+def test_an_empty_tarball_has_no_date(tmp_path: Path) -> None:
+    write_archive(tmp_path)
+
+    made = fetched(Choice("tarball", url="https://x"), tmp_path, source(archive=ARCHIVE))
+
+    assert made.created == "1980-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("kind", ["git", "path"])
+def test_the_date_of_the_operator_goes_before_all(tmp_path: Path, kind: nix_sets.Kind) -> None:
+    choice = Choice(kind, url="https://x", path="/x", date="2001-02-03T04:05:06Z")
+
+    made = fetched(choice, tmp_path, source(last_modified=1_700_000_000))
+
+    assert made.created == "2001-02-03T04:05:06Z"
+
+
+def test_what_is_no_tarball_is_no_package_set(tmp_path: Path) -> None:
+    write_archive(tmp_path)
+    Path(f"{tmp_path}{ARCHIVE}").write_bytes(b"<html>not found</html>" * 50)
+
+    with pytest.raises(PackageSetUnavailable, match="no tarball that can be read"):
+        fetched(Choice("tarball", url="https://x"), tmp_path, source(archive=ARCHIVE))
+
+
+async def test_closing_what_was_never_used_is_nothing(tmp_path: Path) -> None:
+    await sets(Choice("demo"), tmp_path).close()
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2"])
+def test_a_tarball_that_was_cut_is_said(tmp_path: Path, mode: str) -> None:
+    write_archive(tmp_path, *range(200), mode=mode)
+    archive = Path(f"{tmp_path}{ARCHIVE}")
+    archive.write_bytes(archive.read_bytes()[:-40])
+
+    with pytest.raises(PackageSetUnavailable, match="no tarball that can be read"):
+        fetched(Choice("tarball", url="https://x"), tmp_path, source(archive=ARCHIVE))

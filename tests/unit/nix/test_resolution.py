@@ -1,0 +1,197 @@
+"""What Nix found for the names: packages in the order of the request, or one message about all that failed."""
+
+from typing import Any
+
+import pytest
+
+from proxy.core.errors import PackageRefused, PackageUnknown
+from proxy.core.model import Package
+from proxy.nix import results as nix_results
+
+
+def found(typed: str, **changes: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "kind": "package",
+        "typed": typed,
+        "attribute": typed,
+        "name": f"{typed}-1.0",
+        "pname": typed,
+        "drvPath": f"/nix/store/{typed}-1.0.drv",
+        "outputs": [{"name": "out", "path": f"/nix/store/{typed}-1.0"}],
+        "mainProgram": "",
+        "description": "",
+        "license": "",
+    }
+    return {**facts, **changes}
+
+
+def missing(typed: str, *names: str, at: str = "") -> dict[str, Any]:
+    part = typed.rpartition(".")[2]
+    return {"kind": "missing", "typed": typed, "at": at, "part": part, "names": list(names)}
+
+
+def ambiguous(typed: str, *names: str, at: str = "") -> dict[str, Any]:
+    return {"kind": "ambiguous", "typed": typed, "at": at, "part": typed, "names": list(names)}
+
+
+def test_a_package_has_all_that_nix_says() -> None:
+    result = found(
+        "openssl",
+        outputs=[{"name": "bin", "path": "/nix/store/b"}, {"name": "man", "path": "/nix/store/m"}],
+        mainProgram="openssl",
+        description="A library",
+        license="Apache-2.0",
+    )
+
+    assert nix_results.read_resolution([result], "nixpkgs") == {
+        "openssl": Package(
+            attribute="openssl",
+            name="openssl-1.0",
+            drv_path="/nix/store/openssl-1.0.drv",
+            outputs=(("bin", "/nix/store/b"), ("man", "/nix/store/m")),
+            main_program="openssl",
+            description="A library",
+            license="Apache-2.0",
+        )
+    }
+
+
+def test_packages_are_found_under_the_names_as_typed_in_their_order() -> None:
+    results = [found("zlib"), found("bashinteractive", attribute="bashInteractive"), found("acl")]
+
+    packages = nix_results.read_resolution(results, "nixpkgs")
+
+    assert list(packages) == ["zlib", "bashinteractive", "acl"]
+    assert packages["bashinteractive"].attribute == "bashInteractive"
+
+
+def test_nothing_asked_is_nothing_found() -> None:
+    assert nix_results.read_resolution([], "nixpkgs") == {}
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        pytest.param(
+            missing("gti", "tig", "git"), "no package gti, did you mean tig or git?", id="two close"
+        ),
+        pytest.param(missing("gti", "git"), "no package gti, did you mean git?", id="one close"),
+        pytest.param(
+            missing("numpi", "numpyA", "numpyB", "numpyC"),
+            "no package numpi, did you mean numpyC, numpyB or numpyA?",
+            id="three close",
+        ),
+        pytest.param(
+            missing("numpi", "numpyA", "numpyB", "numpyC", "numpyD"),
+            "no package numpi, did you mean numpyD, numpyC or numpyB?",
+            id="four close",
+        ),
+        pytest.param(missing("gti", "firefox"), "no package gti", id="none close"),
+        pytest.param(missing("gti"), "no package gti", id="none there"),
+        pytest.param(missing("firefx", "FireFox"), "no package firefx, did you mean FireFox?", id="case"),
+        pytest.param(
+            missing("python3packages.nunpy", "numpy", at="python3Packages"),
+            "no package python3packages.nunpy (python3Packages has no nunpy), "
+            "did you mean python3Packages.numpy?",
+            id="in a set",
+        ),
+        pytest.param(
+            ambiguous("ab", "Ab", "aB"), "ab could be Ab and aB, which differ only in case", id="ambiguous"
+        ),
+        pytest.param(
+            ambiguous("ab", "Ab", "aB", at="set"),
+            "ab could be set.Ab and set.aB, which differ only in case",
+            id="ambiguous in a set",
+        ),
+        pytest.param(
+            {"kind": "no-package", "typed": "lib", "attribute": "lib", "type": "set"},
+            "lib is no package but a set",
+            id="no package",
+        ),
+    ],
+)
+def test_each_problem_is_told_with_what_to_type_instead(result: dict[str, Any], message: str) -> None:
+    with pytest.raises(PackageUnknown) as caught:
+        nix_results.read_resolution([result], "nixpkgs")
+
+    assert str(caught.value) == f"{message} (package set nixpkgs)"
+
+
+def test_every_failed_name_is_told_at_once() -> None:
+    results = [missing("gti", "git"), found("htop"), ambiguous("ab", "Ab", "aB")]
+
+    with pytest.raises(PackageUnknown) as caught:
+        nix_results.read_resolution(results, "demo")
+
+    assert str(caught.value) == (
+        "no package gti, did you mean git?; "
+        "ab could be Ab and aB, which differ only in case (package set demo)"
+    )
+
+
+REFUSED = {"kind": "refused", "typed": "x", "attribute": "x", "name": "x-1"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "what", "message"),
+    [
+        ("unfree", ["A", "B"], "x-1 has the unfree licence A, B; policy.allow_unfree would allow it"),
+        ("insecure", ["CVE-1"], "x-1 is insecure: CVE-1; policy.allow_insecure would allow it"),
+        ("broken", ["x-1"], "x-1 is marked as broken; policy.allow_broken would allow it"),
+        ("unsupported", ["riscv64-linux"], "x-1 is not made for this system, but for riscv64-linux"),
+        ("denied-license", ["GPL"], "x-1 has the licence GPL, which policy.deny_licenses of this host names"),
+        ("not-listed", [], "x-1 is not among policy.only_packages of this host"),
+        (
+            "not-listed-license",
+            ["MIT"],
+            "x-1 has the licence MIT, and policy.only_licenses of this host does not name it",
+        ),
+        (
+            "not-listed-license",
+            [],
+            "x-1 has the licence none, and policy.only_licenses of this host does not name it",
+        ),
+        ("denied", ["x"], "x-1 is named by policy.deny_packages of this host"),
+    ],
+)
+def test_a_refusal_says_why_and_what_would_allow_it(reason: str, what: list[str], message: str) -> None:
+    with pytest.raises(PackageRefused) as caught:
+        nix_results.read_resolution([{**REFUSED, "reason": reason, "what": what}], "demo")
+
+    assert str(caught.value) == f"{message} (package set demo)"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        pytest.param(
+            "Package ‘a-1’ in ‘/set/a.nix:2’ has an unfree license (‘x’), refusing to evaluate.\nmore",
+            "Package ‘a-1’ has an unfree license (‘x’), refusing to evaluate; "
+            "policy.allow_unfree in the settings of this host would allow it",
+            id="unfree",
+        ),
+        pytest.param(
+            "Package 'a-1' in /set/a.nix:2 is marked as insecure, refusing to evaluate.",
+            "Package 'a-1' is marked as insecure, refusing to evaluate; "
+            "policy.allow_insecure in the settings of this host would allow it",
+            id="insecure",
+        ),
+        pytest.param(
+            "Package a is not available on the requested hostPlatform",
+            "Package a is not available on the requested hostPlatform",
+            id="another system",
+        ),
+        pytest.param("attribute 'x' missing", None, id="something else"),
+    ],
+)
+def test_what_a_set_refuses_itself_is_told_in_our_words(error: str, message: str | None) -> None:
+    assert nix_results.own_refusal(error) == message
+
+
+def test_a_name_that_is_elsewhere_in_the_set_is_suggested_first() -> None:
+    missing = {"kind": "missing", "typed": "numpy", "at": "", "part": "numpy", "names": ["numpyz"]}
+
+    with pytest.raises(PackageUnknown) as caught:
+        nix_results.read_resolution([missing], "demo", ["git", "python3Packages.numpy", "x.numpyx"])
+
+    assert "did you mean python3Packages.numpy or numpyz?" in str(caught.value)

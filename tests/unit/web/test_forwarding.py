@@ -1,0 +1,99 @@
+"""Who asks: of all that a request says about that, only the word of a trusted front proxy counts."""
+
+from ipaddress import ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.web.client import Client, Network, client, within
+
+PROXIES: tuple[Network, ...] = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+SAID = [
+    ("Host", "inside:5000"),
+    ("X-Forwarded-For", "192.0.2.1"),
+    ("X-Forwarded-Host", "images.example"),
+    ("X-Forwarded-Proto", "https"),
+]
+
+
+def test_the_socket_is_believed() -> None:
+    assert client([("host", "images:8080")], "192.0.2.1", "http") == Client(
+        "192.0.2.1", "http", "images:8080", ("192.0.2.1",)
+    )
+
+
+@pytest.mark.parametrize("trusted", [(), PROXIES])
+def test_a_stranger_is_not_believed(trusted: tuple[Network, ...]) -> None:
+    told = client(SAID, "198.51.100.7", "http", trusted)
+
+    assert told == Client("198.51.100.7", "http", "inside:5000", ("198.51.100.7",))
+
+
+def test_a_trusted_proxy_is_believed_and_what_it_said_goes_on() -> None:
+    told = client(SAID, "10.1.1.1", "http", PROXIES)
+
+    assert told == Client("192.0.2.1", "https", "images.example", ("192.0.2.1", "10.1.1.1"))
+    assert told.headers() == [
+        ("X-Forwarded-For", "192.0.2.1, 10.1.1.1"),
+        ("X-Forwarded-Host", "images.example"),
+        ("X-Forwarded-Proto", "https"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("chain", "address"),
+    [
+        pytest.param(["192.0.2.1, 10.2.2.2"], "192.0.2.1", id="two proxies"),
+        pytest.param(["1.1.1.1, 192.0.2.1"], "192.0.2.1", id="a client that made up another one"),
+        pytest.param(["1.1.1.1", "192.0.2.1,10.2.2.2"], "192.0.2.1", id="in two lines"),
+        pytest.param(["192.0.2.1:4711"], "192.0.2.1", id="with a port"),
+        pytest.param(["[2001:DB8::1]:4711"], "2001:db8::1", id="IPv6 with a port"),
+        pytest.param(["2001:db8:0::1"], "2001:db8::1", id="IPv6"),
+        pytest.param(["::ffff:192.0.2.1"], "192.0.2.1", id="IPv4 written as IPv6"),
+        pytest.param(["unknown"], "unknown", id="no address"),
+        pytest.param(["10.3.3.3, 10.2.2.2"], "10.3.3.3", id="a client among the proxies"),
+        pytest.param([], "10.1.1.1", id="nothing said"),
+        pytest.param([" , "], "10.1.1.1", id="nothing but a comma"),
+    ],
+)
+def test_the_client_is_the_last_that_is_no_proxy(chain: list[str], address: str) -> None:
+    pairs = [("x-forwarded-for", line) for line in chain]
+
+    assert client(pairs, "10.1.1.1", "http", PROXIES).address == address
+
+
+@pytest.mark.parametrize("peer", ["::ffff:10.1.1.1", "fd00::1", "fd00::1%eth0"])
+def test_a_proxy_is_known_by_any_spelling_of_its_address(peer: str) -> None:
+    assert client(SAID, peer, "http", PROXIES).address == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "scheme", "host"),
+    [
+        pytest.param([("X-Forwarded-Proto", "HTTPS, http")], "https", "inside", id="the first scheme"),
+        pytest.param([("X-Forwarded-Proto", "gopher")], "http", "inside", id="no scheme of the web"),
+        pytest.param(
+            [("X-Forwarded-Host", "a.example, b.example")], "http", "a.example", id="the first host"
+        ),
+        pytest.param([("X-Forwarded-Host", "")], "http", "inside", id="no host"),
+    ],
+)
+def test_several_words_of_a_proxy(pairs: list[tuple[str, str]], scheme: str, host: str) -> None:
+    told = client([("Host", "inside"), *pairs], "10.1.1.1", "http", PROXIES)
+
+    assert (told.scheme, told.host) == (scheme, host)
+
+
+def test_a_whole_url_counts_for_more_than_the_host_header() -> None:
+    assert client([("Host", "a")], "192.0.2.1", "http", authority="b:1").host == "b:1"
+
+
+def test_nothing_is_said_of_what_is_not_known() -> None:
+    assert client([], "", "http").headers() == [("X-Forwarded-Proto", "http")]
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_any_text_is_read(peer: str, said: str) -> None:
+    assert client([("X-Forwarded-For", said)], peer, "http", PROXIES).scheme == "http"
+    assert not within("x" + peer, PROXIES)
