@@ -13,6 +13,7 @@ python3Packages.buildPythonApplication {
   dependencies = with python3Packages; [
     aiohttp
     aiohttp-jinja2
+    aiohttp-sse
     aiosqlite
     cachetools
     deflate
@@ -21,10 +22,12 @@ python3Packages.buildPythonApplication {
     pydantic
     python-debian
     pyyaml
+    rapidfuzz
     redis
     rich
     shtab
     structlog
+    tenacity
     typing-extensions
     zstandard
   ];
