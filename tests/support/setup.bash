@@ -65,8 +65,10 @@ get_registry() {
     say "unpacking docker-registry into .venv"
     (cd -- "$scratch" && apt-get -qq -o APT::Sandbox::User=root download docker-registry 2>&1) &&
         dpkg-deb -x "$scratch"/docker-registry_*.deb .venv/registry &&
-        ln -sf -- ../registry/usr/bin/docker-registry .venv/bin/docker-registry
+        link_registry
 }
+
+link_registry() { ln -sf -- ../registry/usr/bin/docker-registry .venv/bin/docker-registry; }
 
 # The next Debian's Nix, beside the venv's programs too.
 get_newer_nix() {
@@ -89,7 +91,7 @@ find_python() {
 install_nixfront() {
     local requirements sources
     find_python
-    requirements=$({ "$python" -I -VV && cat setup.cfg && pwd; } | sha256sum)
+    requirements=$({ "$python" -I -VV && sed -n '/^install_requires/,/^\[options.package_data/p' setup.cfg && pwd; } | sha256sum)
     sources=$(find pyproject.toml setup.cfg proxy nix config -name __pycache__ -prune -o -type f -print0 |
         LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum)
     if [[ $(cat .venv/.requirements 2>/dev/null) == "$requirements" ]]; then
@@ -99,7 +101,9 @@ install_nixfront() {
         .venv/bin/pip -q install --force-reinstall --no-deps "$scratch/source"
     else
         say "making .venv"
-        "$python" -m venv --clear .venv
+        rm -rf -- .venv/{.requirements,bin,include,lib,lib64,pyvenv.cfg} # the registry and the newer Nix stay
+        "$python" -m venv .venv
+        if [[ -e .venv/registry ]]; then link_registry; fi
         copy_sources
         .venv/bin/pip -q install "$scratch/source[test]"
         printf '%s\n' "$requirements" >.venv/.requirements
