@@ -40,7 +40,7 @@ python3Packages.buildPythonApplication {
   ];
   doCheck = false;
   meta = {
-    description = "docker pull of images that nobody built";
+    description = "Build container images when they are pulled";
     license = lib.licenses.mit;
     mainProgram = "nixfront";
     platforms = lib.platforms.linux;
