@@ -14,13 +14,13 @@ from proxy.settings import Settings
 from proxy.telemetry import log
 from proxy.upkeep.explain import Explanation, explain
 from proxy.wiring import commands
-from proxy.wiring.registry import images
+from proxy.wiring.registry import image_endpoint
 
 
 def _images(settings: Settings, _: argparse.Namespace, console: Console) -> int:
     """One line for each tag, as they come."""
     found = []
-    with Management(images(settings)) as keeper:
+    with Management(image_endpoint(settings)) as keeper:
         for repository, tags in keeper.images():
             found.append({"repository": repository, "tags": tags})
             for tag in tags:
@@ -78,7 +78,7 @@ def _explain(settings: Settings, arguments: argparse.Namespace, console: Console
 
 
 async def _explained(settings: Settings, repository: str, tag: str) -> Explanation:
-    registry = await asyncio.to_thread(images, settings)
+    registry = await asyncio.to_thread(image_endpoint, settings)
     async with registry.opened() as reached:
         return await explain(reached, repository, tag)
 

@@ -95,7 +95,7 @@ async def _census(
 ) -> Census:
     if arguments.served:
         with console.working("reading the images of the registry"):
-            return await census.of_registry(await asyncio.to_thread(registry.images, settings))
+            return await census.of_registry(await asyncio.to_thread(registry.image_endpoint, settings))
     if arguments.narinfo:
         with console.working("reading the cache"):
             return await census.of_cache(arguments.narinfo, asked, arguments.always, console.complain)

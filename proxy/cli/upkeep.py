@@ -35,7 +35,7 @@ def _warm(settings: Settings, arguments: argparse.Namespace, console: Console) -
             else:
                 console.line(f"{one.name}  {one.digest}")
 
-        nixfront = Endpoint(arguments.url) if arguments.url else registry.nixfront(settings)
+        nixfront = Endpoint(arguments.url) if arguments.url else registry.nixfront_endpoint(settings)
         warmed = asyncio.run(warm.warm(nixfront, images, arguments.at_once, tell))
     console.document([asdict(one) for one in warmed])
     return 1 if any(one.error for one in warmed) else 0

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 
 from proxy.core.errors import SettingsInvalid
-from proxy.core.model import Policy, Preset
+from proxy.core.model import Policy
 from proxy.core.names import Vocabulary
 from proxy.settings.sections import (
     _CHANNEL,
@@ -181,6 +181,22 @@ class Settings(Section):
         return {name: _with_addresses(chosen) for name, chosen in {"": self.packages, **self.sets}.items()}
 
     @property
+    def package_policy(self) -> Policy:
+        """Which packages may be served."""
+        return Policy(**self.policy.model_dump(exclude={"most_packages"}))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the names in a repository path may mean."""
+        return Vocabulary(
+            presets={name: preset.value for name, preset in self.presets.items()},
+            aliases=self.names.aliases,
+            package_sets=frozenset(self.sets),
+            images=self.images.prefix if self.images.file else "",
+            most_packages=self.policy.most_packages,
+        )
+
+    @property
     def presets(self) -> dict[str, PresetSection]:
         """The meta-packages by name: ours, and the operator's over them."""
         return {**_PRESETS, **self.names.presets}
@@ -212,28 +228,3 @@ def load(file: Path | None, environment: Mapping[str, str], **overrides: Any) ->
             f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()
         ]
         raise SettingsInvalid("; ".join(problems)) from error
-
-
-def policy(settings: Settings) -> Policy:
-    """What a package set lets be served."""
-    return Policy(**settings.policy.model_dump(exclude={"most_packages"}))
-
-
-def vocabulary(settings: Settings) -> Vocabulary:
-    """The operator's words, as plain values."""
-    return Vocabulary(
-        presets={
-            name: Preset(
-                packages=preset.packages,
-                command=preset.command,
-                user=preset.user,
-                environment=tuple(sorted(preset.environment.items())),
-                system=preset.system,
-            )
-            for name, preset in settings.presets.items()
-        },
-        aliases=settings.names.aliases,
-        package_sets=frozenset(settings.sets),
-        images=settings.images.prefix if settings.images.file else "",
-        most_packages=settings.policy.most_packages,
-    )

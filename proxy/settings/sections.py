@@ -1,20 +1,22 @@
 """settings.sections."""
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from proxy.core.errors import SettingsInvalid
+from proxy.core.model import Preset
 from proxy.settings.values import (
     AbsolutePath,
     Address,
     AddressOrNone,
     Component,
     Date,
-    NamedNetworks,
-    Networks,
+    Network,
+    NetworkOrAll,
     Origin,
     PathPrefix,
     RedisAddress,
@@ -25,7 +27,7 @@ from proxy.settings.values import (
 _NIXPKGS = "https://github.com/NixOS/nixpkgs/archive/{revision}.tar.gz"
 _CHANNEL_COMMIT = "https://channels.nixos.org/{ref}/git-revision"
 _CHANNEL = "nixpkgs-unstable"
-_OWN_HOST = ("127.0.0.0/8", "::1/128")
+_OWN_HOST = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
 class Section(BaseModel):
@@ -40,7 +42,7 @@ class Http(Section):
     addr: Address = "127.0.0.1:8080"
     certificate: AbsolutePath = ""
     key: AbsolutePath = ""
-    trusted_proxies: NamedNetworks = ()
+    trusted_proxies: tuple[Network, ...] = ()
     head_bytes: int = Field(default=1 << 20, ge=1024)
     head_seconds: float = Field(default=30, gt=0)
     connections: int = Field(default=0, ge=0)
@@ -149,6 +151,17 @@ class PresetSection(Section):
     environment: dict[str, str] = {}
     system: str = ""
 
+    @property
+    def value(self) -> Preset:
+        """This meta-package as the parser of names takes it."""
+        return Preset(
+            packages=self.packages,
+            command=self.command,
+            user=self.user,
+            environment=tuple(sorted(self.environment.items())),
+            system=self.system,
+        )
+
 
 _SHELL = ("bashInteractive", "coreutils", "moreutils", "nano")
 _PRESETS = {
@@ -238,7 +251,7 @@ class AccessSection(Section):
 
     repositories: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
-    networks: NamedNetworks = ()
+    networks: tuple[Network, ...] = ()
     builds_per_minute: int = Field(default=0, ge=0)
 
 
@@ -272,15 +285,15 @@ class StatusSection(Section):
 
     addr: AddressOrNone = ""
     metrics: bool = True
-    networks: Networks = _OWN_HOST
+    networks: tuple[NetworkOrAll, ...] = _OWN_HOST
 
 
 class PageSection(Section):
     """The page for people at `/`: whether there is one, who may see it, and who may read the logs of builds there."""
 
     enabled: bool = True
-    networks: Networks = _OWN_HOST
-    log_networks: Networks = _OWN_HOST
+    networks: tuple[NetworkOrAll, ...] = _OWN_HOST
+    log_networks: tuple[NetworkOrAll, ...] = _OWN_HOST
 
 
 class TracesSection(Section):

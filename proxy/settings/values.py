@@ -2,12 +2,12 @@
 
 import re
 from datetime import UTC, datetime
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
 
 def _address(value: str) -> str:
@@ -27,17 +27,16 @@ def _web_address(value: str) -> str:
     return value
 
 
-def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if value != "*":
-            ip_network(value, strict=False)  # its ValueError says what is wrong
-    return values
-
-
-def _named_networks(values: tuple[str, ...]) -> tuple[str, ...]:
-    if "*" in values:
+def _network(value: object) -> IPv4Network | IPv6Network:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    if not isinstance(value, str) or value == "*":
         raise ValueError("a network is named by its address, for example 10.0.0.0/8")
-    return _networks(values)
+    return ip_network(value, strict=False)  # its ValueError says what is wrong
+
+
+def _network_or_all(value: object) -> IPv4Network | IPv6Network | Literal["*"]:
+    return "*" if value == "*" else _network(value)
 
 
 def _origin(value: str) -> str:
@@ -100,8 +99,8 @@ def _path_prefix(value: str) -> str:
 Address = Annotated[str, AfterValidator(_address)]
 AddressOrNone = Annotated[str, AfterValidator(_address_or_none)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
-Networks = Annotated[tuple[str, ...], AfterValidator(_networks)]
-NamedNetworks = Annotated[tuple[str, ...], AfterValidator(_named_networks)]
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
+NetworkOrAll = Annotated[IPv4Network | IPv6Network | Literal["*"], PlainValidator(_network_or_all)]
 Origin = Annotated[str, AfterValidator(_origin)]
 RedisAddress = Annotated[str, AfterValidator(_redis)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]

@@ -14,7 +14,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Literal
 
 #: What web servers in front say about a request: made anew for the registry, by `forwarding`.
 FORWARDING = frozenset(
@@ -128,19 +129,17 @@ def user(authorizations: Sequence[str]) -> str:
     return ""
 
 
-EVERYBODY = "*"
+EVERYBODY: Literal["*"] = "*"
 
 
 class Visitors:
     """The clients of some networks."""
 
-    def __init__(self, networks: Iterable[str]) -> None:
-        """`networks` as `10.0.0.0/8`, `fd00::/8`, `192.0.2.7`, or `*` for all."""
+    def __init__(self, networks: Iterable[Network | Literal["*"]]) -> None:
+        """`*` among the networks stands for every client."""
         listed = tuple(networks)
         self._everybody = EVERYBODY in listed
-        self._networks = tuple(
-            ip_network(network, strict=False) for network in listed if network != EVERYBODY
-        )
+        self._networks = tuple(network for network in listed if network != EVERYBODY)
 
     def may(self, remote: str | None, headers: Mapping[str, str]) -> bool:
         """Whether a request from this address, with these headers, is theirs."""

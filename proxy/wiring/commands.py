@@ -28,7 +28,7 @@ from proxy.registry import embedded
 from proxy.registry.client import Registry
 from proxy.registry.endpoint import client_session
 from proxy.registry.management import Management
-from proxy.settings import Settings, policy, vocabulary
+from proxy.settings import Settings
 from proxy.settings.sections import ImageSection
 from proxy.state import State, open, sqlite
 from proxy.telemetry.log import log_event
@@ -36,7 +36,7 @@ from proxy.upkeep import census
 from proxy.upkeep.prune import Pruner
 from proxy.upkeep.reindex import Reindexer, SetWords, Summary
 from proxy.wiring import builder, files
-from proxy.wiring import registry as wiring_registry
+from proxy.wiring.registry import registry_endpoint
 
 _LATEST = "latest"
 
@@ -90,7 +90,7 @@ async def reindex(settings: Settings) -> Summary:
             reindexer = Reindexer(
                 kept.registry,
                 kept.state,
-                vocabulary(settings),
+                settings.vocabulary,
                 sets,
                 frozenset(settings.packages.always),
                 prove,
@@ -105,7 +105,7 @@ async def reindex(settings: Settings) -> Summary:
 async def _kept(settings: Settings) -> AsyncIterator[_Kept]:
     async with AsyncExitStack() as stack:
         url = settings.registry.url or await stack.enter_async_context(_embedded(settings))
-        reach = await asyncio.to_thread(wiring_registry.registry, settings, url)
+        reach = await asyncio.to_thread(registry_endpoint, settings, url)
         reached = await stack.enter_async_context(reach.opened())
         registry = Registry(reached.session, url, reached.login)
         await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ async def build(settings: Settings, repository: str, tag: str, folder: Path) -> 
     No registry is needed, and a nixfront that serves from the same data folder is not disturbed. Raises a `NixfrontError`.
     """
     settings = settings.model_copy(update={"image": ImageSection(format="oci")})
-    request = parse(repository, tag, vocabulary(settings))
+    request = parse(repository, tag, settings.vocabulary)
     if request is None:
         raise NameInvalid(f"{repository}:{tag} can be no image of ours")
     digests: list[str] = []
@@ -154,13 +154,13 @@ async def build(settings: Settings, repository: str, tag: str, folder: Path) -> 
         own = await asyncio.to_thread(files.build_folder, data)
         stack.push_async_callback(asyncio.to_thread, own.cleanup)
         session = await stack.enter_async_context(client_session())
-        packages = builder.nix_side(settings, stack, session)
+        packages = builder.open_packages(settings, stack, session)
         layout = OciLayout(folder, tag)
         # What the data folder remembers is about a registry.
         state = await stack.enter_async_context(sqlite.open_state(Path(own.name, "state.sqlite")))
         tags, sink = OwnTags(layout, state), events.fan_out(log_event, keep_digest)
         chosen_tables = await asyncio.to_thread(builder.read_tables, settings)
-        pipeline = await builder.pipeline(
+        pipeline = await builder.build_pipeline(
             settings, stack, packages, layout, tags, state, Path(own.name), chosen_tables, sink
         )
         stack.push_async_callback(pipeline.close)
@@ -172,7 +172,7 @@ async def attribute_names(settings: Settings, package_set: str, tag: str) -> tup
     """The names of a package set's attributes at this tag. Raises a `NixfrontError`."""
     async with AsyncExitStack() as stack:
         await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
-        packages = builder.nix_side(settings, stack, await stack.enter_async_context(client_session()))
+        packages = builder.open_packages(settings, stack, await stack.enter_async_context(client_session()))
         return await packages.names.of(await packages.sets.resolve(package_set, tag))
 
 
@@ -187,7 +187,7 @@ async def census_of_set(
     """What the packages of a set need: those named, or else all that can be had. Raises a `NixfrontError`."""
     async with AsyncExitStack() as stack:
         await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
-        packages = builder.nix_side(settings, stack, await stack.enter_async_context(client_session()))
+        packages = builder.open_packages(settings, stack, await stack.enter_async_context(client_session()))
         chosen = await packages.sets.resolve(package_set, tag)
         roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=settings.data_dir)
         stack.push_async_callback(asyncio.to_thread, roots.cleanup)
@@ -195,7 +195,7 @@ async def census_of_set(
             packages.nix,
             chosen,
             settings.system,
-            policy(settings),
+            settings.package_policy,
             attributes or await packages.names.of(chosen),
             settings.packages.always,
             Path(roots.name),

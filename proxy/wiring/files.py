@@ -43,7 +43,7 @@ def lock(data: Path) -> IO[bytes]:
     return held
 
 
-def is_served(data: Path) -> bool:
+def is_locked(data: Path) -> bool:
     """Whether a nixfront holds the lock, as far as we may look."""
     try:
         lock(data).close()

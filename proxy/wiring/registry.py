@@ -1,6 +1,4 @@
-"""Values that several parts need, made of the settings in one place: the ways to the registry and to nixfront, the operator's
-words, the policy, and where things are remembered.
-"""
+"""Endpoints of the registry and of nixfront, with the credentials of the settings, and the short ways for blobs."""
 
 import ssl
 from contextlib import AsyncExitStack
@@ -20,50 +18,51 @@ from proxy.web.blobs.shared_disk import SharedDisk
 from proxy.wiring import files
 
 
-def registry(settings: Settings, url: str) -> Endpoint:
-    """The registry of the settings, which is at this origin.
+def registry_endpoint(settings: Settings, url: str) -> Endpoint:
+    """The registry at this origin, with the credentials and certificates of the settings.
 
-    Blocking: it reads the files. Raises `SettingsInvalid`.
+    Blocking: it reads files. Raises `SettingsInvalid`.
     """
-    chosen = settings.registry
-    trusted = endpoint.toward_registry(chosen.ca, chosen.client_certificate, chosen.client_key)
-    return Endpoint(url, Credentials(chosen.username, chosen.secret()), trusted)
+    section = settings.registry
+    trusted = endpoint.toward_registry(section.ca, section.client_certificate, section.client_key)
+    return Endpoint(url, Credentials(section.username, section.secret()), trusted)
 
 
-def nixfront(settings: Settings) -> Endpoint:
-    """The nixfront that serves with these settings on this host, which passes our user on to the registry.
+def nixfront_endpoint(settings: Settings) -> Endpoint:
+    """The nixfront that runs with these settings on this host, which passes our credentials on to the registry.
 
-    Whoever answers at its address while it is down gets no password: without a certificate it has to hold its data folder.
-    Blocking: it reads the files. Raises `SettingsInvalid`.
+    While it is down, another program may listen at its address and must not get the password. So over plain HTTP the
+    endpoint has credentials only while a nixfront holds the lock of the data folder. Blocking: it reads files.
+    Raises `SettingsInvalid`.
     """
     credentials = Credentials(settings.registry.username, settings.registry.secret())
     certificate = settings.http.certificate
-    if not certificate:
-        ours = files.is_served(settings.data_dir)
-        return Endpoint(f"http://{settings.http.addr}", credentials if ours else Credentials())
-    return Endpoint(f"https://{settings.http.addr}", credentials, _exactly(certificate))
+    if certificate:
+        return Endpoint(f"https://{settings.http.addr}", credentials, _trust_only(certificate))
+    is_ours = files.is_locked(settings.data_dir)
+    return Endpoint(f"http://{settings.http.addr}", credentials if is_ours else Credentials())
 
 
-def images(settings: Settings) -> Endpoint:
-    """Where to ask about images: a registry that is our child is reached through nixfront itself.
+def image_endpoint(settings: Settings) -> Endpoint:
+    """Where commands read images: the registry, or nixfront itself where the registry is its child.
 
-    Blocking: it reads the files. Raises `SettingsInvalid`.
+    Blocking: it reads files. Raises `SettingsInvalid`.
     """
     url = settings.registry.url
-    return registry(settings, url) if url else nixfront(settings)
+    return registry_endpoint(settings, url) if url else nixfront_endpoint(settings)
 
 
-def _exactly(certificate: str) -> ssl.SSLContext:
-    """Trust in this very certificate, whatever name it is for: at our own address it is ours."""
+def _trust_only(certificate: str) -> ssl.SSLContext:
+    """Trust in this one certificate, whatever name it has: a certificate rarely names the address that we listen at."""
     context = endpoint.trusting(certificate)
     context.check_hostname = False
     return context
 
 
-def blob_ways(
+def open_blobs(
     settings: Settings, stack: AsyncExitStack, relay: passthrough.Passthrough, url: str, metrics: Metrics
 ) -> Blobs:
-    """The ways of blobs that these settings allow."""
+    """The short ways for blobs that these settings allow, the shortest first."""
     ways: list[Way] = []
     if settings.registry.public_url:
         ways.append(Redirected(relay, settings.registry.public_url))
@@ -73,7 +72,7 @@ def blob_ways(
         stack.push_async_callback(disk.close)
         ways.append(FromDisk(relay, disk))
     origin = URL(url)
-    # A trace sees what our client session asks, and nothing else.
+    # Traces come from the client session, which `PlainHttp` does not use.
     if origin.scheme == "http" and origin.host and origin.port and not settings.traces.endpoint:
         registry = PlainHttp(origin.host, origin.port)
         stack.callback(registry.close)

@@ -384,12 +384,12 @@ async def test_warm_is_let_in_as_nixfront(start: Start, closed: Server, tmp_path
             data={"dir": str(tmp_path / "data")},
             registry={"url": closed.url, **own},
         )
-        nixfront = await asyncio.to_thread(wiring_registry.nixfront, here)
+        nixfront = await asyncio.to_thread(wiring_registry.nixfront_endpoint, here)
         us = await warm.warm(nixfront, [("hello", "latest")], 1, lambda _: None)
 
     assert "401" in nobody[0].error
     assert us[0].digest, us[0].error
-    stranger = await asyncio.to_thread(wiring_registry.nixfront, here)
+    stranger = await asyncio.to_thread(wiring_registry.nixfront_endpoint, here)
     assert stranger == Endpoint(front.url), "whoever answers there now gets no password"
 
 

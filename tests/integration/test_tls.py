@@ -220,7 +220,9 @@ async def test_a_registry_is_kept_by_tls_too_and_only_where_it_is_trusted(
     assert await asyncio.to_thread(cli.main, ["reindex"]) == 1
     assert "no answer of the registry" in capsys.readouterr().err
 
-    unverified = await asyncio.to_thread(wiring_registry.images, settings_package.load(None, os.environ))
+    unverified = await asyncio.to_thread(
+        wiring_registry.image_endpoint, settings_package.load(None, os.environ)
+    )
     with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         await asyncio.to_thread(stored.listed, unverified)
 
@@ -236,7 +238,9 @@ async def test_the_commands_ask_by_tls(
         "client_certificate": str(files.certificate),
         "client_key": str(files.key),
     }
-    there = await asyncio.to_thread(wiring_registry.images, settings_package.load(None, {}, registry=section))
+    there = await asyncio.to_thread(
+        wiring_registry.image_endpoint, settings_package.load(None, {}, registry=section)
+    )
     public = Files(tmp_path / "public.pem", tmp_path / "public-key.pem")
     public.write(trustme.CA().issue_cert("images.example"))
 
@@ -246,7 +250,9 @@ async def test_the_commands_ask_by_tls(
 
     async with start(guarded.url, registry=section, http=public.settings()) as front:
         here = {**public.settings(), "addr": front.url.removeprefix("https://")}
-        own = await asyncio.to_thread(wiring_registry.images, settings_package.load(None, {}, http=here))
+        own = await asyncio.to_thread(
+            wiring_registry.image_endpoint, settings_package.load(None, {}, http=here)
+        )
         (warmed,) = await warm.warm(own, [("hello", "latest")], 1, lambda _: None)
         assert warmed.digest, warmed.error
 
@@ -254,7 +260,9 @@ async def test_the_commands_ask_by_tls(
             assert "hello" in await asyncio.to_thread(stored.listed, registry)
             assert await explained(registry) == "hello:latest"
         public.write(trustme.CA().issue_cert("images.example"))
-        stranger = await asyncio.to_thread(wiring_registry.images, settings_package.load(None, {}, http=here))
+        stranger = await asyncio.to_thread(
+            wiring_registry.image_endpoint, settings_package.load(None, {}, http=here)
+        )
         with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
             await explained(stranger)
         with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):

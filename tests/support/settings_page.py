@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from proxy.settings import Settings
 
@@ -101,8 +102,7 @@ def _default(field: FieldInfo) -> str:
         value = value.model_dump(mode="json")
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
-    if isinstance(value, tuple):
-        value = list(value)
+    value = to_jsonable_python(value)
     if value == "":
         return "empty"
     return f"`{yaml.safe_dump(value, default_flow_style=True, width=_WIDTH).removesuffix('...' + chr(10)).strip()}`"

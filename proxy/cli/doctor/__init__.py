@@ -27,7 +27,7 @@ from proxy.registry.endpoint import Endpoint, OpenEndpoint
 from proxy.registry.login import Credentials, deleting, pushing
 from proxy.settings import Settings
 from proxy.wiring import registry as wiring_registry
-from proxy.wiring.registry import nixfront
+from proxy.wiring.registry import nixfront_endpoint
 
 Level = Literal["fine", "doubtful", "wrong"]
 LEAST_FREE = 2 << 30  # bytes, of the store and of the data folder
@@ -161,7 +161,7 @@ async def _registry(settings: Settings) -> list[Finding]:
         return [Finding("registry", "fine", f"{program}, run by nixfront itself")]
     url = settings.registry.url
     try:
-        reach = await asyncio.to_thread(wiring_registry.registry, settings, url)
+        reach = await asyncio.to_thread(wiring_registry.registry_endpoint, settings, url)
     except SettingsInvalid as error:
         return [Finding("registry", "wrong", str(error), "mend the files that these settings name")]
     async with reach.opened() as registry:
@@ -338,7 +338,7 @@ async def _is_nixfront(settings: Settings, address: str) -> bool:
     with suppress(aiohttp.ClientError, TimeoutError, SettingsInvalid):
         there = Endpoint(f"http://{address}")
         if address in (settings.http.addr, settings.mirror.addr):  # by TLS, where that is on
-            own = await asyncio.to_thread(nixfront, settings)
+            own = await asyncio.to_thread(nixfront_endpoint, settings)
             scheme = own.url.partition("://")[0]
             there = replace(own, url=f"{scheme}://{address}", credentials=Credentials())
         async with there.opened() as reached, reached.ask("GET", "/healthz", (), timeout=_TIMEOUT) as answer:

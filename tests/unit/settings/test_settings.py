@@ -1,6 +1,7 @@
 """The configuration: the sample is the defaults, and whatever is wrong is refused with the path of its key."""
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -322,7 +323,7 @@ def test_networks_are_networks(networks: str, fine: bool) -> None:
     if fine:
         load(None, {"NIXFRONT_STATUS_NETWORKS": networks})
     else:
-        with pytest.raises(SettingsInvalid, match=r"^status\.networks: .*(office|10\.0\.0\.0/33)"):
+        with pytest.raises(SettingsInvalid, match=r"^status\.networks\.0: .*(office|10\.0\.0\.0/33)"):
             load(None, {"NIXFRONT_STATUS_NETWORKS": networks})
 
 
@@ -330,7 +331,7 @@ def test_networks_are_networks(networks: str, fine: bool) -> None:
 def test_a_trusted_proxy_is_an_address_or_a_network(file: Path, network: str) -> None:
     file.write_text(f"http: {{trusted_proxies: [10.0.0.1, '{network}']}}")
 
-    with pytest.raises(SettingsInvalid, match=r"^http\.trusted_proxies: .*(network|named by)"):
+    with pytest.raises(SettingsInvalid, match=r"^http\.trusted_proxies\.1: .*(network|named by)"):
         load(file, {})
 
 
@@ -424,9 +425,13 @@ def test_zstd_needs_a_type_that_says_so(form: str, fine: bool) -> None:
         ("NIXFRONT_HTTP_KEY", "/x", "/x"),
         ("NIXFRONT_ACCESS_REPOSITORIES", "[nix/*]", ("nix/*",)),
         ("NIXFRONT_ACCESS_USERS", "['*']", ("*",)),
-        ("NIXFRONT_ACCESS_NETWORKS", "[10.0.0.0/8]", ("10.0.0.0/8",)),
+        ("NIXFRONT_ACCESS_NETWORKS", "[10.0.0.0/8]", (ip_network("10.0.0.0/8"),)),
         ("NIXFRONT_ACCESS_BUILDS_PER_MINUTE", "6", 6),
-        ("NIXFRONT_HTTP_TRUSTED_PROXIES", "[10.0.0.0/8, '::1']", ("10.0.0.0/8", "::1")),
+        (
+            "NIXFRONT_HTTP_TRUSTED_PROXIES",
+            "[10.0.0.0/8, '::1']",
+            (ip_network("10.0.0.0/8"), ip_network("::1")),
+        ),
         ("NIXFRONT_DATA_DIR", "/x", "/x"),
         ("NIXFRONT_REGISTRY_URL", "http://x:1", "http://x:1"),
         ("NIXFRONT_REGISTRY_STORAGE", "/srv/registry", "/srv/registry"),
@@ -503,7 +508,7 @@ def test_zstd_needs_a_type_that_says_so(form: str, fine: bool) -> None:
         ("NIXFRONT_STATUS_NETWORKS", "['*']", ("*",)),
         ("NIXFRONT_PAGE_ENABLED", "false", False),
         ("NIXFRONT_PAGE_NETWORKS", "['*']", ("*",)),
-        ("NIXFRONT_PAGE_LOG_NETWORKS", "[10.0.0.0/8]", ("10.0.0.0/8",)),
+        ("NIXFRONT_PAGE_LOG_NETWORKS", "[10.0.0.0/8]", (ip_network("10.0.0.0/8"),)),
         ("NIXFRONT_TRACES_ENDPOINT", "http://x:4318/v1/traces", "http://x:4318/v1/traces"),
         ("NIXFRONT_TRACES_SAMPLE", "0.5", 0.5),
         ("NIXFRONT_LOG_LEVEL", "debug", "debug"),

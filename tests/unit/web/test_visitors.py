@@ -1,10 +1,12 @@
 """Who may see what is not for everybody."""
 
+from ipaddress import ip_network
+
 import pytest
 
 from proxy.web.client import Visitors
 
-OFFICE = ("127.0.0.0/8", "::1/128", "10.1.0.0/16", "fd00::/8", "192.0.2.7")
+OFFICE = tuple(map(ip_network, ("127.0.0.0/8", "::1/128", "10.1.0.0/16", "fd00::/8", "192.0.2.7")))
 
 
 @pytest.mark.parametrize(

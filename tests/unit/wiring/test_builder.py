@@ -13,7 +13,7 @@ DEBIAN = files.EXPRESSIONS / "debian"
 
 
 def choose(file: str = "", kind: str = "nixpkgs", recipe: str = "") -> LayerTable:
-    return builder.choose(file, kind, recipe, files.EXPRESSIONS)
+    return builder.read_table(file, kind, recipe)
 
 
 def test_a_set_that_is_not_ours_has_none() -> None:

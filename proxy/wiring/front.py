@@ -1,0 +1,118 @@
+"""The web applications of one nixfront: images for engines, the page for people, health and counts for machines."""
+
+import logging
+import socket
+from contextlib import AsyncExitStack
+from dataclasses import fields
+
+from aiohttp import web
+
+from proxy.builds.board import BuildBoard
+from proxy.core.model import ImageRequest, without_credentials
+from proxy.settings import Settings
+from proxy.telemetry import requests
+from proxy.web import passthrough
+from proxy.web.client import Visitors
+from proxy.web.intercept import Front
+from proxy.web.mirror import Mirror, MirrorRules
+from proxy.web.page import Page
+from proxy.web.page.composer import Previews
+from proxy.web.page.image_list import ImageList
+from proxy.web.waiting import LogPlace, Waiting, WaitingRules
+from proxy.wiring.service import Service
+
+_log = logging.getLogger(__name__)
+
+
+def add_images(
+    application: web.Application, service: Service, waiting: Waiting, settings: Settings, *, mirror: bool
+) -> None:
+    """Let the application answer the whole interface of a registry.
+
+    With `mirror` every client of the application uses it as a mirror; without, only clients that say so (`?ns=`).
+    """
+    section = settings.mirror
+    if mirror and not (section.allow or section.prefix):
+        _log.warning("mirror.addr serves nothing without mirror.allow or mirror.prefix")
+    rules = MirrorRules(frozenset(section.namespaces), section.allow, section.prefix)
+    front = Front(
+        Mirror(rules, always=mirror),
+        service.answers,
+        service.blobs,
+        service.access,
+        waiting,
+        service.served,
+        settings.vocabulary,
+    )
+    application.router.add_route("*", r"/{path:[\s\S]*}", front.everything, expect_handler=passthrough.expect)
+    application.on_response_prepare.append(passthrough.drop_added_headers)
+    application.on_response_prepare.append(requests.name_request)
+
+
+async def add_page(
+    application: web.Application,
+    service: Service,
+    board: BuildBoard,
+    settings: Settings,
+    stack: AsyncExitStack,
+) -> None:
+    """Let the application answer the page for people."""
+    previews = Previews(
+        service.packages.sets,
+        service.packages.names,
+        service.packages.nix,
+        service.state,
+        system=settings.system,
+        policy=settings.package_policy,
+        always=settings.packages.always,
+        most_layers=settings.layers.most,
+        compression=settings.layers.compression,
+        tables=service.tables,
+    )
+    images = ImageList(service.registry)
+    stack.push_async_callback(previews.close)
+    stack.push_async_callback(images.close)
+    board.on_end(images.forget)
+    page = Page(
+        board,
+        images,
+        previews,
+        settings.vocabulary,
+        packages=_default_set(settings),
+        visitors=Visitors(settings.page.networks),
+        log_visitors=Visitors(settings.page.log_networks),
+    )
+    await page.add_to(application)
+
+
+def _default_set(settings: Settings) -> str:
+    """The default package set in a few words, for people."""
+    source = settings.package_sources[""]
+    match source.kind:
+        case "nixpkgs":
+            return f"nixpkgs ({source.revision[:12] or source.ref})"
+        case "demo":
+            return "the demo set, made of Debian's"
+        case "path":
+            return "the set of this host"
+        case _:
+            return without_credentials(source.url)
+
+
+def waiting_rules(settings: Settings) -> WaitingRules:
+    """How clients wait for a build."""
+    return WaitingRules(**settings.builds.model_dump(include={field.name for field in fields(WaitingRules)}))
+
+
+def log_place(settings: Settings, board: BuildBoard) -> LogPlace:
+    """A function that says, for a request and an image, where a person can read the log of the build."""
+    level = "" if settings.log.level == "debug" else ", at log.level debug"
+    our_log = f"its log: nixfront's on {socket.gethostname()}{level}"
+
+    def place(request: web.Request, image: ImageRequest) -> str:
+        if not settings.page.enabled:
+            return our_log
+        build = board.latest(image.repository, image.tag)
+        return f"its log: {request.host}/builds/{build.id}" if build else f"its log: {request.host}"
+
+    return place

@@ -1,0 +1,158 @@
+"""What stands behind the HTTP interface of one nixfront: the registry, the state, the packages, and who builds when."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from proxy.builds.coordinator import Coordinator
+from proxy.builds.history import History
+from proxy.builds.moving_tags import MovingTags
+from proxy.core import events
+from proxy.core.events import Sink
+from proxy.image.layer_table import LayerTable
+from proxy.pipeline.build import Pipeline
+from proxy.pipeline.own_tags import OwnTags
+from proxy.registry import embedded
+from proxy.registry.client import Registry
+from proxy.registry.endpoint import client_session
+from proxy.settings import Settings
+from proxy.state import State
+from proxy.state.open import open_state
+from proxy.state.pulls import Pulls
+from proxy.telemetry.metrics import Metrics
+from proxy.tools.fair_queue import FairQueue
+from proxy.web.access import Access, AccessRules
+from proxy.web.answer_cache import AnswerCache
+from proxy.web.blobs import Blobs
+from proxy.web.intercept import Served
+from proxy.web.passthrough import Passthrough
+from proxy.wiring import files
+from proxy.wiring.builder import Packages, build_pipeline, open_packages, read_tables
+from proxy.wiring.registry import open_blobs, registry_endpoint
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the HTTP interface calls."""
+
+    builds: Coordinator
+    served: Served
+    answers: AnswerCache
+    blobs: Blobs
+    access: Access
+    registry: Registry
+    packages: Packages
+    state: State
+    tables: Mapping[str, LayerTable]
+
+
+async def open_service(
+    settings: Settings,
+    stack: AsyncExitStack,
+    metrics: Metrics,
+    traces: Sequence[aiohttp.TraceConfig],
+    sink: Sink,
+) -> Service:
+    """A service that stays open as long as the stack. Raises a `NixfrontError`."""
+    data = settings.data_dir
+    await _lock_data_folder(data, stack)
+    machine = await asyncio.to_thread(files.machine, data)
+    roots = await asyncio.to_thread(files.empty, data / "gcroots")
+    tables = await asyncio.to_thread(read_tables, settings)
+
+    url = settings.registry.url or await stack.enter_async_context(embedded.run(data / "registry"))
+    session = await stack.enter_async_context(client_session(*traces))
+    endpoint = await asyncio.to_thread(registry_endpoint, settings, url)
+    connection = await stack.enter_async_context(endpoint.opened(*traces))
+    registry = Registry(connection.session, url, connection.login)
+    relay = Passthrough(connection.session, url, settings.http.trusted_proxies)
+    answers = AnswerCache(relay, seconds=settings.answers.seconds, most_bytes=settings.answers.most_bytes)
+    _log.info("registry url=%s", url)
+
+    state = await stack.enter_async_context(open_state(settings.state.url, settings.state_file))
+    await state.end_builds(machine, time.time())
+    history = History(state, machine)
+    stack.push_async_callback(history.close)
+    sink = history.hearing(sink)
+
+    packages = open_packages(settings, stack, session, metrics.ran_nix, state)
+    tags = OwnTags(registry, state)
+    pipeline = await build_pipeline(
+        settings, stack, packages, registry, tags, state, roots, tables, events.fan_out(answers.told, sink)
+    )
+    builds = _open_coordinator(settings, stack, pipeline, registry, state, metrics, machine)
+    moving = MovingTags(
+        state,
+        tags,
+        pipeline,
+        builds,
+        settings.vocabulary,
+        sink,
+        time_to_live=settings.packages.time_to_live,
+        when=settings.packages.refresh,
+    )
+    stack.push_async_callback(moving.close)
+    pulls = Pulls(state)
+    stack.push_async_callback(pulls.close)
+    return Service(
+        builds=builds,
+        served=Served(pulls, moving),
+        answers=answers,
+        blobs=open_blobs(settings, stack, relay, url, metrics),
+        access=Access(_access_rules(settings), relay),
+        registry=registry,
+        packages=packages,
+        state=state,
+        tables=tables,
+    )
+
+
+async def _lock_data_folder(data: Path, stack: AsyncExitStack) -> None:
+    """Hold the lock of the data folder as long as the stack; make the folder first. Raises `SettingsInvalid`."""
+    for folder in (data, data / "sets"):
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    stack.callback((await asyncio.to_thread(files.lock, data)).close)
+
+
+def _open_coordinator(
+    settings: Settings,
+    stack: AsyncExitStack,
+    pipeline: Pipeline,
+    registry: Registry,
+    state: State,
+    metrics: Metrics,
+    machine: str,
+) -> Coordinator:
+    queue = FairQueue(
+        settings.builds.at_once, share=settings.builds.share, most_waiting=settings.builds.queue
+    )
+    metrics.queue(lambda: queue.waiting)
+    coordinator = Coordinator(
+        pipeline,
+        registry,
+        state,
+        queue,
+        machine=machine,
+        lease_seconds=settings.state.lease_seconds,
+        failure_seconds=settings.builds.failure_seconds,
+    )
+    stack.push_async_callback(coordinator.close)
+    return coordinator
+
+
+def _access_rules(settings: Settings) -> AccessRules:
+    section = settings.access
+    return AccessRules(
+        repositories=section.repositories,
+        users=section.users,
+        networks=section.networks,
+        builds_per_minute=section.builds_per_minute,
+    )
