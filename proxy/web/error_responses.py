@@ -1,6 +1,6 @@
 """Each error class -> what goes over the wire: one table, one function, one middleware.
 
-The statuses follow what clients show (measured, see README): docker prints the JSON message of a 404 and hides
+The statuses follow what clients show (measured, see deploy/troubleshooting.md): docker prints the JSON message of a 404 and hides
 that of a 5xx, where only the reason phrase survives; containerd shows reason phrases alone. So what a person can mend
 is a 404 with the message, what the host must mend is a 503, and the reason phrase always says it too.
 """

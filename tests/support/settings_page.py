@@ -23,14 +23,14 @@ _WIDTH = 118
 
 _HEAD = """# Settings
 
-`nixfront.yml` beside this file is the sample: every key with its default and a comment. This page says the same as a list, with
-the name of each in the environment; it is made from the program itself (`{how}`), so it is never behind it.
+Every setting, with its default and its name in the environment. The sample, [nixfront.yml](nixfront.yml), says the same with comments. A program makes
+this page from the sample and the code (`{how}`), so it is always up to date.
 
-nixfront reads, later ones first: the environment, then the file of `--config FILE`, then these defaults. In the environment a value
-is YAML where it is no text: `NIXFRONT_PACKAGES_ALWAYS='[cacert]'`. Unknown keys and wrong types are refused at the start, with the
-key's path; `nixfront check-config --json` prints what is in force.
+nixfront reads three sources, and the first that has a value wins: the environment, the file of `--config FILE`, these defaults. A value in the environment
+is YAML where it is no text: `NIXFRONT_PACKAGES_ALWAYS='[cacert]'`. nixfront refuses unknown keys and wrong types at the start, and the error
+names the key. `nixfront check-config --json` prints the values in force.
 
-Further pages: [package sets and named images](packages.md), [coming from Nixery](from-nixery.md),
+More: [names and tags](names.md), [package sets and named images](packages.md), [layers](layers.md), [coming from Nixery](from-nixery.md),
 [running it](../deploy/README.md), [troubleshooting by message](../deploy/troubleshooting.md).
 """
 
