@@ -1,7 +1,7 @@
-"""What was built or fetched goes to a binary cache of the operator's, so that no other machine has to build it.
+"""Copy what was built or fetched to a binary cache of the operator's, so that no other machine has to build it.
 
-Behind the image, one at a time: nobody waits for it, and where it fails a line in the log says so and the next image with
-these packages tries again. Roots of its own hold what is still to be copied.
+The copies run one at a time beside the image, and nobody waits for them. Where a copy fails, the log says so, and the next
+image with these packages tries again. Garbage-collector roots of its own hold what is still to be copied.
 """
 
 import asyncio
@@ -14,35 +14,35 @@ from cachetools import LRUCache
 
 from proxy.core.errors import NixfrontError, ProcessFailed
 from proxy.core.model import without_credentials
-from proxy.nix.store import Nix
+from proxy.nix.store import NixStore
 
 _log = logging.getLogger(__name__)
-_REMEMBERED = 4096  # sets of paths that are in the cache already
+_SETS = 4096  # how many sets of paths are remembered as copied
 
 
-class CacheCopies:
-    """The copies to one binary cache."""
+class BinaryCache:
+    """The operator's binary cache, to which images' packages are copied."""
 
-    def __init__(self, nix: Nix, url: str, roots: Path) -> None:
-        """`url` as `nix copy --to` takes it; `roots` is for garbage-collector roots."""
-        self._nix = nix
+    def __init__(self, store: NixStore, url: str, roots: Path) -> None:
+        """`url` as `nix copy --to` takes it, empty to copy nothing; `roots` is for garbage-collector roots."""
+        self._store = store
         self._url = url
         self._roots = roots
         self._turn = asyncio.Lock()
-        self._copied: LRUCache[tuple[str, ...], bool] = LRUCache(_REMEMBERED)
+        self._copied: LRUCache[tuple[str, ...], bool] = LRUCache(_SETS)
         self._running: set[asyncio.Task[None]] = set()
 
     def add(self, paths: Sequence[str]) -> None:
-        """Copy these store paths, and all that they need; they are rooted at this moment."""
+        """Begin to copy the closure of these store paths, which the caller holds by roots at this moment."""
         key = tuple(sorted(paths))
-        if key and key not in self._copied:
+        if self._url and key and key not in self._copied:
             self._copied[key] = True
             task = asyncio.create_task(self._copy(key))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
     async def close(self) -> None:
-        """Break off what is being copied."""
+        """Stop copying."""
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -51,13 +51,13 @@ class CacheCopies:
     async def _copy(self, paths: tuple[str, ...]) -> None:
         roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=self._roots)
         try:
-            await self._nix.keep(paths, Path(roots.name, "copied"))
+            await self._store.keep(paths, Path(roots.name, "copied"))
             async with self._turn:
-                await self._nix.copy(paths, self._url)
+                await self._store.copy(paths, self._url)
         except (NixfrontError, OSError) as error:
             self._copied.pop(paths, None)
-            told = error.tail[-1] if isinstance(error, ProcessFailed) and error.tail else error
-            _log.warning("not copied to the binary cache: %s", without_credentials(str(told)))
+            reason = error.tail[-1] if isinstance(error, ProcessFailed) and error.tail else error
+            _log.warning("not copied to the binary cache: %s", without_credentials(str(reason)))
         else:
             _log.info("copied to the binary cache paths=%s", " ".join(paths))
         finally:

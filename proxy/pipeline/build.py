@@ -39,9 +39,10 @@ from proxy.image import recipe as image_recipe
 from proxy.image.recipe import Recipe, comments, facts, from_request
 from proxy.image.root_tree import Root
 from proxy.image.tar import Entry
-from proxy.nix.attribute_names import AttributeNames
+from proxy.nix.binary_cache import BinaryCache
+from proxy.nix.evaluate import Evaluator
 from proxy.nix.sets import PackageSets
-from proxy.nix.store import Nix
+from proxy.nix.store import NixStore
 from proxy.pipeline import contents
 from proxy.pipeline.destination import Destination
 from proxy.pipeline.keys import ImageOptions, content_key, definition_key, image_key
@@ -82,8 +83,9 @@ class Pipeline:
         self,
         *,
         sets: PackageSets,
-        names: AttributeNames,
-        nix: Nix,
+        evaluator: Evaluator,
+        store: NixStore,
+        binary_cache: BinaryCache,
         images: NamedImages,
         registry: Destination,
         tags: OwnTags,
@@ -96,8 +98,9 @@ class Pipeline:
     ) -> None:
         """`roots` holds garbage-collector roots while builds need them; errors are kept for `failure_seconds`."""
         self._sets = sets
-        self._names = names
-        self._nix = nix
+        self._evaluator = evaluator
+        self._store = store
+        self._binary_cache = binary_cache
         self._images = images
         self._registry = registry
         self._own_tags = tags
@@ -201,6 +204,7 @@ class Pipeline:
                 )
             except DerivationLost:
                 # A garbage collection came between the two: no root can hold a derivation yet.
+                self._evaluator.forget()
                 packages, closure = await self._realised(
                     request, package_set, key, attributes, optional, roots.name
                 )
@@ -234,8 +238,10 @@ class Pipeline:
             try:
                 realised = await self._images.realise(defined, Path(roots.name), on_line)
             except DerivationLost:
+                self._evaluator.forget()
                 defined = await self._images.define(request)
                 realised = await self._images.realise(defined, Path(roots.name), on_line)
+            self._binary_cache.add(realised.paths)
             contents.closure_within(most, realised.closure, request.asked)
             layers = defined.definition.most_layers or options.most_layers
             plans = layering.plan(realised.closure, layers - 1, options.table(defined.chosen))
@@ -265,26 +271,20 @@ class Pipeline:
     ) -> tuple[dict[str, Package], Closure]:
         """The packages by name as typed, and their closure, held by roots. Raises `DerivationLost`, to try again."""
         self._sink(NixBegun(key, "evaluating"))
-        packages = await self._nix.evaluate(
-            package_set,
-            request.preset.system or self._options.system,
-            self._options.policy,
-            attributes,
-            optional,
-            lambda: self._names.soon(package_set),
-        )
+        packages = await self._evaluator.evaluate(package_set, attributes, optional, request.preset.system)
         most = self._options.policy.most_bytes
         if most and package_set.substitutes:
-            fetched = await self._nix.to_fetch(package_set, list(packages.values()))
+            fetched = await self._store.to_fetch(package_set, list(packages.values()))
             contents.bytes_within(most, fetched, 0, request.asked)
         self._sink(NixBegun(key, "building"))
-        closure = await self._nix.realise(
+        closure = await self._store.realise(
             package_set,
             list(packages.values()),
             request.attributes,
             Path(roots),
             self._line(request, key),
         )
+        self._binary_cache.add([path for package in packages.values() for _, path in package.outputs])
         return packages, closure
 
     async def _image(self, request: ImageRequest, content: _Content) -> Image:

@@ -14,15 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proxy.core.errors import ImageInvalid, TagUnknown
-from proxy.core.model import Closure, ImageRequest, Package, PackageSet, PathInfo, Policy
+from proxy.core.model import Closure, ImageRequest, Package, PackageSet, PathInfo
 from proxy.image import recipe as image_recipe
 from proxy.image import root_tree, store_tree
 from proxy.image.recipe import Definition, owned
 from proxy.image.root_tree import Root
 from proxy.nix import results
-from proxy.nix.attribute_names import AttributeNames
+from proxy.nix.evaluate import Evaluator, ImagesFile
 from proxy.nix.sets import LATEST, PackageSets
-from proxy.nix.store import ImagesFile, Nix
+from proxy.nix.store import NixStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,14 @@ class Defined:
 
 @dataclass(frozen=True, slots=True)
 class Realised:
-    """What is in the store now: the closure for the layers, and the root layer."""
+    """What is in the store now: the closure for the layers, and the root layer.
+
+    `paths`: the store paths that were built or fetched, without what they need.
+    """
 
     closure: Closure
     root: Root
+    paths: tuple[str, ...]
 
 
 class NamedImages:
@@ -49,21 +53,18 @@ class NamedImages:
         self,
         written: ImagesFile,
         sets: PackageSets,
-        names: AttributeNames,
-        nix: Nix,
+        evaluator: Evaluator,
+        store: NixStore,
         listing: root_tree.Listing,
         *,
         system: str,
-        policy: Policy,
     ) -> None:
-        """Images for `system`, under the operator's `policy`."""
         self._written = written
         self._sets = sets
-        self._names = names
-        self._nix = nix
+        self._evaluator = evaluator
+        self._store = store
         self._listing = listing
         self._system = system
-        self._policy = policy
 
     async def define(self, request: ImageRequest) -> Defined:
         """What the file says of the image that is asked for. Raises a `NixfrontError` that names image and key."""
@@ -81,28 +82,26 @@ class NamedImages:
             found = await self._ask(request.image, package_set, chosen, pkgs)
         elif unknown is not None and found["kind"] == "image":
             raise unknown
-        known = await self._names.soon(package_set) if results.missing(found) else ()
+        known = await self._evaluator.names_soon(package_set) if results.missing(found) else ()
         read = await asyncio.to_thread(results.read_definition, found, request.image, package_set.name, known)
         return Defined(read, package_set, chosen)
 
     async def _ask(self, image: str, package_set: PackageSet, chosen: str, pkgs: PackageSet) -> results.Found:
-        return await self._nix.image(
-            image, self._written, package_set, chosen, pkgs, self._system, self._policy
-        )
+        return await self._evaluator.image(image, self._written, package_set, chosen, pkgs)
 
     async def to_fetch(self, defined: Defined) -> int:
-        """As `Nix.to_fetch`."""
-        return await self._nix.to_fetch(defined.package_set, defined.definition.recipe.packages)
+        """As `NixStore.to_fetch`."""
+        return await self._store.to_fetch(defined.package_set, defined.definition.recipe.packages)
 
     async def realise(self, defined: Defined, roots: Path, on_line: Callable[[str], None]) -> Realised:
         """All of the image's store paths, held by roots in the folder `roots`.
 
-        Raises as `Nix.realise` does, `PackageUnusable`, and `ImageInvalid`.
+        Raises as `NixStore.realise` does, `PackageUnusable`, and `ImageInvalid`.
         """
         wanted, package_set = defined.definition, defined.package_set
         recipe = wanted.recipe
         tools = [f"{tool.drv_path}!{name}" for tool in wanted.tools for name, _ in tool.outputs]
-        closure = await self._nix.realise(
+        closure = await self._store.realise(
             package_set,
             recipe.packages,
             (f"image {recipe.image}",),
@@ -111,14 +110,17 @@ class NamedImages:
             beside=(*wanted.runs.realise, *wanted.commands.realise, *tools),
             paths=wanted.runs.paths,
         )
+        outputs = [path for package in recipe.packages for _, path in package.outputs]
+        realised = (*outputs, *wanted.runs.paths)
         root = await asyncio.to_thread(image_recipe.root, recipe, self._listing)
         if not wanted.script:
-            return Realised(closure, root)
+            return Realised(closure, root, realised)
         changed, paths = await self._changed(defined, root, roots, on_line)
-        entries = await asyncio.to_thread(store_tree.read_back, changed, self._nix.prefix)
+        entries = await asyncio.to_thread(store_tree.read_back, changed, self._store.prefix)
         return Realised(
             replace(closure, paths=_together(closure.paths, paths, without=changed)),
             replace(root, entries=owned(recipe, entries)),
+            (*realised, changed),
         )
 
     async def _changed(
@@ -141,7 +143,7 @@ class NamedImages:
             "inputs": sorted(inputs | {*outputs, *wanted.runs.paths, *wanted.commands.paths}),
         }
         told = f"the extraCommands of image {wanted.recipe.image}"
-        return await self._nix.build_root(defined.package_set, request, told, roots, on_line)
+        return await self._store.build_root(defined.package_set, request, told, roots, on_line)
 
     def _bash(self, wanted: Definition) -> str:
         """The shell that runs the commands. Raises `ImageInvalid`."""

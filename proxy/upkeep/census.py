@@ -25,13 +25,13 @@ from proxy.core.model import (
     Package,
     PackageSet,
     PathInfo,
-    Policy,
     canonical_json,
     sha256_hex,
     without_credentials,
 )
 from proxy.image.layer_table import LayerTable
-from proxy.nix.store import Nix
+from proxy.nix.evaluate import Evaluator
+from proxy.nix.store import NixStore
 from proxy.registry.endpoint import Endpoint
 from proxy.registry.management import Management
 from proxy.upkeep import cohorts
@@ -184,10 +184,9 @@ async def of_cache(cache: str, roots: Sequence[str], always: Sequence[str], say:
 
 
 async def of_set(
-    nix: Nix,
+    evaluator: Evaluator,
+    store: NixStore,
     package_set: PackageSet,
-    system: str,
-    policy: Policy,
     attributes: Sequence[str],
     always: Sequence[str],
     roots: Path,
@@ -203,13 +202,13 @@ async def of_set(
     """
 
     async def evaluated(names: Sequence[str]) -> dict[str, Package]:
-        return await nix.evaluate(package_set, system, policy, names, always, _no_names)
+        return await evaluator.evaluate(package_set, names, always)
 
     async def realised(names: Sequence[str]) -> dict[str, PathInfo]:
         folder = roots / sha256_hex(canonical_json(list(names)))
         await asyncio.to_thread(folder.mkdir)
         some = [packages[name] for name in dict.fromkeys((*names, *everywhere))]
-        closure = await nix.realise(package_set, some, names, folder, on_line)
+        closure = await store.realise(package_set, some, names, folder, on_line)
         return {info.path: info for info in closure.paths}
 
     packages = await _all_of(attributes, evaluated, strict, say)
@@ -277,10 +276,6 @@ async def _all_of(
     half = len(names) // 2
     first = await _all_of(names[:half], attempt, strict, say)
     return first | await _all_of(names[half:], attempt, strict, say)
-
-
-async def _no_names() -> Sequence[str]:
-    return ()
 
 
 def _closure(outputs: Iterable[str], paths: Mapping[str, PathInfo]) -> frozenset[str]:

@@ -18,11 +18,12 @@ from proxy.core.errors import SettingsInvalid
 from proxy.core.events import Sink
 from proxy.image import store_tree
 from proxy.image.layer_table import NO_TABLE, LayerTable, read
-from proxy.nix.attribute_names import AttributeNames
-from proxy.nix.binary_cache import CacheCopies
+from proxy.nix.binary_cache import BinaryCache
 from proxy.nix.commands import Caches
+from proxy.nix.evaluate import Evaluator, ImagesFile
+from proxy.nix.runner import Limits, NixRunner
 from proxy.nix.sets import Choice, PackageSets
-from proxy.nix.store import ImagesFile, Nix
+from proxy.nix.store import NixStore
 from proxy.pipeline.build import Pipeline
 from proxy.pipeline.destination import Destination
 from proxy.pipeline.keys import ImageOptions
@@ -43,9 +44,9 @@ _log = logging.getLogger(__name__)
 class Packages:
     """What needs Nix, and no registry."""
 
-    nix: Nix
+    store: NixStore
+    evaluator: Evaluator
     sets: PackageSets
-    names: AttributeNames
 
 
 def open_packages(
@@ -60,23 +61,29 @@ def open_packages(
     `timed` gets the name and the seconds of each run of Nix. `state` shares resolved references between machines.
     """
     folder = settings.data_dir / "sets"
-    nix = Nix(
-        files.EXPRESSIONS,
+    chosen = settings.nix
+    runner = NixRunner(
+        Limits(
+            evaluation_seconds=chosen.evaluation_deadline,
+            build_seconds=chosen.build_deadline,
+            evaluation_bytes=chosen.evaluation_memory,
+            evaluations=chosen.evaluations,
+            log_bytes=chosen.log_bytes,
+        ),
         store=settings.nix_store,
-        evaluation_deadline=settings.nix.evaluation_deadline,
-        evaluation_memory=settings.nix.evaluation_memory,
-        evaluations=settings.nix.evaluations,
-        log_bytes=settings.nix.log_bytes,
-        caches=Caches(settings.nix.substituters, settings.nix.public_keys, settings.nix.builders),
-        build_deadline=settings.nix.build_deadline,
+        caches=Caches(chosen.substituters, chosen.public_keys, chosen.builders),
         timed=timed,
+    )
+    store = NixStore(runner, files.EXPRESSIONS)
+    evaluator = Evaluator(
+        runner, files.EXPRESSIONS, system=settings.system, policy=settings.package_policy, folder=folder
     )
     sets = PackageSets(
         {
             name: Choice(**source.model_dump(include={field.name for field in fields(Choice)}))
             for name, source in settings.package_sources.items()
         },
-        nix,
+        store,
         session,
         files.EXPRESSIONS,
         folder,
@@ -84,10 +91,9 @@ def open_packages(
         deadline=settings.nix.build_deadline,
         state=state,
     )
-    names = AttributeNames(nix, settings.system, settings.package_policy, folder)
     stack.push_async_callback(sets.close)
-    stack.push_async_callback(names.close)
-    return Packages(nix, sets, names)
+    stack.push_async_callback(evaluator.close)
+    return Packages(store, evaluator, sets)
 
 
 async def build_pipeline(
@@ -109,12 +115,10 @@ async def build_pipeline(
         raise SettingsInvalid(f"images.file: {settings.images.file} is no file")
     executor = ThreadPoolExecutor(settings.packers, thread_name_prefix="packing")
     stack.push_async_callback(asyncio.to_thread, executor.shutdown)
-    prefix = packages.nix.prefix
+    prefix = packages.store.prefix
     listing = store_tree.StoreListing(prefix)
-    if settings.nix.copy_to:
-        copies = CacheCopies(packages.nix, settings.nix.copy_to, roots)
-        stack.push_async_callback(copies.close)
-        packages.nix.on_realised = copies.add
+    binary_cache = BinaryCache(packages.store, settings.nix.copy_to, roots)
+    stack.push_async_callback(binary_cache.close)
     publisher = Publisher(
         destination,
         state,
@@ -126,8 +130,9 @@ async def build_pipeline(
     )
     return Pipeline(
         sets=packages.sets,
-        names=packages.names,
-        nix=packages.nix,
+        evaluator=packages.evaluator,
+        store=packages.store,
+        binary_cache=binary_cache,
         images=_named_images(settings, packages, listing),
         registry=destination,
         tags=tags,
@@ -158,11 +163,10 @@ def _named_images(settings: Settings, packages: Packages, listing: store_tree.St
     return NamedImages(
         file,
         packages.sets,
-        packages.names,
-        packages.nix,
+        packages.evaluator,
+        packages.store,
         listing,
         system=settings.system,
-        policy=settings.package_policy,
     )
 
 

@@ -173,7 +173,7 @@ async def attribute_names(settings: Settings, package_set: str, tag: str) -> tup
     async with AsyncExitStack() as stack:
         await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
         packages = builder.open_packages(settings, stack, await stack.enter_async_context(client_session()))
-        return await packages.names.of(await packages.sets.resolve(package_set, tag))
+        return await packages.evaluator.names(await packages.sets.resolve(package_set, tag))
 
 
 async def census_of_set(
@@ -192,11 +192,10 @@ async def census_of_set(
         roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=settings.data_dir)
         stack.push_async_callback(asyncio.to_thread, roots.cleanup)
         return await census.of_set(
-            packages.nix,
+            packages.evaluator,
+            packages.store,
             chosen,
-            settings.system,
-            settings.package_policy,
-            attributes or await packages.names.of(chosen),
+            attributes or await packages.evaluator.names(chosen),
             settings.packages.always,
             Path(roots.name),
             strict=bool(attributes),

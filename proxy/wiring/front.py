@@ -59,11 +59,9 @@ async def add_page(
     """Let the application answer the page for people."""
     previews = Previews(
         service.packages.sets,
-        service.packages.names,
-        service.packages.nix,
+        service.packages.evaluator,
+        service.packages.store,
         service.state,
-        system=settings.system,
-        policy=settings.package_policy,
         always=settings.packages.always,
         most_layers=settings.layers.most,
         compression=settings.layers.compression,

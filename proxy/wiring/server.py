@@ -61,7 +61,7 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         waiting = Waiting(
             service.builds, progress, front.waiting_rules(settings), front.log_place(settings, board)
         )
-        health = Health({"registry": service.registry.ping, "nix": service.packages.nix.ping})
+        health = Health({"registry": service.registry.ping, "nix": service.packages.store.ping})
         stack.push_async_callback(health.close)
         status = Watching(
             metrics if settings.status.metrics else None, health, Visitors(settings.status.networks)

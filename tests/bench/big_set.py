@@ -18,8 +18,10 @@ import aiohttp
 
 from proxy.core.errors import NixfrontError
 from proxy.core.model import Closure, Package, PackageSet, PathInfo, Policy
+from proxy.nix.evaluate import Evaluator
+from proxy.nix.runner import Limits, NixRunner
 from proxy.nix.sets import BIG, LATEST, Choice, PackageSets
-from proxy.nix.store import Nix
+from proxy.nix.store import NixStore
 from proxy.wiring import files
 
 SYSTEM = "x86_64-linux"
@@ -31,7 +33,7 @@ class BigSet:
     """The set, realised, in an absolute folder. `packages` and `closures` are by attribute."""
 
     folder: Path
-    nix: Nix
+    store: NixStore
     package_set: PackageSet
     packages: dict[str, Package]
     closures: dict[str, Closure]
@@ -39,7 +41,7 @@ class BigSet:
     @property
     def settings(self) -> dict[str, dict[str, str]]:
         """The settings with which nixfront serves it, nested as in its file; the data folder has to `adopt` it."""
-        return {"packages": {"kind": "demo", "recipe": BIG}, "nix": {"store": self.nix.prefix}}
+        return {"packages": {"kind": "demo", "recipe": BIG}, "nix": {"store": self.store.prefix}}
 
     def adopt(self, data: Path) -> None:
         """Let a nixfront whose data are in this folder find the set resolved."""
@@ -73,30 +75,23 @@ async def big_set(at: Path) -> BigSet:
     roots = at / "roots"
     await asyncio.to_thread(roots.mkdir, exist_ok=True)
     sandbox = "sandbox = false" not in os.environ.get("NIX_CONFIG", "")
-    nix = Nix(
-        files.EXPRESSIONS,
-        store=str(at / "store") if sandbox else "",
-        evaluation_deadline=_DEADLINE,
-        build_deadline=_DEADLINE,
-    )
+    runner = NixRunner(Limits(_DEADLINE, _DEADLINE), store=str(at / "store") if sandbox else "")
+    store = NixStore(runner, files.EXPRESSIONS)
+    evaluator = Evaluator(runner, files.EXPRESSIONS, system=SYSTEM, policy=Policy(), folder=at / "sets")
     async with aiohttp.ClientSession() as session:
         choices = {"": Choice("demo", recipe=BIG)}
         sets = PackageSets(
-            choices, nix, session, files.EXPRESSIONS, at / "sets", time_to_live=60, deadline=_DEADLINE
+            choices, store, session, files.EXPRESSIONS, at / "sets", time_to_live=60, deadline=_DEADLINE
         )
         package_set = await sets.resolve("", LATEST)
         await sets.close()
-    attributes = await nix.names(package_set, SYSTEM, Policy())
-    packages = await nix.evaluate(package_set, SYSTEM, Policy(), attributes, (), _no_names)
+    packages = await evaluator.evaluate(package_set, await evaluator.names(package_set))
+    await evaluator.close()
     closures = {}
     for name, package in packages.items():  # one after another: a set that is half made goes on from there
         (roots / name).mkdir(exist_ok=True)
-        closures[name] = await nix.realise(package_set, [package], [name], roots / name, _say)
-    return BigSet(at, nix, package_set, packages, closures)
-
-
-async def _no_names() -> tuple[str, ...]:
-    return ()
+        closures[name] = await store.realise(package_set, [package], [name], roots / name, _say)
+    return BigSet(at, store, package_set, packages, closures)
 
 
 def _say(line: str) -> None:

@@ -89,7 +89,7 @@ async def _round(bench: Bench, folder: Path, program: Path, image: str, again: s
     layers = [layer for layer in made.layers if layer.store_paths]
     described = folder / "layers"
     await asyncio.to_thread(
-        floor.write_layers, [layer.store_paths for layer in layers], chosen.nix.prefix, described
+        floor.write_layers, [layer.store_paths for layer in layers], chosen.store.prefix, described
     )
     async with bench.registry(folder / "other-registry") as registry:
         least = await floor.run(program, registry, described)
@@ -121,7 +121,7 @@ async def _bytes(bench: Bench) -> Sequence[Result]:
     ours = zlibs = 0
     for info in chosen.closure(*image.split("/")):
         by_zlib = zlib.compressobj(6, wbits=31)
-        for block in tar.blocks(store_tree.store_entries([info.path], chosen.nix.prefix)):
+        for block in tar.blocks(store_tree.store_entries([info.path], chosen.store.prefix)):
             ours += len(packing._PACK["gzip"](block))
             zlibs += len(by_zlib.compress(block))
         zlibs += len(by_zlib.flush())

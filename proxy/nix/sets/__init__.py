@@ -30,7 +30,7 @@ from cachetools import TTLCache
 from proxy.core.errors import PackageSetUnavailable, SourceMissing, TagUnknown
 from proxy.core.model import PackageSet, canonical_json, sha256_hex, without_credentials
 from proxy.nix.sets import debian, git
-from proxy.nix.store import Nix, Source
+from proxy.nix.store import NixStore, Source
 from proxy.state import State
 from proxy.tools.flight import SingleFlight
 
@@ -74,7 +74,7 @@ class PackageSets:
     def __init__(
         self,
         choices: Mapping[str, Choice],
-        nix: Nix,
+        store: NixStore,
         session: aiohttp.ClientSession,
         expressions: Path,
         folder: Path,
@@ -89,7 +89,7 @@ class PackageSets:
         `state`: where machines agree which commit a moving reference is.
         """
         self._choices = choices
-        self._nix = nix
+        self._store = store
         self._session = session
         self._expressions = expressions
         self._folder = folder
@@ -244,7 +244,7 @@ class PackageSets:
         address = choice.url + (("&" if "?" in choice.url else "?") + asked if asked else "")
         root = self._folder / f"{name or 'default'}-{sha256_hex(address.encode())[:32]}"
         try:
-            source = await self._nix.fetch_flake(address, root)
+            source = await self._store.fetch_flake(address, root)
         except SourceMissing as error:
             if reference in (LATEST, choice.ref):
                 raise
@@ -257,7 +257,7 @@ class PackageSets:
         """Fetch what is not known yet, and record it."""
         root = self._folder / f"{name or 'default'}-{sha256_hex(canonical_json(tree))[:32]}"
         try:
-            source = await self._nix.fetch(tree, root)
+            source = await self._store.fetch(tree, root)
         except SourceMissing as error:
             if reference in (LATEST, choice.ref):
                 raise
@@ -266,13 +266,13 @@ class PackageSets:
 
     def _record(self, name: str, choice: Choice, source: Source, commit: str) -> PackageSet:
         """The set that this source is; remembered under its revision."""
-        real = Path(self._nix.prefix + source.path)
+        real = Path(self._store.prefix + source.path)
         stated = real / ".git-revision"  # what a nixpkgs channel says of itself
         if not commit and stated.is_file():
             commit = stated.read_text(encoding="ascii").strip()
         seconds = 0
         if choice.kind != "path":  # what a folder's files happen to say is no fact about the packages
-            seconds = _newest(self._nix.prefix + source.archive) if source.archive else source.last_modified
+            seconds = _newest(self._store.prefix + source.archive) if source.archive else source.last_modified
         flake = {"flake": str(real), "attribute": choice.attribute}
         found = PackageSet(
             name=name or choice.kind,

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from cachetools import TTLCache
 
-from proxy.core.model import ImageRequest, Package, Policy
+from proxy.core.model import ImageRequest, Package
 from proxy.image import layering
 from proxy.image.layer_table import NO_TABLE, LayerTable
 from proxy.image.manifest import Compression
-from proxy.nix.attribute_names import AttributeNames
+from proxy.nix.evaluate import Evaluator
 from proxy.nix.sets import PackageSets
-from proxy.nix.store import Nix
+from proxy.nix.store import NixStore
 from proxy.pipeline.packing import CODECS
 from proxy.state import State, layer_key
 from proxy.tools.flight import SingleFlight
@@ -47,12 +47,10 @@ class Previews:
     def __init__(
         self,
         sets: PackageSets,
-        names: AttributeNames,
-        nix: Nix,
+        evaluator: Evaluator,
+        store: NixStore,
         state: State,
         *,
-        system: str,
-        policy: Policy,
         always: Sequence[str],
         most_layers: int,
         compression: Compression,
@@ -60,11 +58,9 @@ class Previews:
     ) -> None:
         """The options are those of `pipeline`."""
         self._sets = sets
-        self._names = names
-        self._nix = nix
+        self._evaluator = evaluator
+        self._store = store
         self._state = state
-        self._system = system
-        self._policy = policy
         self._always = always
         self._most_layers = most_layers
         self._codec = CODECS[compression]
@@ -99,24 +95,22 @@ class Previews:
         await self._names_listed.close()
 
     async def _listed(self, package_set: str) -> tuple[str, ...]:
-        return await self._names.of(await self._sets.resolve(package_set, "latest"))
+        return await self._evaluator.names(await self._sets.resolve(package_set, "latest"))
 
     async def _ask(self, key: tuple[str, str], request: ImageRequest) -> Preview:
         async with self._slots:
             package_set = await self._sets.resolve(request.package_set, request.tag)
-            found = await self._nix.evaluate(
+            found = await self._evaluator.evaluate(
                 package_set,
-                request.preset.system or self._system,
-                self._policy,
                 sorted(request.attributes),
                 [name for name in self._always if name not in request.attributes],
-                lambda: self._names.soon(package_set),
+                request.preset.system,
             )
             packages = tuple(found.values())
             asked = tuple(found[name] for name in request.attributes)
-            closure = await self._nix.closure(packages)
+            closure = await self._store.closure(packages)
             if closure is None:
-                size = await self._nix.to_fetch(package_set, packages) if package_set.substitutes else 0
+                size = await self._store.to_fetch(package_set, packages) if package_set.substitutes else 0
                 preview = Preview(asked, package_set.revision, in_store=False, size=size)
             else:
                 plans = layering.plan(

@@ -1,6 +1,6 @@
 """What is remembered of evaluations."""
 
-from proxy.nix.evaluate import Evaluations
+from proxy.nix.evaluate import PackageCache
 
 HELLO = {"kind": "package", "typed": "hello", "drvPath": "/nix/store/a.drv"}
 GONE = {"kind": "missing", "typed": "gone"}
@@ -8,42 +8,42 @@ REFUSED = {"kind": "refused", "typed": "unfree"}
 
 
 def test_packages_are_known_and_optional_ones_that_are_not_there() -> None:
-    evaluations = Evaluations()
+    cache = PackageCache()
 
-    evaluations.keep(b"set", [HELLO], ["cacert"])
+    cache.store(b"set", [HELLO], ["cacert"])
 
-    assert evaluations.known(b"set", ["hello", "cacert", "git"]) == {"hello": HELLO, "cacert": None}
+    assert cache.recall(b"set", ["hello", "cacert", "git"]) == {"hello": HELLO, "cacert": None}
 
 
 def test_what_is_no_package_is_not_remembered() -> None:
-    evaluations = Evaluations()
+    cache = PackageCache()
 
-    evaluations.keep(b"set", [GONE, REFUSED])
+    cache.store(b"set", [GONE, REFUSED])
 
-    assert evaluations.known(b"set", ["gone", "unfree"]) == {}
+    assert cache.recall(b"set", ["gone", "unfree"]) == {}
 
 
 def test_another_set_or_policy_is_another_question() -> None:
-    evaluations = Evaluations()
+    cache = PackageCache()
 
-    evaluations.keep(b"set", [HELLO])
+    cache.store(b"set", [HELLO])
 
-    assert evaluations.known(b"other", ["hello"]) == {}
+    assert cache.recall(b"other", ["hello"]) == {}
 
 
 def test_everything_is_forgotten_at_once() -> None:
-    evaluations = Evaluations()
-    evaluations.keep(b"set", [HELLO], ["cacert"])
+    cache = PackageCache()
+    cache.store(b"set", [HELLO], ["cacert"])
 
-    evaluations.forget()
+    cache.clear()
 
-    assert evaluations.known(b"set", ["hello", "cacert"]) == {}
+    assert cache.recall(b"set", ["hello", "cacert"]) == {}
 
 
 def test_the_one_asked_for_least_lately_gives_way() -> None:
-    evaluations = Evaluations(most=1)
-    evaluations.keep(b"set", [HELLO])
+    cache = PackageCache(most=1)
+    cache.store(b"set", [HELLO])
 
-    evaluations.keep(b"set", [HELLO | {"typed": "git"}])
+    cache.store(b"set", [HELLO | {"typed": "git"}])
 
-    assert set(evaluations.known(b"set", ["hello", "git"])) == {"git"}
+    assert set(cache.recall(b"set", ["hello", "git"])) == {"git"}

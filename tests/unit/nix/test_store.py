@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from proxy.core.errors import BuildFailed, NixUnavailable
 from proxy.core.model import Package, PackageSet, PathInfo, Policy
-from proxy.nix import commands, output, store
+from proxy.nix import commands, output
+from proxy.nix.evaluate import Evaluator
+from proxy.nix.runner import Limits, NixRunner
+from proxy.nix.store import NixStore
 
 ENTRY = Path("/expressions/default.nix")
 GIT = Package(
@@ -325,27 +328,25 @@ def test_root_without_build_users_builds_as_root() -> None:
     assert ("build-users-group =" in lines) == (os.geteuid() == 0 and not has_group)
 
 
-async def nothing() -> list[str]:
-    return []
-
-
 async def test_a_host_without_nix_is_told_from_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    tool = store.Nix(tmp_path, store="", evaluation_deadline=5, build_deadline=5)
+    runner = NixRunner(Limits(5, 5))
+    store = NixStore(runner, tmp_path)
+    evaluator = Evaluator(runner, tmp_path, system="x86_64-linux", policy=Policy(), folder=tmp_path)
     package_set = PackageSet("demo", "/x", "r", "s", "1980-01-01T00:00:00Z")
 
     with pytest.raises(NixUnavailable, match=r"nix-instantiate could not be started .* is Nix installed"):
-        await tool.evaluate(package_set, "x86_64-linux", Policy(), ["git"], [], nothing)
+        await evaluator.evaluate(package_set, ["git"])
     with pytest.raises(NixUnavailable):
-        await tool.fetch({"type": "path", "path": "/x"}, tmp_path / "root")
+        await store.fetch({"type": "path", "path": "/x"}, tmp_path / "root")
     with pytest.raises(NixUnavailable, match="nix-store"):
-        await tool.realise(package_set, [GIT], ["git"], tmp_path, lambda _: None)
+        await store.realise(package_set, [GIT], ["git"], tmp_path, lambda _: None)
 
 
 def test_the_prefix_is_the_folder_of_the_store() -> None:
-    assert store.Nix(ENTRY, store="/data/nix", evaluation_deadline=1, build_deadline=1).prefix == "/data/nix"
+    assert NixStore(NixRunner(Limits(1, 1), store="/data/nix"), ENTRY).prefix == "/data/nix"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import pytest
 from proxy.core.errors import PackageSetUnavailable, TagUnknown
 from proxy.core.model import PackageSet
 from proxy.nix import sets as nix_sets
+from proxy.nix.runner import Limits, NixRunner
 from proxy.nix.sets import Choice, PackageSets
-from proxy.nix.store import Nix, Source
+from proxy.nix.store import NixStore, Source
 
 TREE = "/nix/store/source"
 ARCHIVE = "/nix/store/archive"
@@ -23,7 +24,7 @@ HASH = "sha256-AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 def sets(choice: Choice, store: Path) -> PackageSets:
     """Package sets of one choice; no test here comes as far as the network."""
-    nix = Nix(store, store=str(store), evaluation_deadline=1, build_deadline=1)
+    nix = NixStore(NixRunner(Limits(1, 1), store=str(store)), store)
     nowhere = cast(aiohttp.ClientSession, None)
     return PackageSets({"": choice}, nix, nowhere, store, store, time_to_live=60, deadline=1)
 
