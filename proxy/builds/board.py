@@ -1,158 +1,156 @@
-"""What builds do and did, as values for people: under way now, and the newest that have ended.
+"""The board of builds: those that run and the newest that have ended, on this machine and on those that share its state.
 
-It is fed by events and changes nothing. A build is called by the id of the request that began it. Logs are on disk
-(`build_logs`); of a build under way the last lines are here too, so that whoever watches gets them as they come.
+The page, `/status.json`, `nixfront status` and the message for a client that has waited too long all read it. Events of this
+machine's builds feed it, and it changes no build. A build has the id of the request that began it. The machine that
+builds keeps the log; the last lines of a log are in memory too, for those who watch the build.
 """
 
 import asyncio
-import itertools
-from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from proxy.builds.build import BUILDING, EVALUATING, PACKING, WAITING, Build, from_summary
 from proxy.builds.logs import BuildLogs
+from proxy.builds.machines import SharedBuilds
 from proxy.core import request
 from proxy.core.events import BuildEnded, BuildStarted, Event, LayersReady, LogLine, NixBegun, Resolved
 from proxy.nix import output
 from proxy.nix.output import NixCounts
+from proxy.state import INTERRUPTED
 
+_MOST_RUNNING = 4096
 _MOST_ENDED = 200
-_MOST_LINES = 1000  # of a build under way, in memory
 _LONGEST_LINE = 2000  # characters
-_NONE = NixCounts()
-RESOLVING, WAITING, EVALUATING, BUILDING, PACKING = (
-    "fetching the package set",
-    "waiting for Nix",
-    "evaluating",
-    "building",
-    "packing layers",
-)
 
 
 @dataclass(frozen=True, slots=True)
-class Build:
-    """One build: `ended` is 0 while it runs; then there is a `digest`, or an `error` and its class as the `outcome`."""
+class _Work:
+    """What Nix does for a content; builds of the same content share it."""
 
-    id: str
-    repository: str
-    tag: str
-    started: float
-    phase: str = RESOLVING
-    content: str = ""
-    nix: NixCounts = _NONE
-    ready: int = 0
-    total: int = 0
-    lines: int = 0
+    phase: str
+    nix: NixCounts = NixCounts()  # noqa: RUF009 - it is immutable
     last_line: str = ""
-    ended: float = 0.0
-    digest: str = ""
-    error: str = ""
-    outcome: str = ""
-    seconds: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def image(self) -> str:
-        """Repository and tag."""
-        return f"{self.repository}:{self.tag}"
-
-    @property
-    def state(self) -> str:
-        """running, made or failed."""
-        return "failed" if self.error else "made" if self.ended else "running"
-
-
-@dataclass(slots=True)
-class _Lines:
-    kept: deque[str] = field(default_factory=lambda: deque(maxlen=_MOST_LINES))
-    count: int = 0
 
 
 class BuildBoard:
-    """The builds of one application. `see` is a `Sink`."""
+    """The board of one application. `see` is a `Sink`."""
 
-    def __init__(self, logs: BuildLogs, clock: Callable[[], float]) -> None:
-        """`clock` tells seconds since 1970."""
+    def __init__(
+        self,
+        logs: BuildLogs,
+        shared: SharedBuilds,
+        clock: Callable[[], float],
+        *,
+        machine: str = "",
+        host: str | None = None,
+    ) -> None:
+        """`clock` gives seconds since 1970. `machine` is this machine's name in records, `host` the one for people."""
         self._logs = logs
+        self._shared = shared
         self._clock = clock
+        self._machine = machine
+        self._host = socket.gethostname() if host is None else host
         self._running: OrderedDict[tuple[str, str], Build] = OrderedDict()
         self._ended: OrderedDict[str, Build] = OrderedDict()
-        self._contents: dict[str, tuple[str, NixCounts]] = {}
-        self._lines: dict[str, _Lines] = {}
+        self._elsewhere: tuple[Build, ...] = ()
+        self._contents: dict[str, _Work] = {}
         self._changed = asyncio.Event()
         self._version = 0
-        self._told: list[Callable[[], None]] = []
+        self._endings = 0
 
-    async def remember(self) -> None:
-        """Read what ended before we started."""
+    async def open(self) -> None:
+        """Read what ended before this process started."""
         for summary in reversed(await self._logs.summaries()):
-            if (build := _from_summary(summary)) is not None:
+            if (build := from_summary(summary, self._machine, self._host)) is not None:
                 self._ended[build.id] = build
 
-    def on_end(self, told: Callable[[], None]) -> None:
-        """Call this whenever a build has ended."""
-        self._told.append(told)
+    async def close(self) -> None:
+        """Write what is left. A build that still runs is interrupted."""
+        for build in list(self._running.values()):
+            self._interrupt(build)
+        await self._logs.close()
+        await self._shared.close()
+
+    async def refresh(self) -> None:
+        """Read the builds of other machines, unless that was done a moment ago. While the state is gone there are none."""
+        await self._shared.refresh()
+        own = {build.id for build in self._running.values()} | self._ended.keys()
+        elsewhere = tuple(build for build in self._shared.newest if build.id not in own)
+        if elsewhere != self._elsewhere:
+            self._endings += _ended_ids(elsewhere) != _ended_ids(self._elsewhere)
+            self._elsewhere = elsewhere
+            self._announce()
 
     @property
     def running(self) -> tuple[Build, ...]:
-        """Under way, oldest first."""
-        return tuple(self._running.values())
+        """Builds that run, oldest first."""
+        elsewhere = (build for build in self._elsewhere if not build.ended)
+        return tuple(sorted((*self._running.values(), *elsewhere), key=lambda build: build.started))
 
     @property
     def ended(self) -> tuple[Build, ...]:
-        """Ended, newest first."""
-        return tuple(reversed(self._ended.values()))
+        """Builds that have ended, newest first."""
+        elsewhere = (build for build in self._elsewhere if build.ended)
+        own = reversed(self._ended.values())
+        return tuple(sorted((*own, *elsewhere), key=lambda build: build.ended, reverse=True))
+
+    def is_here(self, build: Build) -> bool:
+        """Whether this machine builds it, and so has its log."""
+        return build.machine == self._machine
 
     def get(self, identity: str) -> Build | None:
         """The build of this id."""
-        for build in self._running.values():
-            if build.id == identity:
-                return build
-        return self._ended.get(identity)
+        builds = (*self._running.values(), *self._ended.values(), *self._elsewhere)
+        return next((build for build in builds if build.id == identity), None)
+
+    def current(self, repository: str, tag: str) -> Build | None:
+        """The build of this image that runs; the one of this machine comes first."""
+        if (build := self._running.get((repository, tag))) is not None:
+            return build
+        return next((b for b in self.running if (b.repository, b.tag) == (repository, tag)), None)
 
     def latest(self, repository: str, tag: str) -> Build | None:
-        """The build of this image that is under way, or ended last."""
-        running = self._running.get((repository, tag))
-        return running or next((b for b in self.ended if (b.repository, b.tag) == (repository, tag)), None)
+        """The build of this image that runs, or that ended last."""
+        ended = (b for b in self.ended if (b.repository, b.tag) == (repository, tag))
+        return self.current(repository, tag) or next(ended, None)
 
     def lines_since(self, identity: str, seen: int) -> tuple[Sequence[str], int]:
-        """The lines of a build under way after the first `seen`, as far as they are here, and how many there are."""
-        lines = self._lines.get(identity)
-        if lines is None:
-            return (), seen
-        first = lines.count - len(lines.kept)
-        return tuple(itertools.islice(lines.kept, max(0, seen - first), None)), lines.count
+        """The lines of a running build after the first `seen`, as far as they are in memory, and how many there are."""
+        return self._logs.lines_since(identity, seen)
+
+    async def log(self, identity: str) -> str:
+        """The log of a build of this machine."""
+        return await self._logs.read(identity)
 
     @property
     def version(self) -> int:
         """Another number after each change."""
         return self._version
 
+    @property
+    def endings(self) -> int:
+        """Another number after each end of a build: the registry may have further images then."""
+        return self._endings
+
     async def change(self, version: int) -> None:
-        """Return when something is other than at this version."""
+        """Return when the board is no longer at this version."""
         while self._version == version:
             await self._changed.wait()
-
-    async def log(self, identity: str) -> str:
-        """The log of a build."""
-        return await self._logs.read(identity)
 
     def see(self, event: Event) -> None:
         """Take note of an event."""
         match event:
             case BuildStarted(repository, tag):
-                identity = self._name()
-                self._running[repository, tag] = Build(identity, repository, tag, self._clock())
-                self._lines[identity] = _Lines()
+                self._start(repository, tag)
             case Resolved(repository, tag, content):
-                phase, counts = self._contents.get(content, (WAITING, _NONE))
-                self._update(repository, tag, content=content, phase=phase, nix=counts)
+                work = self._contents.get(content, _Work(WAITING))
+                self._update(repository, tag, content=content, **_fields(work))
             case NixBegun(content, part):
-                self._contents[content] = (EVALUATING if part == "evaluating" else BUILDING, _NONE)
-                self._spread(content)
+                self._begin(content, EVALUATING if part == "evaluating" else BUILDING)
             case LogLine(_, line, content):
-                phase, counts = self._contents.get(content, (BUILDING, _NONE))
-                self._contents[content] = (phase, output.advance(counts, line))
                 self._log(content, line[:_LONGEST_LINE])
             case LayersReady(repository, tag, ready, total):
                 self._update(repository, tag, phase=PACKING, ready=ready, total=total)
@@ -160,32 +158,45 @@ class BuildBoard:
                 self._end(event)
             case _:
                 return
-        self._tell()
+        self._announce()
 
-    def _name(self) -> str:
-        """The id of the request that began this; another one where that has begun a build before."""
+    def _start(self, repository: str, tag: str) -> None:
+        if (repository, tag) in self._running:
+            return
         identity = request.CURRENT.get()
-        return identity if identity and self.get(identity) is None else request.choose(None)
+        if not identity or self.get(identity) is not None:  # a request may begin more than one build
+            identity = request.choose(None)
+        build = Build(identity, repository, tag, self._clock(), machine=self._machine, host=self._host)
+        self._running[repository, tag] = build
+        self._shared.report(build)
+        while len(self._running) > _MOST_RUNNING:
+            self._interrupt(next(iter(self._running.values())))
 
     def _update(self, repository: str, tag: str, **changes: Any) -> None:
         if (build := self._running.get((repository, tag))) is not None:
             self._running[repository, tag] = replace(build, **changes)
+            self._shared.report(self._running[repository, tag])
 
-    def _spread(self, content: str) -> None:
-        phase, counts = self._contents[content]
-        for key, build in self._running.items():
-            if build.content == content:
-                self._running[key] = replace(build, phase=phase, nix=counts)
+    def _begin(self, content: str, phase: str) -> None:
+        work = self._contents[content] = _Work(phase)
+        for build in list(self._running.values()):
+            if build.content == content and not build.total:
+                self._update(build.repository, build.tag, **_fields(work))
 
     def _log(self, content: str, line: str) -> None:
-        counts = self._contents[content][1]
+        before = self._contents.get(content, _Work(BUILDING))
+        counts, last = output.advance(before.nix, line), line.strip() or before.last_line
+        work = self._contents[content] = _Work(before.phase, counts, last)
         for key, build in self._running.items():
             if build.content == content:
-                lines = self._lines[build.id]
-                lines.kept.append(line)
-                lines.count += 1
-                self._running[key] = replace(build, nix=counts, lines=lines.count, last_line=line)
+                phase = build.phase if build.total else work.phase
+                self._running[key] = replace(
+                    build, phase=phase, nix=counts, last_line=last, lines=build.lines + 1
+                )
                 self._logs.add(build.id, line)
+
+    def _interrupt(self, build: Build) -> None:
+        self._end(BuildEnded(build.repository, build.tag, error=INTERRUPTED, outcome=""))
 
     def _end(self, event: BuildEnded) -> None:
         build = self._running.pop((event.repository, event.tag), None)
@@ -202,24 +213,21 @@ class BuildBoard:
         self._ended[build.id] = ended
         while len(self._ended) > _MOST_ENDED:
             self._ended.popitem(last=False)
-        self._lines.pop(build.id, None)
         if all(other.content != build.content for other in self._running.values()):
             self._contents.pop(build.content, None)
+        self._endings += 1
         self._logs.end(build.id, asdict(ended))
-        for told in self._told:
-            told()
+        self._shared.report(ended)
 
-    def _tell(self) -> None:
+    def _announce(self) -> None:
         self._version += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
 
-def _from_summary(summary: Mapping[str, Any]) -> Build | None:
-    try:
-        known = {name.name: summary[name.name] for name in fields(Build) if name.name in summary}
-        known["nix"] = NixCounts(**known.get("nix", {}))
-        known["seconds"] = tuple((str(name), float(each)) for name, each in known.get("seconds", ()))
-        return Build(**known)
-    except (TypeError, ValueError):
-        return None
+def _fields(work: _Work) -> dict[str, Any]:
+    return {"phase": work.phase, "nix": work.nix, "last_line": work.last_line}
+
+
+def _ended_ids(builds: Sequence[Build]) -> set[str]:
+    return {build.id for build in builds if build.ended}

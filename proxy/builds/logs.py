@@ -5,10 +5,11 @@ long the beginning is kept, and its end. Where they cannot be written (a full di
 """
 
 import asyncio
+import itertools
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ _PAUSE = 0.3  # seconds between two writings
 _MOST_BYTES = 2 << 20  # of one log, before its end
 _TAIL = 200  # lines of the end of a log that is longer
 _MOST_LOGS = 200
+_MOST_RECENT = 1000  # lines in memory, of a log that is being written
 
 
 class _Open:
@@ -27,6 +29,8 @@ class _Open:
         self.written = 0
         self.left_out = 0
         self.tail: deque[str] = deque(maxlen=_TAIL)
+        self.recent: deque[str] = deque(maxlen=_MOST_RECENT)
+        self.count = 0
 
 
 class BuildLogs:
@@ -43,6 +47,8 @@ class BuildLogs:
     def add(self, identity: str, line: str) -> None:
         """A further line of this build's log."""
         log = self._open.setdefault(identity, _Open())
+        log.recent.append(line)
+        log.count += 1
         size = len(line.encode(errors="replace")) + 1
         if not log.tail and log.written + size <= _MOST_BYTES:
             log.written += size
@@ -52,6 +58,14 @@ class BuildLogs:
             log.tail.append(line)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_soon())
+
+    def lines_since(self, identity: str, seen: int) -> tuple[Sequence[str], int]:
+        """The lines after the first `seen` of a log that is being written, as far as they are in memory, and its length."""
+        log = self._open.get(identity)
+        if log is None:
+            return (), seen
+        first = log.count - len(log.recent)
+        return tuple(itertools.islice(log.recent, max(0, seen - first), None)), log.count
 
     def end(self, identity: str, summary: Mapping[str, Any]) -> None:
         """The build has ended: what is to be known of it."""

@@ -104,7 +104,7 @@ def _status(settings: Settings, _: argparse.Namespace, console: Console) -> int:
         console.line("builds: the page is off, or not for this address (page.networks)")
     elif found["builds"]:
         rows = [_row(build) for build in found["builds"]]
-        console.table(("image", "state", "seconds", "what"), rows)
+        console.table(("image", "state", "seconds", "machine", "what"), rows)
     return 0 if found["ready"] else 1
 
 
@@ -114,14 +114,15 @@ def _here(address: str) -> str:
     return f"{({'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}).get(host, host)}:{port}"  # noqa: S104 - to be replaced
 
 
-def _row(build: dict[str, Any]) -> tuple[str, str, str, str]:
+def _row(build: dict[str, Any]) -> tuple[str, ...]:
     took = (build["ended"] or time.time()) - build["started"]
     what = (
         build["phase"]
         if build["state"] == "running"
         else (build["error"].splitlines() or [build["digest"]])[0]
     )
-    return f"{build['repository']}:{build['tag']}", build["state"], f"{took:.0f}", what[:100]
+    image = f"{build['repository']}:{build['tag']}"
+    return image, build["state"], f"{took:.0f}", build.get("host", ""), what[:100]
 
 
 COMMANDS = (

@@ -54,7 +54,11 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class BuildRecord:
-    """One build: `ended` is 0 while it runs on `machine`; then there is a `digest`, or an `error`."""
+    """One build: `ended` is 0 while it runs on `machine`; then there is a `digest`, or an `error`.
+
+    `host` names the machine for people. The machine last `reported` the `phase` of the build, and how many layers of
+    its `total` are `ready`; `outcome` is the class of the error.
+    """
 
     id: str
     repository: str
@@ -64,6 +68,12 @@ class BuildRecord:
     ended: float = 0.0
     digest: str = ""
     error: str = ""
+    host: str = ""
+    phase: str = ""
+    ready: int = 0
+    total: int = 0
+    outcome: str = ""
+    reported: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +143,17 @@ class State(Protocol):
     async def record_failure(self, key: str, failure: Failure, seconds: float) -> None:
         """Remember an error for so long."""
 
-    async def record_build(self, build: BuildRecord) -> None:
-        """Remember a build, or what became of it; beyond `MOST_BUILDS` the oldest are forgotten."""
+    async def record_build(self, build: BuildRecord) -> bool:
+        """Write what this build is now; beyond `MOST_BUILDS` the oldest are forgotten.
+
+        False while the store is gone. The record is not kept for its return: the caller has a newer one then.
+        """
 
     async def builds(self, most: int) -> Sequence[BuildRecord]:
         """The newest builds, newest first."""
 
     async def end_builds(self, machine: str, when: float) -> None:
-        """The builds that are still said to run on this machine were interrupted."""
+        """Record that the builds of this machine that have no end were interrupted."""
 
     # --- leases: who builds -------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ an expiry, taken and given back by small scripts, so that only their holder prol
     layer:<key>        hash: digest, size, diff_id, store_paths      blob:<digest>    sorted set of repositories
     tags:<repository>  hash: tag -> [digest, key, checked, ...]      images           sorted set of "repository digest"
     image:<member>     hash: made, pulled                            revisions        hash: [set, reference] -> [revision, when]
-    builds             sorted set of ids by start                    build            hash: id -> the record
+    board              sorted set of builds' ids by start            board:record     hash: id -> the record
     failure:<key>      [kind, message], expires                      lease:<key>      the holder, expires
 """
 
@@ -14,7 +14,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, astuple, fields, replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -32,6 +32,7 @@ _SCHEMA = 1
 _PATIENCE = 2.0  # seconds for one answer
 _PAGE = 500  # members of a listing that are asked for at once
 _GONE = (RedisError, OSError)
+_BUILD_FIELDS = frozenset(field.name for field in fields(BuildRecord))
 
 Word = str | int | float
 
@@ -143,18 +144,22 @@ class RedisState:
             value = json.dumps(astuple(failure))
             await self._write(("SET", f"failure:{key}", value, "PX", _milliseconds(seconds)))
 
-    async def record_build(self, build: BuildRecord) -> None:
-        await self._write(
-            ("HSET", "build", build.id, json.dumps(asdict(build))),
-            ("ZADD", "builds", build.started, build.id),
-        )
-        if old := await self._read([], "ZRANGE", "builds", 0, -MOST_BUILDS - 1):
-            await self._write(("HDEL", "build", *old), ("ZREM", "builds", *old))
+    async def record_build(self, build: BuildRecord) -> bool:
+        async def write() -> bool:
+            await self._together(
+                ("HSET", "board:record", build.id, json.dumps(asdict(build))),
+                ("ZADD", "board", build.started, build.id),
+            )
+            if old := await self._ask("ZRANGE", "board", 0, -MOST_BUILDS - 1):
+                await self._together(("HDEL", "board:record", *old), ("ZREM", "board", *old))
+            return True
+
+        return await self._border.read(write, False)
 
     async def builds(self, most: int) -> Sequence[BuildRecord]:
-        ids = await self._read([], "ZREVRANGE", "builds", 0, most - 1)
-        found = await self._read([], "HMGET", "build", *ids) if ids else []
-        return [BuildRecord(**json.loads(value)) for value in found if value is not None]
+        ids = await self._read([], "ZREVRANGE", "board", 0, most - 1)
+        values = await self._read([], "HMGET", "board:record", *ids) if ids else []
+        return [_build(json.loads(value)) for value in values if value is not None]
 
     async def end_builds(self, machine: str, when: float) -> None:
         for build in await self.builds(MOST_BUILDS):
@@ -192,14 +197,14 @@ class RedisState:
     async def _write(self, *commands: Sequence[Word]) -> None:
         """All of these commands, in order and with nothing between them."""
 
-        async def tell() -> None:
-            async with self._redis.pipeline(transaction=True) as together:
-                for command in commands:
-                    together.execute_command(*_prefixed(command))
-                await together.execute()
-
         if commands:
-            await self._border.write(tell)
+            await self._border.write(lambda: self._together(*commands))
+
+    async def _together(self, *commands: Sequence[Word]) -> None:
+        async with self._redis.pipeline(transaction=True) as together:
+            for command in commands:
+                together.execute_command(*_prefixed(command))
+            await together.execute()
 
     async def _ask(self, *words: Word) -> Any:
         return await self._redis.execute_command(*_prefixed(words))  # type: ignore[no-untyped-call]
@@ -209,6 +214,11 @@ def _prefixed(words: Sequence[Word]) -> list[Word]:
     """The command with our prefix before its key: the first argument, but for a script."""
     at = 3 if words[0] == "EVAL" else 1
     return [*words[:at], *(f"{_PREFIX}{word}" for word in words[at : at + 1]), *words[at + 1 :]]
+
+
+def _build(values: Mapping[str, Any]) -> BuildRecord:
+    """The record of a build; another version of nixfront may have written it, so further values are left out."""
+    return BuildRecord(**{name: value for name, value in values.items() if name in _BUILD_FIELDS})
 
 
 def _milliseconds(seconds: float) -> int:

@@ -50,6 +50,14 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX builds_by_start ON builds (started);
     """,
+    """
+    ALTER TABLE builds ADD COLUMN host TEXT NOT NULL DEFAULT '';
+    ALTER TABLE builds ADD COLUMN phase TEXT NOT NULL DEFAULT '';
+    ALTER TABLE builds ADD COLUMN ready INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE builds ADD COLUMN total INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE builds ADD COLUMN outcome TEXT NOT NULL DEFAULT '';
+    ALTER TABLE builds ADD COLUMN reported REAL NOT NULL DEFAULT 0;
+    """,
 )
 # Whether a blob is in one repository, and the first few of the others: both by the index, however many there are.
 _RECALL = """
@@ -60,6 +68,10 @@ _RECALL = """
             ORDER BY repository LIMIT ?))
     FROM layers WHERE key IN (KEYS)
 """
+_RECORD_BUILD = "INSERT OR REPLACE INTO builds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_DROP_OLD_BUILDS = (
+    "DELETE FROM builds WHERE id IN (SELECT id FROM builds ORDER BY started DESC, id DESC LIMIT -1 OFFSET ?)"
+)
 _BUSY = 10.0  # seconds that a write waits for another process (`nixfront prune` beside the server)
 _MOST_FAILURES = 1024
 _PAGE = 500  # rows of a listing that are held at once
@@ -164,15 +176,13 @@ class SqliteState:
     async def record_failure(self, key: str, failure: Failure, seconds: float) -> None:
         self._failures[key] = (failure, seconds)
 
-    async def record_build(self, build: BuildRecord) -> None:
-        await self._write(
-            "INSERT OR REPLACE INTO builds VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            astuple(build),
-        )
-        await self._write(
-            "DELETE FROM builds WHERE id IN (SELECT id FROM builds ORDER BY started DESC, id DESC LIMIT -1 OFFSET ?)",
-            (MOST_BUILDS,),
-        )
+    async def record_build(self, build: BuildRecord) -> bool:
+        async def write() -> bool:
+            await self._connection.execute_fetchall(_RECORD_BUILD, astuple(build))
+            await self._connection.execute_fetchall(_DROP_OLD_BUILDS, (MOST_BUILDS,))
+            return True
+
+        return await self._border.read(write, False)
 
     async def builds(self, most: int) -> Sequence[BuildRecord]:
         rows = await self._read("SELECT * FROM builds ORDER BY started DESC, id DESC LIMIT ?", most)

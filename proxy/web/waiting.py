@@ -18,6 +18,7 @@ The last answer says in its reason phrase, the one thing that every client print
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -26,8 +27,8 @@ from typing import TypeVar
 from aiohttp import hdrs, web
 from yarl import URL
 
+from proxy.builds.board import BuildBoard
 from proxy.builds.coordinator import Coordinator, Puller
-from proxy.builds.progress import Progress
 from proxy.core.errors import StillBuilding
 from proxy.core.model import ImageRequest
 from proxy.core.request import manifest_route
@@ -101,10 +102,10 @@ LogPlace = Callable[[web.Request, ImageRequest], str]
 class Waiting:
     """Between a client that has limits and a build that has others."""
 
-    def __init__(self, builds: Coordinator, progress: Progress, rules: WaitingRules, log: LogPlace) -> None:
+    def __init__(self, builds: Coordinator, board: BuildBoard, rules: WaitingRules, log: LogPlace) -> None:
         """`log` tells a person, in a few words, where the log of an image's build is."""
         self._builds = builds
-        self._progress = progress
+        self._board = board
         self._rules = rules
         self._log = log
 
@@ -119,7 +120,9 @@ class Waiting:
         outcome = await self._held(request, hop, self._builds.ensure(wanted, asker))
         match outcome:
             case Then.START_OVER | Then.GIVE_UP:
-                return error_responses.response(StillBuilding(self._told(request, wanted)), outcome.value)
+                return error_responses.response(
+                    StillBuilding(await self._message(request, wanted)), outcome.value
+                )
             case Then():
                 return _sent_on(request, hop, outcome)
             case _:
@@ -149,13 +152,15 @@ class Waiting:
         except TimeoutError:
             return then
 
-    def _told(self, request: web.Request, wanted: ImageRequest) -> str:
-        now = self._progress.of(wanted.repository, wanted.tag)
-        if now is None:
+    async def _message(self, request: web.Request, wanted: ImageRequest) -> str:
+        await self._board.refresh()
+        build = self._board.current(wanted.repository, wanted.tag)
+        if build is None:
             how_far = "waiting for its turn, or being made by another machine"
         else:
-            step, age = now
-            how_far = f"still being made after {age:.0f} s ({_shortened(step.text)})"
+            age = max(0.0, time.time() - build.started)
+            where = "" if self._board.is_here(build) else f" on {build.host}"
+            how_far = f"still being made after {age:.0f} s{where} ({_shortened(build.step)})"
         return f"{how_far}; pull again to go on waiting; {self._log(request, wanted)}"
 
 

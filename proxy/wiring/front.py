@@ -16,7 +16,7 @@ from proxy.web.client import Visitors
 from proxy.web.intercept import Front
 from proxy.web.mirror import Mirror, MirrorRules
 from proxy.web.page import Page
-from proxy.web.page.composer import Previews
+from proxy.web.page.composer import Composer, Previews
 from proxy.web.page.image_list import ImageList
 from proxy.web.waiting import LogPlace, Waiting, WaitingRules
 from proxy.wiring.service import Service
@@ -52,7 +52,6 @@ def add_images(
 async def add_page(
     application: web.Application,
     service: Service,
-    board: BuildBoard,
     settings: Settings,
     stack: AsyncExitStack,
 ) -> None:
@@ -70,12 +69,10 @@ async def add_page(
     images = ImageList(service.registry)
     stack.push_async_callback(previews.close)
     stack.push_async_callback(images.close)
-    board.on_end(images.forget)
     page = Page(
-        board,
+        service.board,
         images,
-        previews,
-        settings.vocabulary,
+        Composer(previews, service.board, images, settings.vocabulary),
         packages=_default_set(settings),
         visitors=Visitors(settings.page.networks),
         log_visitors=Visitors(settings.page.log_networks),
@@ -105,12 +102,14 @@ def waiting_rules(settings: Settings) -> WaitingRules:
 def log_place(settings: Settings, board: BuildBoard) -> LogPlace:
     """A function that says, for a request and an image, where a person can read the log of the build."""
     level = "" if settings.log.level == "debug" else ", at log.level debug"
-    our_log = f"its log: nixfront's on {socket.gethostname()}{level}"
 
     def place(request: web.Request, image: ImageRequest) -> str:
-        if not settings.page.enabled:
-            return our_log
         build = board.latest(image.repository, image.tag)
-        return f"its log: {request.host}/builds/{build.id}" if build else f"its log: {request.host}"
+        if not settings.page.enabled:
+            return f"its log: nixfront's on {build.host if build else socket.gethostname()}{level}"
+        if build is None:
+            return f"its log: {request.host}"
+        elsewhere = "" if board.is_here(build) else f" on {build.host}"
+        return f"its log: {request.host}/builds/{build.id}{elsewhere}"
 
     return place

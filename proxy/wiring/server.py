@@ -3,18 +3,13 @@
 import asyncio
 import logging
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from time import monotonic
 
 from aiohttp import web
 
-from proxy.builds.board import BuildBoard
-from proxy.builds.logs import BuildLogs
-from proxy.builds.progress import Progress
 from proxy.core import events
 from proxy.core.events import Sink
 from proxy.registry.endpoint import LONGEST_LINE, MOST_HEADERS
@@ -42,11 +37,9 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
     """
     async with AsyncExitStack() as stack:
         # Telemetry.
-        metrics, progress = Metrics(), Progress(monotonic)
+        metrics = Metrics()
         metrics.tasks_of(asyncio.get_running_loop())
-        logs = BuildLogs(settings.data_dir / "logs")
-        board = BuildBoard(logs, time.time)
-        sinks = [metrics.see, progress.see, board.see, sink or log_event]
+        sinks = [metrics.see, sink or log_event]
         observer = requests.Observer(metrics, log_requests=settings.log.requests)
         middlewares = [observer.middleware, error_responses.middleware]
         traces = [requests.registry_trace(metrics)]
@@ -59,7 +52,10 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         # What answers.
         service = await open_service(settings, stack, metrics, traces, events.fan_out(*sinks))
         waiting = Waiting(
-            service.builds, progress, front.waiting_rules(settings), front.log_place(settings, board)
+            service.builds,
+            service.board,
+            front.waiting_rules(settings),
+            front.log_place(settings, service.board),
         )
         health = Health({"registry": service.registry.ping, "nix": service.packages.store.ping})
         stack.push_async_callback(health.close)
@@ -72,9 +68,7 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         certificate = await _certificate(settings, stack)
         main = web.Application(middlewares=middlewares)
         if settings.page.enabled:
-            await board.remember()
-            stack.push_async_callback(logs.close)
-            await front.add_page(main, service, board, settings, stack)
+            await front.add_page(main, service, settings, stack)
         if settings.status.addr:
             keep_off(main)
             for_status = web.Application(middlewares=[observer.middleware])

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import aiohttp
 
+from proxy.builds.board import BuildBoard
 from proxy.builds.coordinator import Coordinator
-from proxy.builds.history import History
+from proxy.builds.logs import BuildLogs
+from proxy.builds.machines import SharedBuilds
 from proxy.builds.moving_tags import MovingTags
 from proxy.core import events
 from proxy.core.events import Sink
@@ -44,6 +46,7 @@ class Service:
     """What the HTTP interface calls."""
 
     builds: Coordinator
+    board: BuildBoard
     served: Served
     answers: AnswerCache
     blobs: Blobs
@@ -79,9 +82,11 @@ async def open_service(
 
     state = await stack.enter_async_context(open_state(settings.state.url, settings.state_file))
     await state.end_builds(machine, time.time())
-    history = History(state, machine)
-    stack.push_async_callback(history.close)
-    sink = history.hearing(sink)
+    shared = SharedBuilds(state, time.time, report_seconds=settings.state.lease_seconds)
+    board = BuildBoard(BuildLogs(data / "logs"), shared, time.time, machine=machine)
+    await board.open()
+    stack.push_async_callback(board.close)
+    sink = events.fan_out(board.see, sink)
 
     packages = open_packages(settings, stack, session, metrics.ran_nix, state)
     tags = OwnTags(registry, state)
@@ -104,6 +109,7 @@ async def open_service(
     stack.push_async_callback(pulls.close)
     return Service(
         builds=builds,
+        board=board,
         served=Served(pulls, moving),
         answers=answers,
         blobs=open_blobs(settings, stack, relay, url, metrics),

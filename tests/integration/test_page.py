@@ -167,8 +167,8 @@ async def test_everything_is_escaped(start: Start, registry: Server, tmp_path: P
 async def test_a_registry_that_is_away_is_said(start: Start, registry: Server) -> None:
     rule = Rule("GET", r"/v2/_catalog", Status(503), times=100)
     async with shim(registry.url, rule) as relay, start(relay.url) as front:
-        assert "The registry cannot be listed" in await text(front, "/")
-        assert "The registry cannot be listed" in await text(front, "/images")
+        assert "The registry cannot list its images" in await text(front, "/")
+        assert "The registry cannot list its images" in await text(front, "/images")
 
 
 async def events(front: Front, path: str, until: str) -> str:

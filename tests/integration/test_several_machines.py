@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest_asyncio
@@ -41,6 +43,19 @@ class Farm:
                 return answer.status, answer.reason or ""
         except aiohttp.ClientError:
             return 0, ""
+
+    async def board(self, machine: int, name: str) -> list[dict[str, Any]]:
+        """What this machine shows of the builds of a repository."""
+        document = json.loads(await self.read(machine, "/status.json"))
+        return [build for build in document["builds"] if build["repository"] == name]
+
+    async def read(self, machine: int, path: str) -> str:
+        """A page of this machine."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(self.machines[machine].url + path) as answer,
+        ):
+            return await answer.text()
 
     async def builds(self, name: str) -> list[BuildRecord]:
         """What they remember of builds of this repository, oldest first."""
@@ -105,6 +120,32 @@ async def test_sixty_pulls_are_one_build_and_a_failure_is_met_once(farm: Farm, r
     )
 
 
+async def test_each_machine_shows_the_builds_of_all(farm: Farm) -> None:
+    pull = asyncio.create_task(farm.pull(0, "slow"))
+    builder = await asyncio.to_thread(name_of, farm.machines[0])
+    async with asyncio.timeout(60):
+        while not (shown := await farm.board(1, "slow")):
+            await asyncio.sleep(0.05)
+    assert [(build["state"], build["machine"]) for build in shown] == [("running", builder)]
+    (build,) = shown
+    page = await farm.read(2, f"/builds/{build['id']}")
+    assert "keeps its log" in page
+    events = await farm.read(2, f"/builds/{build['id']}/events")
+    assert (await pull)[0] == 200
+
+    assert events.rstrip().endswith("data: made"), "who watches it elsewhere sees its end"
+    assert "event: lines" not in events
+    for machine in range(3):
+        async with asyncio.timeout(20):
+            while [build["state"] for build in await farm.board(machine, "slow")] != ["made"]:
+                await asyncio.sleep(0.05)
+        (build,) = await farm.board(machine, "slow")
+        assert build["machine"] == builder
+        assert "slow" in await farm.read(machine, "/")
+    assert "the log is on" in await farm.read(1, f"/builds/{build['id']}/log")
+    assert "slow-1.0.drv" in await farm.read(0, f"/builds/{build['id']}/log")
+
+
 async def test_when_the_builder_is_killed_another_one_goes_on(farm: Farm, registry: Server) -> None:
     pulls = [asyncio.create_task(farm.pull(number % 3, "slow")) for number in range(12)]
     async with asyncio.timeout(30):
@@ -127,6 +168,9 @@ async def test_when_the_builder_is_killed_another_one_goes_on(farm: Farm, regist
         )
     assert took < _LEASE + 12, "after the lease it begins anew"
     assert [build.machine == builds[0].machine for build in await farm.builds("slow")] == [True, False]
+    async with asyncio.timeout(60):  # the dead one reports no more
+        while {build["state"] for build in await farm.board((killed + 1) % 3, "slow")} != {"made", "failed"}:
+            await asyncio.sleep(0.2)
     await validate(registry.url, "slow", "latest")
     await stored_tags(registry.url)
 

@@ -1,7 +1,7 @@
 """The images of the registry for people: size, layers, and how many other images share each layer.
 
-Everything is asked of the registry, with nothing built and nothing evaluated; bounded in number, and asked anew only after a while.
-Manifests never change, so they are kept by digest.
+The list comes from the registry alone; it builds and evaluates nothing. It is bounded in length and cached for a while.
+Manifests never change, so they are cached by digest.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _MOST_REPOSITORIES = 100
 _MOST_TAGS = 8  # of a repository, the newest alphabetically last
 _MOST_IMAGES = 300
 _AT_ONCE = 8
-_KEPT = 10.0  # seconds
+_FRESH = 10.0  # seconds for which a list is cached
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,40 +66,44 @@ class ImageList:
     """The images of one registry."""
 
     def __init__(self, registry: Registry) -> None:
-        """Nothing is asked yet."""
         self._registry = registry
         self._documents: LRUCache[str, Any] = LRUCache(2048)
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._asking: asyncio.Task[tuple[ListedImage, ...]] | None = None
+        self._reading: asyncio.Task[tuple[ListedImage, ...]] | None = None
         self._until = 0.0
+        self._generation = 0
 
-    async def all(self) -> tuple[ListedImage, ...]:
-        """By name; at most some hundreds. Raises a `NixfrontError`."""
-        if self._asking is None or (self._asking.done() and time.monotonic() > self._until):
-            self._asking = asyncio.create_task(self._ask())
-        return await asyncio.shield(self._asking)
+    async def all(self, generation: int) -> tuple[ListedImage, ...]:
+        """By name; at most some hundreds. Raises a `NixfrontError`.
 
-    async def one(self, repository: str, digest: str) -> ListedImage | None:
-        """The image of this digest, if it is in the list."""
-        return next((i for i in await self.all() if (i.repository, i.digest) == (repository, digest)), None)
+        The registry is read again when `generation` is another one than before, since it may have further images then.
+        """
+        stale = generation != self._generation or time.monotonic() > self._until
+        if self._reading is None or (self._reading.done() and stale):
+            self._generation = generation
+            self._reading = asyncio.create_task(self._read())
+        return await asyncio.shield(self._reading)
 
-    def forget(self) -> None:
-        """Ask anew the next time: an image was made."""
-        self._until = 0.0
+    async def listing(self, generation: int) -> tuple[tuple[ListedImage, ...], str]:
+        """As `all`; or no images, and why the registry cannot list them."""
+        try:
+            return await self.all(generation), ""
+        except (NixfrontError, ValueError) as error:
+            return (), str(error)
 
     async def close(self) -> None:
-        """End what is being asked."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+        """Cancel what is under way."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
 
-    async def _ask(self) -> tuple[ListedImage, ...]:
+    async def _read(self) -> tuple[ListedImage, ...]:
         try:
             repositories = await self._registry.repositories(_MOST_REPOSITORIES)
-            found = await asyncio.gather(*(self._repository(name) for name in repositories))
+            listed = await asyncio.gather(*(self._repository(name) for name in repositories))
         finally:
-            self._until = time.monotonic() + _KEPT
-        images = [image for images in found for image in images][:_MOST_IMAGES]
+            self._until = time.monotonic() + _FRESH
+        images = [image for images in listed for image in images][:_MOST_IMAGES]
         holders = Counter(digest for image in images for digest in {layer.digest for layer in image.layers})
         return tuple(
             replace(
@@ -121,7 +125,7 @@ class ImageList:
             return [
                 await self._image(repository, digest, tuple(names)) for digest, names in by_digest.items()
             ]
-        except (NixfrontError, ValueError, KeyError, TypeError):  # a list is no place for one that is broken
+        except (NixfrontError, ValueError, KeyError, TypeError):  # the list leaves a broken image out
             return []
 
     async def _digest(self, repository: str, tag: str) -> str | None:

@@ -1,5 +1,6 @@
-"""Values as people read them on the page: sizes, times, and the picture of layers. Pure but for the clock that is given."""
+"""Values as people read them on the page: sizes, times, lines to copy, and the picture of layers. All functions are pure."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,8 +53,20 @@ def iso(moment: float) -> str:
 
 
 def reference(repository: str, tag: str) -> str:
-    """What to pull, the tag where it is not the usual one."""
+    """The name to pull; a client adds `latest` by itself."""
     return repository if tag == "latest" else f"{repository}:{tag}"
+
+
+def pull_lines(host: str, name: str) -> dict[str, str]:
+    """Lines to copy for the image of this name, by what they are for."""
+    image = f"{host}/{name}"
+    return {
+        "Docker": f"docker pull {image}",
+        "Run it": f"docker run --rm -it {image}",
+        "Kubernetes": f"containers: [{{name: main, image: {json.dumps(image)}}}]",
+        "Dockerfile": f"FROM {image}",
+        "Its files in a Dockerfile": f"COPY --from={image} / /",
+    }
 
 
 def short(digest: str) -> str:
@@ -62,16 +75,16 @@ def short(digest: str) -> str:
 
 
 def contents(comment: str) -> str:
-    """What is in a layer, by the names of its store paths; the comment itself where it names none."""
-    found = _STORE_PATH.findall(comment)
-    if not found:
+    """What a layer holds: the names of its store paths; the comment itself if it has none."""
+    paths = _STORE_PATH.findall(comment)
+    if not paths:
         return comment
-    return ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+    return ", ".join(paths[:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A layer in the picture: where it begins, how wide it is, and the layer itself."""
+    """A layer in the picture: its left edge and its width, in units of `WIDTH`."""
 
     x: float
     width: float
@@ -79,7 +92,7 @@ class Block:
 
 
 def picture(layers: Sequence[ListedLayer]) -> list[Block]:
-    """The layers side by side, largest first, each as wide as it is large but never too thin to be seen."""
+    """The layers side by side, largest first. The width follows the size, but no layer is too thin to be seen."""
     ordered = sorted(layers, key=lambda layer: (-layer.size, layer.digest))
     if not ordered:
         return []

@@ -2,26 +2,55 @@
 
 import asyncio
 import os
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from proxy.builds import board
 from proxy.builds import logs as builds_logs
-from proxy.builds.board import BUILDING, EVALUATING, PACKING, RESOLVING, WAITING, BuildBoard
+from proxy.builds.board import BuildBoard
+from proxy.builds.build import BUILDING, EVALUATING, PACKING, RESOLVING, WAITING
 from proxy.builds.logs import BuildLogs
+from proxy.builds.machines import SharedBuilds
 from proxy.core import request
-from proxy.core.events import BuildEnded, BuildStarted, LayersReady, LogLine, NixBegun, Resolved
+from proxy.core.events import (
+    BuildEnded,
+    BuildStarted,
+    Collided,
+    Event,
+    LayersReady,
+    LogLine,
+    NixBegun,
+    Resolved,
+)
+from proxy.state.sqlite import SqliteState, open_state
 
 HASH = "a" * 32
 
 
-def watch(folder: Path) -> BuildBoard:
+@pytest_asyncio.fixture
+async def state(tmp_path: Path) -> AsyncIterator[SqliteState]:
+    async with open_state(tmp_path / "state.sqlite") as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def builds(tmp_path: Path, state: SqliteState) -> AsyncIterator[BuildBoard]:
     moments = iter(float(number) for number in range(1000))
-    return BuildBoard(BuildLogs(folder), lambda: next(moments))
+    opened = on(tmp_path / "logs", state, lambda: next(moments))
+    yield opened
+    await opened.close()
 
 
-async def test_a_build_from_its_first_to_its_last_event(tmp_path: Path) -> None:
-    builds = watch(tmp_path)
+def on(folder: Path, state: SqliteState, clock: Callable[[], float] = time.time) -> BuildBoard:
+    shared = SharedBuilds(state, clock, report_seconds=15)
+    return BuildBoard(BuildLogs(folder), shared, clock, machine="one", host="host-one")
+
+
+async def test_a_build_from_its_first_to_its_last_event(builds: BuildBoard) -> None:
     phases = []
 
     def now(*events: object) -> None:
@@ -51,8 +80,7 @@ async def test_a_build_from_its_first_to_its_last_event(tmp_path: Path) -> None:
     assert builds.latest("hello", "latest") == ended
 
 
-async def test_builds_of_the_same_packages_have_the_same_log(tmp_path: Path) -> None:
-    builds = watch(tmp_path)
+async def test_builds_of_the_same_packages_have_the_same_log(builds: BuildBoard) -> None:
     for repository in ("a/b", "b/a"):
         builds.see(BuildStarted(repository, "latest"))
         builds.see(Resolved(repository, "latest", "key"))
@@ -67,8 +95,7 @@ async def test_builds_of_the_same_packages_have_the_same_log(tmp_path: Path) -> 
     assert await builds.log(one.id) == await builds.log(other.id) == "one\ntwo\n"
 
 
-async def test_a_build_is_called_by_the_id_of_its_request(tmp_path: Path) -> None:
-    builds = watch(tmp_path)
+async def test_a_build_is_called_by_the_id_of_its_request(builds: BuildBoard) -> None:
     token = request.CURRENT.set("abcdefgh12345678")
     builds.see(BuildStarted("a", "latest"))
     builds.see(BuildStarted("b", "latest"))
@@ -78,8 +105,7 @@ async def test_a_build_is_called_by_the_id_of_its_request(tmp_path: Path) -> Non
     assert builds.running[1].id != "abcdefgh12345678", "one id is one build"
 
 
-async def test_whoever_waits_hears_of_a_change(tmp_path: Path) -> None:
-    builds = watch(tmp_path)
+async def test_whoever_waits_hears_of_a_change(builds: BuildBoard) -> None:
     waiting = asyncio.create_task(builds.change(builds.version))
     await asyncio.sleep(0)
 
@@ -88,30 +114,133 @@ async def test_whoever_waits_hears_of_a_change(tmp_path: Path) -> None:
     await asyncio.wait_for(waiting, 5)
 
 
-async def test_what_ended_is_known_after_a_restart(tmp_path: Path) -> None:
-    logs = BuildLogs(tmp_path)
-    builds = BuildBoard(logs, lambda: 5.0)
+async def test_what_ended_is_there_after_a_restart(tmp_path: Path, state: SqliteState) -> None:
+    builds = on(tmp_path, state)
     builds.see(BuildStarted("a", "latest"))
     builds.see(Resolved("a", "latest", "key"))
     builds.see(LogLine(("a",), "said", "key"))
     builds.see(BuildEnded("a", "latest", error="no", outcome="BuildFailed", seconds=(("set", 0.5),)))
-    await logs.close()
+    await builds.close()
 
-    again = watch(tmp_path)
-    await again.remember()
+    again = on(tmp_path, state)
+    await again.open()
+    await again.refresh()
 
     assert again.ended == builds.ended
     assert await again.log(again.ended[0].id) == "said\n"
 
 
-async def test_a_file_that_is_no_summary_is_passed_over(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_summary_is_passed_over(tmp_path: Path, state: SqliteState) -> None:
     (tmp_path / "x.json").write_text("[1")
     (tmp_path / "y.json").write_text('{"id": "y"}')
 
-    builds = watch(tmp_path)
-    await builds.remember()
+    builds = on(tmp_path, state)
+    await builds.open()
 
     assert builds.ended == ()
+
+
+STARTED = BuildStarted("git", "latest")
+RESOLVED = Resolved("git", "latest", "content")
+EVALUATE = NixBegun("content", "evaluating")
+BUILD = NixBegun("content", "building")
+
+
+def line(text: str, content: str = "content") -> LogLine:
+    return LogLine(("git",), text, content)
+
+
+def step(builds: BuildBoard, repository: str = "git", tag: str = "latest") -> str | None:
+    build = builds.current(repository, tag)
+    return None if build is None else build.step
+
+
+@pytest.mark.parametrize(
+    ("events", "text"),
+    [
+        pytest.param([], None, id="nothing is under way"),
+        pytest.param([STARTED], "fetching the package set", id="started"),
+        pytest.param([STARTED, RESOLVED], "waiting for Nix", id="resolved"),
+        pytest.param([STARTED, RESOLVED, EVALUATE], "evaluating", id="evaluating"),
+        pytest.param([STARTED, RESOLVED, EVALUATE, line("one")], "evaluating: one", id="a line meanwhile"),
+        pytest.param([STARTED, RESOLVED, EVALUATE, line("one"), BUILD], "building", id="building"),
+        pytest.param(
+            [STARTED, RESOLVED, BUILD, line("one"), line(" two\t")], "building: two", id="the last line"
+        ),
+        pytest.param([STARTED, RESOLVED, BUILD, line("one"), line(" ")], "building: one", id="a blank line"),
+        pytest.param([STARTED, RESOLVED, line("x" * 501)], f"building: {'x' * 500}", id="a long line"),
+        pytest.param([STARTED, RESOLVED, line("one", "other")], "waiting for Nix", id="of another content"),
+        pytest.param(
+            [STARTED, RESOLVED, BUILD, line("one"), LayersReady("git", "latest", 3, 17)],
+            "packing, 3 of 17 layers are in the registry",
+            id="packing",
+        ),
+        pytest.param(
+            [STARTED, RESOLVED, LayersReady("git", "latest", 3, 17), BUILD, line("one")],
+            "packing, 3 of 17 layers are in the registry",
+            id="packing while Nix works for another image of this content",
+        ),
+        pytest.param(
+            [STARTED, RESOLVED, LayersReady("git", "v2", 3, 17)], "waiting for Nix", id="of another tag"
+        ),
+        pytest.param(
+            [STARTED, RESOLVED, EVALUATE, Collided("git", "bin/x", "/a", "/b")],
+            "evaluating",
+            id="a collision",
+        ),
+        pytest.param([STARTED, RESOLVED, BuildEnded("git", "latest", "sha256:0")], None, id="done"),
+        pytest.param([STARTED, BuildEnded("git", "latest", error="no")], None, id="failed"),
+        pytest.param([RESOLVED, LayersReady("git", "latest", 1, 2)], None, id="never started"),
+    ],
+)
+async def test_what_a_build_does_now(builds: BuildBoard, events: list[Event], text: str | None) -> None:
+    for event in events:
+        builds.see(event)
+
+    assert step(builds) == text
+
+
+async def test_a_build_that_joins_a_content_is_as_far_as_that(builds: BuildBoard) -> None:
+    for event in (STARTED, RESOLVED, BUILD, line("compiling")):
+        builds.see(event)
+
+    builds.see(BuildStarted("shell/git", "v2"))
+    builds.see(Resolved("shell/git", "v2", "content"))
+
+    assert step(builds, "shell/git", "v2") == "building: compiling"
+
+
+async def test_a_content_stays_until_its_last_build_has_ended(builds: BuildBoard) -> None:
+    for begin in (STARTED, RESOLVED, BuildStarted("a", "b"), Resolved("a", "b", "content"), BUILD):
+        builds.see(begin)
+
+    builds.see(BuildEnded("git", "latest", error="no"))
+    left = step(builds, "a", "b")
+    for event in (BuildEnded("a", "b", "sha256:0"), STARTED, RESOLVED):
+        builds.see(event)
+
+    assert left == "building"
+    assert step(builds) == "waiting for Nix", "the next build of this content begins anew"
+
+
+async def test_it_does_not_grow_without_bound(builds: BuildBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "_MOST_RUNNING", 2)
+    monkeypatch.setattr(board, "_MOST_ENDED", 2)
+
+    for number in range(5):
+        builds.see(BuildStarted("git", str(number)))
+
+    assert [builds.current("git", str(number)) is not None for number in range(5)] == [False] * 3 + [True] * 2
+    assert len(builds.ended) == 2
+
+
+async def test_each_end_is_another_number(builds: BuildBoard) -> None:
+    numbers = [builds.endings]
+    for event in (STARTED, RESOLVED, BuildEnded("git", "latest", "sha256:0"), STARTED):
+        builds.see(event)
+        numbers.append(builds.endings)
+
+    assert numbers == [0, 0, 0, 1, 1]
 
 
 async def test_of_a_long_log_the_beginning_and_the_end_are_kept(

@@ -1,0 +1,121 @@
+"""One build as people see it, and its record in the state, from which other machines show it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from proxy.nix.output import NixCounts
+from proxy.state import INTERRUPTED, BuildRecord
+
+_LONGEST_ERROR = 2000  # characters in a record
+_LONGEST_LINE = 500  # characters of a log's line in one line for a person
+_NO_COUNTS = NixCounts()
+
+#: What a build does, in this order.
+RESOLVING, WAITING, EVALUATING, BUILDING, PACKING = (
+    "fetching the package set",
+    "waiting for Nix",
+    "evaluating",
+    "building",
+    "packing layers",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One build; `ended` is 0 while it runs, and times are seconds since 1970.
+
+    A build that has ended has a `digest`, or an `error` and the class of that error as its `outcome`. `machine` is
+    the machine that builds: it alone has the log. `host` is the name of that machine for people.
+    """
+
+    id: str
+    repository: str
+    tag: str
+    started: float
+    phase: str = RESOLVING
+    content: str = ""
+    nix: NixCounts = _NO_COUNTS
+    ready: int = 0
+    total: int = 0
+    lines: int = 0
+    last_line: str = ""
+    ended: float = 0.0
+    digest: str = ""
+    error: str = ""
+    outcome: str = ""
+    seconds: tuple[tuple[str, float], ...] = ()
+    machine: str = ""
+    host: str = ""
+
+    @property
+    def image(self) -> str:
+        """Repository and tag."""
+        return f"{self.repository}:{self.tag}"
+
+    @property
+    def state(self) -> str:
+        """running, made or failed."""
+        return "failed" if self.error else "made" if self.ended else "running"
+
+    @property
+    def step(self) -> str:
+        """The phase in one line, with its count of layers or the last line of the log."""
+        if self.total:
+            return f"packing, {self.ready} of {self.total} layers are in the registry"
+        if self.phase in (EVALUATING, BUILDING) and self.last_line:
+            return f"{self.phase}: {self.last_line[:_LONGEST_LINE]}"
+        return self.phase
+
+
+def to_record(build: Build, now: float) -> BuildRecord:
+    """What other machines may know of this build, reported at `now`. Lines of its log are not in it."""
+    return BuildRecord(
+        build.id,
+        build.repository,
+        build.tag,
+        build.machine,
+        build.started,
+        build.ended,
+        build.digest,
+        build.error[:_LONGEST_ERROR],
+        host=build.host,
+        phase=build.phase,
+        ready=build.ready,
+        total=build.total,
+        outcome=build.outcome,
+        reported=now,
+    )
+
+
+def from_record(record: BuildRecord, since: float) -> Build:
+    """The build of a record; one that runs, and that its machine last reported before `since`, was interrupted."""
+    build = Build(
+        record.id,
+        record.repository,
+        record.tag,
+        record.started,
+        phase=record.phase,
+        ready=record.ready,
+        total=record.total,
+        ended=record.ended,
+        digest=record.digest,
+        error=record.error,
+        outcome=record.outcome,
+        machine=record.machine,
+        host=record.host,
+    )
+    if not record.ended and record.reported < since:
+        return replace(build, ended=record.reported or record.started, error=INTERRUPTED)
+    return build
+
+
+def from_summary(summary: Mapping[str, Any], machine: str, host: str) -> Build | None:
+    """The build of a summary on the disk of this machine; None if it is not one."""
+    try:
+        values = {field.name: summary[field.name] for field in fields(Build) if field.name in summary}
+        values["nix"] = NixCounts(**values.get("nix", {}))
+        values["seconds"] = tuple((str(name), float(each)) for name, each in values.get("seconds", ()))
+        return Build(**{"machine": machine, "host": host, **values})
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,116 @@
+"""The live parts of the page: server-sent events, which browsers read again by themselves after a break."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from aiohttp import hdrs, web
+from aiohttp_sse import EventSourceResponse
+
+from proxy.builds.board import BuildBoard
+from proxy.web.page import templating
+
+_PAUSE = 0.25  # seconds between two messages of a stream
+_TICK = 2.0  # seconds between two messages at most while anything is built, as times go on; and between two looks at
+#              the builds of other machines
+_HEARTBEAT = 15.0  # seconds between two messages at most while nothing is built
+_MOST_STREAMS = 200
+_LONGEST_SEND = 60.0  # seconds; a client that takes nothing for so long is gone
+
+#: The events of a stream, and their data, for the board as it is now.
+Messages = Callable[[], AsyncIterator[tuple[str, str]]]
+#: Of the last event of a stream.
+ENDED = "ended"
+
+
+class Live:
+    """The streams of one page."""
+
+    def __init__(self, board: BuildBoard, headers: Mapping[str, str]) -> None:
+        """`headers` are those of every answer of the page."""
+        self._board = board
+        self._headers = headers
+        self._streams = 0
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End all streams."""
+        self._closing.set()
+
+    async def builds(
+        self, request: web.Request, context: Callable[[], Mapping[str, Any]]
+    ) -> web.StreamResponse:
+        """The list of builds, whenever it changes; `context` gives what its template needs."""
+
+        async def messages() -> AsyncIterator[tuple[str, str]]:
+            yield "builds", templating.text(request, "_builds.html", context())
+
+        return await self._stream(request, messages)
+
+    async def build(self, request: web.Request, identity: str, *, logs: bool) -> web.StreamResponse:
+        """The state of a build whenever it changes; and the further lines of its log, if the client may read `logs`."""
+        number = request.query.get("seen", "0")
+        seen = int(number) if number.isdecimal() else 0
+
+        async def messages() -> AsyncIterator[tuple[str, str]]:
+            nonlocal seen
+            build = self._board.get(identity)
+            if build is None:
+                return
+            lines, seen = self._board.lines_since(identity, seen)
+            if lines and logs:
+                yield "lines", json.dumps(list(lines))
+            yield "state", templating.text(request, "_build.html", {"build": build, "logs": logs})
+            if build.ended:
+                yield ENDED, build.state
+
+        return await self._stream(request, messages)
+
+    async def _stream(self, request: web.Request, messages: Messages) -> web.StreamResponse:
+        """What `messages` yields at each version of the board; `ENDED` is the last event."""
+        if request.method != hdrs.METH_GET:
+            return web.Response(status=405, headers={hdrs.ALLOW: hdrs.METH_GET})
+        if self._streams >= _MOST_STREAMS:
+            return web.Response(status=503, text="too many streams of this page are open\n")
+        response = EventSourceResponse(sep="\n", send_timeout=_LONGEST_SEND, ping_interval=_HEARTBEAT)
+        del response.headers[hdrs.CONNECTION]
+        response.headers.update(self._headers)
+        self._streams += 1
+        try:
+            await response.prepare(request)
+            async with response:
+                with contextlib.suppress(ConnectionResetError, TimeoutError):  # the client is gone
+                    await self._send(response, messages)
+        finally:
+            self._streams -= 1
+        return response
+
+    async def _send(self, response: EventSourceResponse, messages: Messages) -> None:
+        while not self._closing.is_set():
+            await self._board.refresh()
+            version = self._board.version
+            async for event, data in messages():
+                await response.send(data, event=event)
+                if event == ENDED:
+                    return
+            await self._wait(version)
+            await asyncio.sleep(_PAUSE)
+
+    async def _wait(self, version: int) -> None:
+        """Return at the next version of the board, when it is time to say the same again, or when we close."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + (_TICK if self._board.running else _HEARTBEAT)
+        waits = [asyncio.create_task(self._board.change(version)), asyncio.create_task(self._closing.wait())]
+        try:
+            while (left := until - clock()) > 0:
+                done, _ = await asyncio.wait(
+                    waits, timeout=min(left, _TICK), return_when=asyncio.FIRST_COMPLETED
+                )
+                if done:
+                    return
+                await self._board.refresh()
+        finally:
+            for wait in waits:
+                wait.cancel()

@@ -1,0 +1,82 @@
+"""The page's templates and static files. Both are read once, before the first request; nothing is read from disk later."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp_jinja2
+import jinja2
+from aiohttp import web
+
+from proxy import __version__
+from proxy.web.page import views
+
+_HERE = Path(__file__).parent
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """A file of the page. Its `path` changes with its bytes, so browsers may keep it for ever."""
+
+    path: str
+    data: bytes
+    content_type: str
+
+
+async def set_up(application: web.Application) -> Mapping[str, StaticFile]:
+    """Compile the templates for this application. The static files by their names."""
+    return await asyncio.to_thread(_set_up, application)
+
+
+def text(request: web.Request, template: str, context: Mapping[str, Any]) -> str:
+    """The markup of a template, in which every value is escaped."""
+    return aiohttp_jinja2.render_string(template, request, context)
+
+
+def page(request: web.Request, template: str, context: Mapping[str, Any], status: int = 200) -> web.Response:
+    """A page of its own as the answer to a request."""
+    shown = {"host": request.host, "path": request.path, **context}
+    return aiohttp_jinja2.render_template(template, request, shown, status=status)
+
+
+def _set_up(application: web.Application) -> dict[str, StaticFile]:
+    files = {file.name: _static(file) for file in (_HERE / "static").iterdir() if file.suffix in _TYPES}
+    environment = aiohttp_jinja2.setup(
+        application,
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "size": views.size,
+        "span": views.span,
+        "iso": views.iso,
+        "short": views.short,
+        "contents": views.contents,
+        "reference": lambda build: views.reference(build.repository, build.tag),
+    }
+    environment.globals |= {
+        "picture": views.picture,
+        "picture_width": views.WIDTH,
+        "ago": lambda moment: views.ago(moment, time.time()),
+        "now": time.time,
+        "version": __version__,
+        "asset": {name: file.path for name, file in files.items()},
+    }
+    for name in environment.list_templates():
+        environment.get_template(name)
+    return files
+
+
+def _static(file: Path) -> StaticFile:
+    data = file.read_bytes()
+    path = f"/static/{file.name}?v={hashlib.sha256(data).hexdigest()[:12]}"
+    return StaticFile(path, data, _TYPES[file.suffix])
