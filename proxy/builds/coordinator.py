@@ -12,7 +12,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from proxy.core import errors
 from proxy.core.errors import NixfrontError, Stopping
@@ -26,17 +25,6 @@ from proxy.tools.flight import SingleFlight
 _log = logging.getLogger(__name__)
 _LOOK = 0.5  # seconds between two looks whether another machine is done
 _OURSELVES = ""  # the client in whose name tags are refreshed
-
-
-@dataclass(frozen=True, slots=True)
-class Puller:
-    """Who asks for an image first.
-
-    `name`: in the queue, each gets a share. `begin`: called before anything is begun for them alone; it may raise.
-    """
-
-    name: str = ""
-    begin: Callable[[], None] | None = None
 
 
 class Coordinator:
@@ -64,15 +52,13 @@ class Coordinator:
         self._flights: SingleFlight[str, None] = SingleFlight()
         self._stopping = False
 
-    async def ensure(self, request: ImageRequest, asker: Puller) -> None:
+    async def ensure(self, request: ImageRequest, client: str = "") -> None:
         """The registry has the tag when this returns; a tag that it has already is left as it is.
 
-        Goes on when the caller is cancelled. Raises a `NixfrontError`.
+        Goes on when the caller is cancelled. `client`: in the queue, each gets a share. Raises a `NixfrontError`.
         """
-        key = f"{request.repository}:{request.tag}"
-        if asker.begin is not None and await self._is_new(key, request):
-            asker.begin()
-        await self._run(key, lambda: self._make(key, request, asker.name))
+        key = _key(request)
+        await self._run(key, lambda: self._make(key, request, client))
 
     async def refresh(self, request: ImageRequest, record: TagRecord) -> None:
         """The tag names what it means now, if it is still ours. Raises a `NixfrontError`."""
@@ -112,8 +98,9 @@ class Coordinator:
                 ) from error
             raise
 
-    async def _is_new(self, key: str, request: ImageRequest) -> bool:
-        """Whether a build would begin: this one is not under way, did not just fail, and its tag is not there."""
+    async def is_new(self, request: ImageRequest) -> bool:
+        """Whether `ensure` would begin a build: none is under way, none has just failed, and the tag is not there."""
+        key = _key(request)
         return (
             key not in self._flights.keys
             and await self._state.recall_failure(key) is None
@@ -186,3 +173,7 @@ class Coordinator:
             prolonging.cancel()
             await asyncio.gather(prolonging, return_exceptions=True)
             await self._state.release(key, self._machine)
+
+
+def _key(request: ImageRequest) -> str:
+    return f"{request.repository}:{request.tag}"

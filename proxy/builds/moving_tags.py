@@ -58,7 +58,7 @@ class MovingTags:
         )
         self._looking: dict[tuple[str, str], asyncio.Task[bool]] = {}
 
-    async def asked(self, repository: str, tag: str) -> bool:
+    async def refresh_if_due(self, repository: str, tag: str) -> bool:
         """Look after a tag that the registry has just answered for; whether it names another image since."""
         key = (repository, tag)
         if self._when == "never":

@@ -51,12 +51,17 @@ def is_repository(text: str) -> bool:
     return _REPOSITORY.fullmatch(text) is not None
 
 
+def is_tag(text: str) -> bool:
+    """Whether this can be a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
 def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | None:
     """What to build for this tag, or None if it can never be ours (a digest, a referrers tag, a bad name).
 
     Raises `NameInvalid` for a name that is well-formed but names nothing, too much, or an impossible character.
     """
-    if not _TAG.fullmatch(reference) or _REFERRERS_TAG.fullmatch(reference):
+    if not is_tag(reference) or _REFERRERS_TAG.fullmatch(reference):
         return None
     if not is_repository(repository):
         return None

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from proxy.core.model import Image
 from proxy.pipeline.destination import Destination
+from proxy.pipeline.tag_versions import TagVersions
 from proxy.state import State, TagRecord
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ class OwnTags:
 
     def __init__(self, registry: Destination, state: State, now: Callable[[], float] = time.time) -> None:
         """`now` is in seconds since the epoch."""
+        #: Grow with every tag that is put here.
+        self.versions = TagVersions()
         self._registry = registry
         self._state = state
         self._now = now
@@ -87,4 +90,5 @@ class OwnTags:
 
     async def _put(self, repository: str, tag: str, image: Image) -> None:
         media_type = image.manifest_descriptor.media_type
-        await self._registry.put_manifest(repository, tag, media_type, image.manifest)
+        with self.versions.write(repository):
+            await self._registry.put_manifest(repository, tag, media_type, image.manifest)

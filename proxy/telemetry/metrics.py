@@ -6,7 +6,6 @@ additions. Labels come from small closed sets; nothing that a client can choose 
 
 import asyncio
 import platform
-import re
 from collections.abc import Callable
 
 from prometheus_client import (
@@ -22,28 +21,13 @@ from prometheus_client import (
 
 from proxy import __version__
 from proxy.core.events import BuildEnded, BuildStarted, Event, LayerStored, RefreshFailed
+from proxy.core.request import Kind
 
 #: What `/metrics` is served as: the text format of Prometheus, version 0.0.4.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
 _LONG = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
-_KINDS = (
-    ("manifest", re.compile(r"/v2/.+/manifests/[^/]+")),
-    ("upload", re.compile(r"/v2/.+/blobs/uploads/.*")),
-    ("blob", re.compile(r"/v2/.+/blobs/[^/]+")),
-    ("tags", re.compile(r"/v2/.+/tags/list")),
-    ("catalog", re.compile(r"/v2/_catalog")),
-    ("referrers", re.compile(r"/v2/.+/referrers/[^/]+")),
-    ("ping", re.compile(r"/v2/?")),
-    ("stream", re.compile(r"/events|/builds/[^/]+/events")),
-    ("page", re.compile(r"/|/(?:builds|images|static)/.+|/images|/compose|/suggest|/status\.json")),
-)
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
-
-
-def kind_of(path: str) -> str:
-    """Which route of the registry's interface a path is: one of few words, `other` for what is none."""
-    return next((kind for kind, pattern in _KINDS if pattern.fullmatch(path)), "other")
 
 
 class Metrics:
@@ -91,9 +75,11 @@ class Metrics:
             "registry_failures", "Requests that the registry did not answer.", "kind"
         )
         self._nix_seconds = self._histogram("nix_seconds", "How long runs of Nix took.", _LONG, "program")
-        self._cells: dict[tuple[str, str, int], Callable[[float, int, int], None]] = {}
+        self._cells: dict[tuple[Kind, str, int], Callable[[float, int, int], None]] = {}
 
-    def answered(self, kind: str, method: str, status: int, seconds: float, sent: int, received: int) -> None:
+    def answered(
+        self, kind: Kind, method: str, status: int, seconds: float, sent: int, received: int
+    ) -> None:
         """A client got its answer."""
         method = method if method in _METHODS else "other"
         cell = self._cells.get((kind, method, status))
@@ -113,13 +99,13 @@ class Metrics:
         """Count the tasks of this loop."""
         self._tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
 
-    def asked_registry(self, path: str, method: str, seconds: float) -> None:
-        """The registry answered."""
-        self._registry_seconds.labels(kind_of(path), method).observe(seconds)
+    def registry_answered(self, kind: Kind, method: str, seconds: float) -> None:
+        """The registry answered a request about this kind of path."""
+        self._registry_seconds.labels(kind, method).observe(seconds)
 
-    def registry_failed(self, path: str) -> None:
+    def registry_failed(self, kind: Kind) -> None:
         """The registry did not answer."""
-        self._registry_failures.labels(kind_of(path)).inc()
+        self._registry_failures.labels(kind).inc()
 
     def ran_nix(self, program: str, seconds: float) -> None:
         """A run of Nix ended, well or not."""
@@ -147,7 +133,7 @@ class Metrics:
         """All of it in the text format."""
         return generate_latest(self._registry)
 
-    def _cell(self, kind: str, method: str, status: int) -> Callable[[float, int, int], None]:
+    def _cell(self, kind: Kind, method: str, status: int) -> Callable[[float, int, int], None]:
         requests = self._requests.labels(kind, method, str(status))
         seconds_of = self._request_seconds.labels(kind)
         sent_of, received_of = self._sent.labels(kind), self._received.labels(kind)

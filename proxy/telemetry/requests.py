@@ -12,11 +12,23 @@ import aiohttp
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from yarl import URL
 
-from proxy.core.request import CURRENT, HEADER, choose
-from proxy.telemetry.metrics import Metrics, kind_of
+from proxy.core.request import CURRENT, HEADER, Kind, RegistryPath, choose, parse
+from proxy.telemetry.metrics import Metrics
 
 _GONE = 499  # what nginx calls a client that did not wait for its answer; nobody sees it but the log and the counts
+#: Kept on the request by `path_of`.
+PATH: web.RequestKey[RegistryPath] = web.RequestKey("path", RegistryPath)
+
+
+def path_of(request: web.Request) -> RegistryPath:
+    """What the request is about: parsed once, and kept on it."""
+    path = request.get(PATH)
+    if path is None:
+        url = request.rel_url
+        path = request[PATH] = parse(url.raw_path, url.raw_query_string, request.raw_path)
+    return path
 
 
 class Observer:
@@ -55,8 +67,8 @@ class Observer:
             self._count(request, response, status, time.perf_counter() - started)
             CURRENT.reset(token)
 
-    def answered(self, request: web.Request, response: web.StreamResponse, started: float) -> None:
-        """The same for a manifest that was there before the middleware could be asked, at `perf_counter` `started`."""
+    def count_recalled(self, request: web.Request, response: web.StreamResponse, started: float) -> None:
+        """The same for a manifest that a cache answered before the middleware ran; `started`: by `time.perf_counter`."""
         identity = choose(request.headers.get(HEADER))
         response.headers[HEADER] = identity
         self._metrics.remembered()
@@ -77,12 +89,12 @@ class Observer:
     def _count(
         self, request: web.Request, response: web.StreamResponse | None, status: int, seconds: float
     ) -> None:
-        path = request.rel_url.raw_path
+        path = path_of(request)
         sent = request.writer.output_size
         if not sent and response is not None:  # as it is small, it goes when we are through
             sent = response.content_length or 0
         received = request.content.total_bytes if request.body_exists else 0
-        self._metrics.answered(kind_of(path), request.method, status, seconds, sent, received)
+        self._metrics.answered(path.kind, request.method, status, seconds, sent, received)
         if self._log is not None:
             identity = CURRENT.get()
             foreign = response.headers.get(HEADER) if response is not None else None
@@ -90,7 +102,7 @@ class Observer:
             self._log.info(
                 "request",
                 method=request.method,
-                path=path,
+                path=path.path,
                 status=status,
                 ms=round(seconds * 1000, 1),
                 bytes=sent,
@@ -116,18 +128,29 @@ def registry_trace(metrics: Metrics) -> aiohttp.TraceConfig:
         context.started = time.perf_counter()
 
     async def end(
-        _: aiohttp.ClientSession, context: SimpleNamespace, asked: aiohttp.TraceRequestEndParams
+        _: aiohttp.ClientSession, context: SimpleNamespace, request: aiohttp.TraceRequestEndParams
     ) -> None:
-        if asked.url.raw_path.startswith("/v2/"):
-            metrics.asked_registry(asked.url.raw_path, asked.method, time.perf_counter() - context.started)
+        if (kind := kind_of(context, request.url)) is not None:
+            metrics.registry_answered(kind, request.method, time.perf_counter() - context.started)
 
     async def failed(
-        _: aiohttp.ClientSession, __: SimpleNamespace, asked: aiohttp.TraceRequestExceptionParams
+        _: aiohttp.ClientSession, context: SimpleNamespace, request: aiohttp.TraceRequestExceptionParams
     ) -> None:
-        if asked.url.raw_path.startswith("/v2/"):
-            metrics.registry_failed(asked.url.raw_path)
+        if (kind := kind_of(context, request.url)) is not None:
+            metrics.registry_failed(kind)
 
     config.on_request_start.append(start)
     config.on_request_end.append(end)
     config.on_request_exception.append(failed)
     return config
+
+
+def kind_of(context: SimpleNamespace, url: URL) -> Kind | None:
+    """What nixfront asked a registry for at this URL; None where it asked something else, such as a token server.
+
+    Whoever knows already passes a `RegistryPath` to the session as `trace_request_ctx`; the others ask with paths of their own.
+    """
+    if not url.raw_path.startswith("/v2/"):
+        return None
+    path = context.trace_request_ctx
+    return path.kind if isinstance(path, RegistryPath) else parse(url.raw_path).kind

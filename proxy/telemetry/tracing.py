@@ -20,7 +20,7 @@ from proxy import __version__
 from proxy.core.errors import SettingsInvalid
 from proxy.core.events import BuildEnded, BuildStarted, Event, LayersReady, NixBegun, Resolved
 from proxy.core.request import CURRENT
-from proxy.telemetry.metrics import kind_of
+from proxy.telemetry.requests import kind_of, path_of
 
 
 @asynccontextmanager
@@ -75,7 +75,7 @@ class Tracing:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The handler's answer, or what it raises, within a span."""
-        kind = kind_of(request.rel_url.raw_path)
+        kind = path_of(request).kind
         with self._tracer.start_as_current_span(
             f"{request.method} {kind}",
             context=self._propagate.extract(request.headers),
@@ -128,7 +128,7 @@ class Tracing:
             _: aiohttp.ClientSession, context: SimpleNamespace, asked: aiohttp.TraceRequestStartParams
         ) -> None:
             context.span = self._tracer.start_span(
-                f"registry {asked.method} {kind_of(asked.url.raw_path)}",
+                f"registry {asked.method} {kind_of(context, asked.url) or 'other'}",
                 kind=self._trace.SpanKind.CLIENT,
                 attributes={"http.request.method": asked.method, "url.path": asked.url.raw_path},
             )

@@ -21,11 +21,10 @@ from ipaddress import ip_network
 from aiohttp import hdrs, web
 from cachetools import LRUCache
 
-from proxy.builds.coordinator import Puller
 from proxy.core.errors import BuildDenied, NotMadeHere, TooManyBuilds
 from proxy.core.model import ImageRequest
 from proxy.web import client as web_client
-from proxy.web.client import Network, within
+from proxy.web.client import NO_NETWORKS, Networks
 from proxy.web.passthrough import Passthrough
 
 ANYBODY = "*"  # among users: whoever the registry knows
@@ -39,7 +38,7 @@ class AccessRules:
 
     repositories: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
-    networks: tuple[Network, ...] = ()
+    networks: Networks = NO_NETWORKS
     builds_per_minute: int = 0
 
     def makes(self, repository: str) -> bool:
@@ -85,8 +84,18 @@ class Access:
         """Whether images of this name are made for anybody."""
         return self._rules.makes(repository)
 
-    async def admit(self, request: web.Request, wanted: ImageRequest) -> Puller:
-        """Who asks with this request, which got a 404; to begin a build for them counts, and raises `TooManyBuilds`.
+    @property
+    def has_rate(self) -> bool:
+        """Whether the builds that a client begins are counted."""
+        return self._rate is not None
+
+    def charge(self, client: str, wanted: ImageRequest) -> None:
+        """Count a build that is about to begin for this client of `admit`. Raises `TooManyBuilds`."""
+        if self._rate is not None:
+            self._rate.count(client, (wanted.repository, wanted.tag))
+
+    async def admit(self, request: web.Request, wanted: ImageRequest) -> str:
+        """The name under which builds are counted and queued for the client of this request, which got a 404.
 
         Raises `NotMadeHere`, `BuildDenied`, `RegistryUnavailable`.
         """
@@ -94,7 +103,7 @@ class Access:
         if not rules.makes(wanted.repository):
             raise NotMadeHere(f"this host makes no image named {wanted.repository!r} (access.repositories)")
         address = self._passthrough.client(request).address
-        if rules.networks and not within(address, rules.networks):
+        if rules.networks and not rules.networks.contain(address):
             raise BuildDenied(f"this host makes no images for clients at {address} (access.networks)")
         user = ""
         if rules.users or self._rate is not None:
@@ -105,11 +114,7 @@ class Access:
                 if user
                 else "this host makes images only for users who are logged in (access.users): docker login"
             )
-        name = f"user {user!r}" if user else _neighbourhood(address)
-        rate = self._rate
-        if rate is None:
-            return Puller(name)
-        return Puller(name, lambda: rate.count(name, (wanted.repository, wanted.tag)))
+        return f"user {user!r}" if user else _neighbourhood(address)
 
     async def _user(self, request: web.Request) -> str:
         """The user that the registry accepted for this request, empty for none."""

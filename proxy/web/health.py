@@ -14,7 +14,7 @@ from aiohttp import web
 
 from proxy.core.errors import NixfrontError
 from proxy.telemetry.metrics import CONTENT_TYPE, Metrics
-from proxy.web.client import Visitors
+from proxy.web.client import Networks
 
 Check = Callable[[], Awaitable[None]]
 _KEPT = 3.0  # seconds for which an answer holds
@@ -73,7 +73,7 @@ PATHS = ("/metrics", "/healthz", "/readyz")
 class Watching:
     """Their answers. Health is for everybody and says nothing that is not; counts are for `visitors`."""
 
-    def __init__(self, metrics: Metrics | None, health: Health, visitors: Visitors) -> None:
+    def __init__(self, metrics: Metrics | None, health: Health, visitors: Networks) -> None:
         """`metrics`: None where the operator wants none."""
         self._metrics = metrics
         self._health = health
@@ -87,7 +87,7 @@ class Watching:
     async def _counts(self, request: web.Request) -> web.Response:
         if self._metrics is None:
             return web.Response(status=404, text="status.metrics of this host is off\n")
-        if not self._visitors.may(request.remote, request.headers):
+        if not self._visitors.contain_every_hop(request.remote, request.headers):
             return web.Response(status=403, text="status.networks of this host does not hold your address\n")
         text = await asyncio.to_thread(self._metrics.text)  # it reads /proc
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
@@ -100,7 +100,7 @@ class Watching:
         problems = await self._health.problems()
         if not problems:
             return web.Response(text="ready\n")
-        full = self._visitors.may(request.remote, request.headers)
+        full = self._visitors.contain_every_hop(request.remote, request.headers)
         lines = [f"{name}: {problem}" if full else name for name, problem in sorted(problems.items())]
         return web.Response(status=503, text="\n".join(lines) + "\n")
 

@@ -18,18 +18,15 @@ both kinds of client share what was built. Mirrors are read: what writes is refu
 """
 
 import fnmatch
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from urllib.parse import unquote_plus
 
-from aiohttp import hdrs, web
-from yarl import URL
+from aiohttp import hdrs
 
 from proxy.core import names
 from proxy.core.errors import NotMirrored
+from proxy.core.request import RegistryPath
 
-_ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<rest>manifests/[^/]+|blobs/.+|tags/list|referrers/[^/]+)")
 _LIBRARY = "library/"
 
 
@@ -65,30 +62,22 @@ class Mirror:
         self._rules = rules
         self._always = always
 
-    def direct(self, request: web.Request) -> web.Request:
-        """The request as a direct client would have sent it: itself, where it is one. Raises `NotMirrored`."""
-        query = request.rel_url.raw_query_string
-        if not query and not self._always:
-            return request
-        namespaces, query = read_query(query)
-        if not namespaces and not self._always:
-            return request
-        path = request.rel_url.raw_path
-        if (route := _ROUTE.fullmatch(path)) is not None:
-            for unknown in namespaces - set(self._rules.namespaces):
+    def direct(self, path: RegistryPath, method: str) -> RegistryPath:
+        """The same question as a client that uses no mirror asks it; itself, where it comes from such a client.
+
+        Raises `NotMirrored`.
+        """
+        if not path.namespaces and not self._always:
+            return path
+        repository = path.repository
+        if repository:
+            for unknown in path.namespaces - set(self._rules.namespaces):
                 raise NotMirrored(
                     f"{unknown!r} is no registry that this mirror stands in for (mirror.namespaces)"
                 )
-            if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
+            if method not in (hdrs.METH_GET, hdrs.METH_HEAD):
                 raise NotMirrored("a mirror takes nothing: push to the registry itself")
-            path = f"/v2/{self._rules.served(route['name'])}/{route['rest']}"
-        elif self._always and path.rstrip("/") != "/v2":
+            repository = self._rules.served(repository)
+        elif self._always and path.path.rstrip("/") != "/v2":
             raise NotMirrored("a mirror serves images and nothing else")
-        return request.clone(rel_url=URL(f"{path}?{query}" if query else path, encoded=True))
-
-
-def read_query(query: str) -> tuple[frozenset[str], str]:
-    """The namespaces that a query names, and the query without them, the rest byte for byte."""
-    parts = [(part, *part.partition("=")[::2]) for part in query.split("&")]
-    namespaces = frozenset(unquote_plus(value) for _, name, value in parts if name == "ns")
-    return namespaces, "&".join(part for part, name, _ in parts if name != "ns")
+        return path.direct(repository)

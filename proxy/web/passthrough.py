@@ -22,8 +22,9 @@ from yarl import URL
 
 from proxy.core.errors import RegistryUnavailable
 from proxy.core.request import CURRENT, HEADER
+from proxy.telemetry.requests import path_of
 from proxy.web import client as web_client
-from proxy.web.client import FORWARDING, Client, Network
+from proxy.web.client import FORWARDING, Client, Networks
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -105,10 +106,8 @@ _ADDED = (hdrs.SERVER, hdrs.CONTENT_TYPE, hdrs.DATE)  # by aiohttp, where they a
 class Passthrough:
     """Relays to the registry at `registry`, an origin (`http://127.0.0.1:5000`)."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, registry: str, trusted: Sequence[Network] = ()
-    ) -> None:
-        """`session` must not decompress: its bodies are relayed byte for byte. `trusted`: of front proxies."""
+    def __init__(self, session: aiohttp.ClientSession, registry: str, trusted: Networks) -> None:
+        """`session` must not decompress: its bodies are relayed byte for byte. `trusted`: of web servers in front."""
         self._session = session
         self._registry = registry.rstrip("/")
         self._trusted = trusted
@@ -175,6 +174,7 @@ class Passthrough:
                 allow_redirects=False,
                 skip_auto_headers=_NOT_ADDED,
                 timeout=_TIMEOUT,
+                trace_request_ctx=path_of(request),
             )
         except (aiohttp.ClientError, TimeoutError) as error:
             _log.warning("the registry does not answer path=%s error=%r", request.path, error)

@@ -17,26 +17,21 @@ The last answer says in its reason phrase, the one thing that every client print
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from aiohttp import hdrs, web
-from yarl import URL
 
 from proxy.builds.board import BuildBoard
-from proxy.builds.coordinator import Coordinator, Puller
 from proxy.core.errors import StillBuilding
 from proxy.core.model import ImageRequest
-from proxy.core.request import manifest_route
+from proxy.core.request import WAIT, RegistryPath
 from proxy.web import error_responses
 
 T = TypeVar("T")
-_PARAMETER = "wait"
-_HOP = re.compile(r"[0-9]{1,3}")
 _BODY = b"still being built\n"  # containerd's Kubernetes plugin counts bytes of bodies
 _LONGEST_STEP = 90  # characters in a message, so that what follows stays in the reason phrase
 
@@ -73,28 +68,15 @@ def decide(method: str, hop: int, agent: str, rules: WaitingRules) -> tuple[floa
     return rules.hold_seconds, Then.GIVE_UP
 
 
-def read_query(query: str) -> tuple[int, str]:
-    """The hop that a query says, 0 if none, and the query without it: what remains stays as it was, byte for byte."""
-    hop, kept = 0, []
-    for part in query.split("&"):
-        name, _, value = part.partition("=")
-        if name == _PARAMETER:
-            hop = int(value) if _HOP.fullmatch(value) else 0
-        else:
-            kept.append(part)
-    return hop, "&".join(kept)
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The client can be held no longer, and nobody can send it on any more. `status`: of the last answer."""
+
+    status: int
 
 
-def as_asked(request: web.Request) -> tuple[int, web.Request]:
-    """The hop of a client that was sent on, 0 for any other, and its request as it was before that."""
-    given = request.rel_url.raw_query_string
-    hop, query = read_query(given) if given else (0, given)
-    if query == given or not manifest_route(request.rel_url.raw_path):
-        return 0, request
-    path = request.rel_url.raw_path
-    return hop, request.clone(rel_url=URL(f"{path}?{query}" if query else path, encoded=True))
-
-
+#: What comes of work that a client waits for: its result; a response on which the client asks again; or `Overdue`.
+Outcome: TypeAlias = T | web.Response | Overdue
 #: Where the log of this image's build is, for the client of this request.
 LogPlace = Callable[[web.Request, ImageRequest], str]
 
@@ -102,76 +84,55 @@ LogPlace = Callable[[web.Request, ImageRequest], str]
 class Waiting:
     """Between a client that has limits and a build that has others."""
 
-    def __init__(self, builds: Coordinator, board: BuildBoard, rules: WaitingRules, log: LogPlace) -> None:
+    def __init__(self, board: BuildBoard, rules: WaitingRules, log: LogPlace) -> None:
         """`log` tells a person, in a few words, where the log of an image's build is."""
-        self._builds = builds
         self._board = board
         self._rules = rules
         self._log = log
 
-    async def ensure(
-        self, request: web.Request, hop: int, wanted: ImageRequest, asker: Puller
-    ) -> web.Response | None:
-        """None: the image is in the registry. Else what this client gets, as the build is going on.
+    async def hold(self, request: web.Request, path: RegistryPath, work: Awaitable[T]) -> Outcome[T]:
+        """Hold the client of this request until the work ends, or for as long as the client bears.
 
-        `request` is the client's at this hop, without our number; `asker` as for `Builds.ensure`. Raises the
-        `NixfrontError` that ended the build.
+        `path`: as the client sent it, with its hop. Raises what the work raises.
         """
-        outcome = await self._held(request, hop, self._builds.ensure(wanted, asker))
-        match outcome:
-            case Then.START_OVER | Then.GIVE_UP:
-                return error_responses.response(
-                    StillBuilding(await self._message(request, wanted)), outcome.value
-                )
-            case Then():
-                return _sent_on(request, hop, outcome)
-            case _:
-                return None
-
-    async def unless_long(self, request: web.Request, hop: int, look: Awaitable[bool]) -> bool | web.Response:
-        """What comes of a look at an image that is there; where that takes long, what this client gets meanwhile.
-
-        False where it takes longer than a client waits: the image that is there is better than none.
-        """
-        outcome = await self._held(request, hop, look)
-        match outcome:
-            case Then.START_OVER | Then.GIVE_UP:
-                return False
-            case Then():
-                return _sent_on(request, hop, outcome)
-            case _:
-                return outcome
-
-    async def _held(self, request: web.Request, hop: int, work: Awaitable[T]) -> T | Then:
-        """The result of the work, or what the client gets who may wait no longer for it."""
         agent = request.headers.get(hdrs.USER_AGENT, "")
-        seconds, then = decide(request.method, hop, agent, self._rules)
+        seconds, then = decide(request.method, path.hop or 0, agent, self._rules)
         try:
             async with asyncio.timeout(seconds):
                 return await work
         except TimeoutError:
-            return then
+            return _again(path, then)
 
-    async def _message(self, request: web.Request, wanted: ImageRequest) -> str:
+    async def still_building(
+        self, request: web.Request, image: ImageRequest, overdue: Overdue
+    ) -> web.Response:
+        """The last answer to a client that waits for this image."""
+        return error_responses.response(StillBuilding(await self._message(request, image)), overdue.status)
+
+    async def _message(self, request: web.Request, image: ImageRequest) -> str:
         await self._board.refresh()
-        build = self._board.current(wanted.repository, wanted.tag)
+        build = self._board.current(image.repository, image.tag)
         if build is None:
             how_far = "waiting for its turn, or being made by another machine"
         else:
             age = max(0.0, time.time() - build.started)
             where = "" if self._board.is_here(build) else f" on {build.host}"
             how_far = f"still being made after {age:.0f} s{where} ({_shortened(build.step)})"
-        return f"{how_far}; pull again to go on waiting; {self._log(request, wanted)}"
+        return f"{how_far}; pull again to go on waiting; {self._log(request, image)}"
 
 
-def _sent_on(request: web.Request, hop: int, then: Then) -> web.Response:
-    """The answer upon which a client asks again at once."""
-    if then is Then.ASK_WITH_GET:
-        return web.Response(status=then.value, headers={hdrs.ALLOW: hdrs.METH_GET})
-    # Relative to wherever the client found us: it may have come through a proxy with paths of its own.
-    query = request.rel_url.raw_query_string
-    there = f"?{query}&{_PARAMETER}={hop + 1}" if query else f"?{_PARAMETER}={hop + 1}"
-    return web.Response(status=then.value, headers={hdrs.LOCATION: there}, body=_BODY)
+def _again(path: RegistryPath, then: Then) -> web.Response | Overdue:
+    """The response on which a client asks again at once; `Overdue` where there is none."""
+    match then:
+        case Then.START_OVER | Then.GIVE_UP:
+            return Overdue(then.value)
+        case Then.ASK_WITH_GET:
+            return web.Response(status=then.value, headers={hdrs.ALLOW: hdrs.METH_GET})
+        case Then.ASK_AGAIN:
+            # Relative to the client's own address for nixfront: a web server in front may have paths of its own.
+            query = f"{path.query}&" if path.query else ""
+            there = f"?{query}{WAIT}={(path.hop or 0) + 1}"
+            return web.Response(status=then.value, headers={hdrs.LOCATION: there}, body=_BODY)
 
 
 def _shortened(text: str) -> str:

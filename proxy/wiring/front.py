@@ -12,7 +12,7 @@ from proxy.core.model import ImageRequest, without_credentials
 from proxy.settings import Settings
 from proxy.telemetry import requests
 from proxy.web import passthrough
-from proxy.web.client import Visitors
+from proxy.web.client import Networks
 from proxy.web.intercept import Front
 from proxy.web.mirror import Mirror, MirrorRules
 from proxy.web.page import Page
@@ -40,11 +40,13 @@ def add_images(
         service.answers,
         service.blobs,
         service.access,
+        service.builds,
         waiting,
-        service.served,
+        service.moving,
+        service.pulls,
         settings.vocabulary,
     )
-    application.router.add_route("*", r"/{path:[\s\S]*}", front.everything, expect_handler=passthrough.expect)
+    application.router.add_route("*", r"/{path:[\s\S]*}", front.answer, expect_handler=passthrough.expect)
     application.on_response_prepare.append(passthrough.drop_added_headers)
     application.on_response_prepare.append(requests.name_request)
 
@@ -74,8 +76,8 @@ async def add_page(
         images,
         Composer(previews, service.board, images, settings.vocabulary),
         packages=_default_set(settings),
-        visitors=Visitors(settings.page.networks),
-        log_visitors=Visitors(settings.page.log_networks),
+        visitors=Networks(settings.page.networks),
+        log_visitors=Networks(settings.page.log_networks),
     )
     await page.add_to(application)
 

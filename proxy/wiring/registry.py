@@ -76,5 +76,5 @@ def open_blobs(
     if origin.scheme == "http" and origin.host and origin.port and not settings.traces.endpoint:
         registry = PlainHttp(origin.host, origin.port)
         stack.callback(registry.close)
-        ways.append(Spliced(relay, registry, metrics.asked_registry))
+        ways.append(Spliced(relay, registry, metrics.registry_answered))
     return Blobs(ways)

@@ -18,10 +18,11 @@ from proxy.telemetry import requests
 from proxy.telemetry.log import log_event
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.tracing import tracing
-from proxy.web import connections, error_responses, shortcut
-from proxy.web.client import Visitors
+from proxy.web import connections, error_responses
+from proxy.web.client import Networks
 from proxy.web.connections import ConnectionLimits, DoorRules, most_connections
 from proxy.web.health import Health, Watching, keep_off
+from proxy.web.intercept import RequestHandler, recall_first
 from proxy.web.waiting import Waiting
 from proxy.wiring import front
 from proxy.wiring.service import open_service
@@ -52,15 +53,12 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         # What answers.
         service = await open_service(settings, stack, metrics, traces, events.fan_out(*sinks))
         waiting = Waiting(
-            service.builds,
-            service.board,
-            front.waiting_rules(settings),
-            front.log_place(settings, service.board),
+            service.board, front.waiting_rules(settings), front.log_place(settings, service.board)
         )
         health = Health({"registry": service.registry.ping, "nix": service.packages.store.ping})
         stack.push_async_callback(health.close)
         status = Watching(
-            metrics if settings.status.metrics else None, health, Visitors(settings.status.networks)
+            metrics if settings.status.metrics else None, health, Networks(settings.status.networks)
         )
 
         # Where it answers: at status.addr, at mirror.addr, at http.addr. Catch-all routes come last.
@@ -82,8 +80,8 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
             front.add_images(for_mirrors, service, waiting, settings, mirror=True)
             await listen(for_mirrors, settings.mirror.addr, stack, limits, certificate)
         front.add_images(main, service, waiting, settings, mirror=False)
-        # The shortcut passes all middlewares by, and a trace needs its own.
-        ahead = None if tracer else partial(shortcut.before, answers=service.answers, observer=observer)
+        # An answer from the cache passes all middlewares by, and a trace needs its own.
+        ahead = None if tracer else partial(recall_first, answers=service.answers, observer=observer)
         origin = await listen(main, settings.http.addr, stack, limits, certificate, ahead)
 
         stack.push_async_callback(service.builds.drain, settings.builds.grace_seconds)
@@ -97,7 +95,7 @@ async def listen(
     stack: AsyncExitStack,
     limits: ConnectionLimits,
     certificate: ssl.SSLContext | None = None,
-    ahead: Callable[[shortcut.RequestHandler], shortcut.RequestHandler] | None = None,
+    ahead: Callable[[RequestHandler], RequestHandler] | None = None,
 ) -> str:
     """The origin at which the application answers as long as the stack. Raises `OSError`.
 

@@ -32,7 +32,7 @@ from proxy.tools.fair_queue import FairQueue
 from proxy.web.access import Access, AccessRules
 from proxy.web.answer_cache import AnswerCache
 from proxy.web.blobs import Blobs
-from proxy.web.intercept import Served
+from proxy.web.client import Networks
 from proxy.web.passthrough import Passthrough
 from proxy.wiring import files
 from proxy.wiring.builder import Packages, build_pipeline, open_packages, read_tables
@@ -47,7 +47,8 @@ class Service:
 
     builds: Coordinator
     board: BuildBoard
-    served: Served
+    moving: MovingTags
+    pulls: Pulls
     answers: AnswerCache
     blobs: Blobs
     access: Access
@@ -76,8 +77,7 @@ async def open_service(
     endpoint = await asyncio.to_thread(registry_endpoint, settings, url)
     connection = await stack.enter_async_context(endpoint.opened(*traces))
     registry = Registry(connection.session, url, connection.login)
-    relay = Passthrough(connection.session, url, settings.http.trusted_proxies)
-    answers = AnswerCache(relay, seconds=settings.answers.seconds, most_bytes=settings.answers.most_bytes)
+    relay = Passthrough(connection.session, url, Networks(settings.http.trusted_proxies))
     _log.info("registry url=%s", url)
 
     state = await stack.enter_async_context(open_state(settings.state.url, settings.state_file))
@@ -90,9 +90,10 @@ async def open_service(
 
     packages = open_packages(settings, stack, session, metrics.ran_nix, state)
     tags = OwnTags(registry, state)
-    pipeline = await build_pipeline(
-        settings, stack, packages, registry, tags, state, roots, tables, events.fan_out(answers.told, sink)
+    answers = AnswerCache(
+        relay, tags.versions, seconds=settings.answers.seconds, most_bytes=settings.answers.most_bytes
     )
+    pipeline = await build_pipeline(settings, stack, packages, registry, tags, state, roots, tables, sink)
     builds = _open_coordinator(settings, stack, pipeline, registry, state, metrics, machine)
     moving = MovingTags(
         state,
@@ -110,7 +111,8 @@ async def open_service(
     return Service(
         builds=builds,
         board=board,
-        served=Served(pulls, moving),
+        moving=moving,
+        pulls=pulls,
         answers=answers,
         blobs=open_blobs(settings, stack, relay, url, metrics),
         access=Access(_access_rules(settings), relay),
@@ -159,6 +161,6 @@ def _access_rules(settings: Settings) -> AccessRules:
     return AccessRules(
         repositories=section.repositories,
         users=section.users,
-        networks=section.networks,
+        networks=Networks(section.networks),
         builds_per_minute=section.builds_per_minute,
     )

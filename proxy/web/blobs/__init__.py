@@ -19,7 +19,8 @@ from typing import Protocol
 
 from aiohttp import hdrs, web
 
-from proxy.core.request import Content, content
+from proxy.core.request import Kind, RegistryPath
+from proxy.telemetry.requests import path_of
 from proxy.web.blobs import shared_disk, splice
 from proxy.web.blobs.plain_http import Answer, BrokenOff, PlainHttp
 from proxy.web.blobs.shared_disk import SharedDisk
@@ -37,7 +38,7 @@ _CONDITIONS = frozenset(
 class Way(Protocol):
     """One way to serve a GET of a blob."""
 
-    async def serve(self, request: web.Request, blob: Content) -> web.StreamResponse | None:
+    async def serve(self, request: web.Request, blob: RegistryPath) -> web.StreamResponse | None:
         """The response; None where this is no way for this request. Raises `RegistryUnavailable`."""
 
 
@@ -52,11 +53,11 @@ class Blobs:
         """The response to a request for a blob; None for any other, and where no way fits."""
         if request.method != hdrs.METH_GET or request.body_exists:
             return None
-        blob = content(request.raw_path)
-        if blob is None or blob.kind != "blobs":
+        path = path_of(request)
+        if path.kind != "blob" or not (path.is_canonical and path.is_alone):
             return None
         for way in self._ways:
-            if (response := await way.serve(request, blob)) is not None:
+            if (response := await way.serve(request, path)) is not None:
                 return response
         return None
 
@@ -69,7 +70,7 @@ class Redirected:
         self._passthrough = passthrough
         self._public = public
 
-    async def serve(self, request: web.Request, blob: Content) -> web.StreamResponse | None:
+    async def serve(self, request: web.Request, blob: RegistryPath) -> web.StreamResponse | None:
         """A 307, once the registry has said that this client may have the blob."""
         async with self._passthrough.send(request, hdrs.METH_HEAD) as allowed:
             if allowed.status != 200:
@@ -85,7 +86,7 @@ class FromDisk:
         self._passthrough = passthrough
         self._disk = disk
 
-    async def serve(self, request: web.Request, blob: Content) -> web.StreamResponse | None:
+    async def serve(self, request: web.Request, blob: RegistryPath) -> web.StreamResponse | None:
         """The whole file under the registry's own head, once it has said that this client may have the blob."""
         if not _CONDITIONS.isdisjoint(name.lower() for name in request.headers):
             return None
@@ -112,14 +113,14 @@ class Spliced:
     """Asks on a socket of its own, and lets the kernel move what comes."""
 
     def __init__(
-        self, passthrough: Passthrough, registry: PlainHttp, timed: Callable[[str, str, float], None]
+        self, passthrough: Passthrough, registry: PlainHttp, timed: Callable[[Kind, str, float], None]
     ) -> None:
-        """`registry` is the one behind `passthrough`; `timed` is told path, method and seconds of each question."""
+        """`registry` is the one behind `passthrough`; `timed` counts the kind, method and seconds of each question."""
         self._passthrough = passthrough
         self._registry = registry
         self._timed = timed
 
-    async def serve(self, request: web.Request, blob: Content) -> web.StreamResponse | None:
+    async def serve(self, request: web.Request, blob: RegistryPath) -> web.StreamResponse | None:
         """The registry's answer, whatever it is."""
         if not splice.possible(request):
             return None
@@ -131,7 +132,7 @@ class Spliced:
             except (BrokenOff, ValueError) as error:
                 _log.debug("asking as usual path=%s error=%s", blob.path, error)
                 return None
-            self._timed(blob.path, request.method, time.perf_counter() - started)
+            self._timed(blob.kind, request.method, time.perf_counter() - started)
             response = self._passthrough.response(answer.status, answer.reason, answer.headers)
             try:
                 await _relay(request, response, answer)

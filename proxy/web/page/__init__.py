@@ -13,7 +13,7 @@ from aiohttp import web
 
 from proxy import __version__
 from proxy.builds.board import BuildBoard
-from proxy.web.client import Visitors
+from proxy.web.client import Networks
 from proxy.web.page import templating, views
 from proxy.web.page.composer import Composer
 from proxy.web.page.image_list import ImageList, ListedImage
@@ -47,8 +47,8 @@ class Page:
         composer: Composer,
         *,
         packages: str,
-        visitors: Visitors,
-        log_visitors: Visitors,
+        visitors: Networks,
+        log_visitors: Networks,
     ) -> None:
         """`packages` names the default package set; only `log_visitors` may read the logs of builds."""
         self._board = board
@@ -86,7 +86,7 @@ class Page:
         """The answer with the page's headers, for its visitors alone."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
-            if not self._visitors.may(request.remote, request.headers):
+            if not self._visitors.contain_every_hop(request.remote, request.headers):
                 text = "page.networks of this host does not hold your address\n"
                 return web.Response(status=403, text=text, headers=_HEADERS)
             response = await answer(request)
@@ -198,7 +198,7 @@ class Page:
         }
 
     def _may_read_logs(self, request: web.Request) -> bool:
-        return self._log_visitors.may(request.remote, request.headers)
+        return self._log_visitors.contain_every_hop(request.remote, request.headers)
 
 
 def _missing(request: web.Request, message: str) -> web.Response:

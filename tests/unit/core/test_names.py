@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core import names
-from proxy.core import request as core_request
 from proxy.core.errors import NameInvalid
 from proxy.core.model import ImageRequest, Preset
 from proxy.core.names import Vocabulary
@@ -16,77 +15,6 @@ HEX = "0123456789abcdef" * 4
 COMPONENTS = st.from_regex(r"[a-z0-9]+((\.|_|__|-)[a-z0-9]+)*", fullmatch=True).filter(
     lambda component: component.count(".") < 8
 )
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        pytest.param("/v2/git/manifests/latest", ("git", "latest"), id="one component"),
-        pytest.param("/v2/shell/git/manifests/latest", ("shell/git", "latest"), id="two components"),
-        pytest.param(
-            "/v2/a/manifests/b/manifests/c", ("a/manifests/b", "c"), id="a component named manifests"
-        ),
-        pytest.param(f"/v2/a/manifests/sha256:{HEX}", ("a", f"sha256:{HEX}"), id="a digest"),
-        pytest.param("/v2/a%2Fb/manifests/latest", ("a%2Fb", "latest"), id="kept as it came over the wire"),
-        pytest.param("/v2/", None, id="the version check"),
-        pytest.param("/v2/_catalog", None, id="the catalog"),
-        pytest.param("/v2/git/blobs/sha256:00", None, id="a blob"),
-        pytest.param("/v2/git/tags/list", None, id="tags"),
-        pytest.param("/v2/manifests/latest", None, id="no repository"),
-        pytest.param("/v2/git/manifests/", None, id="no reference"),
-        pytest.param("/v2/git/manifests/latest/", None, id="a slash at the end"),
-        pytest.param("/v1/git/manifests/latest", None, id="another version"),
-        pytest.param("/x/v2/git/manifests/latest", None, id="something before"),
-    ],
-)
-def test_manifest_paths_are_told_from_all_others(path: str, expected: tuple[str, str] | None) -> None:
-    assert core_request.manifest_route(path) == expected
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/v2/git/manifests/latest", ("git", "manifests", "latest")),
-        ("/v2/a/b__c/manifests/V1.0_x-y", ("a/b__c", "manifests", "V1.0_x-y")),
-        (f"/v2/a/manifests/sha256:{HEX}", ("a", "manifests", f"sha256:{HEX}")),
-        (f"/v2/a/blobs/sha256:{HEX}", ("a", "blobs", f"sha256:{HEX}")),
-        ("/v2/a/manifests/b/manifests/c", ("a/manifests/b", "manifests", "c")),
-        ("/v2/a/blobs/b/manifests/c", ("a/blobs/b", "manifests", "c")),
-        ("/v2/a%2Fb/manifests/latest", None),
-        ("/v2/a/manifests/la%74est", None),
-        ("/v2/a/manifests/latest?ns=docker.io", None),
-        ("/v2//a/manifests/latest", None),
-        ("/v2/./a/manifests/latest", None),
-        ("/v2/b/../a/manifests/latest", None),
-        ("/v2/A/manifests/latest", None),
-        ("/v2/a/manifests/latest/", None),
-        ("/v2/a/manifests/latest\n", None),
-        ("/v2/a/blobs/sha256:../../../../etc/passwd", None),
-        ("http://elsewhere/v2/a/manifests/latest", None),
-        ("/v2/a/tags/list", None),
-    ],
-)
-def test_only_a_path_that_can_be_read_in_one_way_is_read(
-    path: str, expected: tuple[str, str, str] | None
-) -> None:
-    found = core_request.content(path)
-
-    assert (found and (found.repository, found.kind, found.reference)) == expected
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/v2/a/b/blobs/uploads/", True),
-        ("/v2/a/manifests/b/blobs/uploads/0-9_a.b~c=", True),
-        ("/v2/a/blobs/uploads", False),
-        ("/v2/a/blobs/uploads/x/../../../manifests/latest", False),
-        ("/v2/a/blobs/uploads/x%2Fy", False),
-        ("/v2/a/blobs/uploads/manifests/latest", False),
-    ],
-)
-def test_paths_that_blobs_are_sent_to(path: str, expected: bool) -> None:
-    assert core_request.is_upload(path) is expected
 
 
 SHELL = Preset(packages=("bash", "nano"), command=("/bin/bash",))
@@ -376,13 +304,6 @@ def test_no_text_raises_anything_but_name_invalid(repository: str, reference: st
         assert request is None or request.repository == repository
 
 
-@given(st.text(alphabet="/v2manifests.:-"))
-def test_no_path_raises(path: str) -> None:
-    found = core_request.manifest_route(path)
-
-    assert found is None or f"/v2/{found[0]}/manifests/{found[1]}" == path
-
-
 @given(st.lists(COMPONENTS, max_size=8))
 def test_every_well_formed_path_is_read(components: list[str]) -> None:
     components = ["x", *components]  # not the shell
@@ -399,18 +320,3 @@ def test_a_hostile_name_is_read_in_no_time(piece: str) -> None:
     repository = piece * 20_000 + "!"  # it never matches, so every way to match is tried
 
     assert parse(repository) is None
-
-
-@pytest.mark.parametrize(
-    ("path", "repository"),
-    [
-        ("/v2/hello/tags/list", "hello"),
-        ("/v2/a/b/tags/list", "a/b"),
-        ("/v2/tags/list", None),
-        ("/v2/hello/tags/list/", None),
-        ("/v2/hello/tags", None),
-        ("/v1/hello/tags/list", None),
-    ],
-)
-def test_the_path_of_tags(path: str, repository: str | None) -> None:
-    assert core_request.tags_route(path) == repository

@@ -33,8 +33,6 @@ STILL_TOO_LONG = {
     "proxy/registry/client.py",
     # settings
     "proxy/settings/sections.py",
-    # web
-    "proxy/web/answer_cache.py",
 }
 STILL_TOO_BIG = {
     # nix
@@ -53,8 +51,6 @@ STILL_NAMED_AFTER_NOTHING: set[str] = {
     "tests/unit/image/test_tarball.py",
     "tests/unit/nix/test_definition.py",
     "tests/unit/nix/test_resolution.py",
-    "tests/unit/web/test_forwarding.py",
-    "tests/unit/web/test_visitors.py",
 }
 
 #: Folders of tests/unit that test something else than a package of proxy/.

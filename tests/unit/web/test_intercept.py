@@ -28,8 +28,8 @@ def said(*codes: str) -> bytes:
     ],
 )
 def test_unknown_name(body: bytes, unknown: bool) -> None:
-    assert intercept.unknown_name(body) is unknown
+    assert intercept._is_name_unknown(body) is unknown
 
 
 def test_an_empty_list_is_written_as_the_stock_registry_does() -> None:
-    assert intercept.empty("a/b").body == b'{"name":"a/b","tags":[]}\n'
+    assert intercept._no_tags("a/b").body == b'{"name":"a/b","tags":[]}\n'

@@ -5,10 +5,11 @@ from ipaddress import ip_network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
-from proxy.web.client import Client, Network, client, within
+from proxy.web.client import Client, Networks, client
 
-PROXIES: tuple[Network, ...] = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+PROXIES = Networks(map(ip_network, ("10.0.0.0/8", "fd00::/8")))
 SAID = [
     ("Host", "inside:5000"),
     ("X-Forwarded-For", "192.0.2.1"),
@@ -23,8 +24,8 @@ def test_the_socket_is_believed() -> None:
     )
 
 
-@pytest.mark.parametrize("trusted", [(), PROXIES])
-def test_a_stranger_is_not_believed(trusted: tuple[Network, ...]) -> None:
+@pytest.mark.parametrize("trusted", [Networks(), PROXIES])
+def test_a_stranger_is_not_believed(trusted: Networks) -> None:
     told = client(SAID, "198.51.100.7", "http", trusted)
 
     assert told == Client("198.51.100.7", "http", "inside:5000", ("198.51.100.7",))
@@ -96,4 +97,56 @@ def test_nothing_is_said_of_what_is_not_known() -> None:
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_any_text_is_read(peer: str, said: str) -> None:
     assert client([("X-Forwarded-For", said)], peer, "http", PROXIES).scheme == "http"
-    assert not within("x" + peer, PROXIES)
+    assert not PROXIES.contain("x" + peer)
+
+
+OFFICE = tuple(map(ip_network, ("127.0.0.0/8", "::1/128", "10.1.0.0/16", "fd00::/8", "192.0.2.7")))
+
+
+@pytest.mark.parametrize(
+    "remote", ["127.0.0.1", "::1", "10.1.2.3", "fd00::12", "192.0.2.7", "::ffff:10.1.2.3"]
+)
+def test_an_address_in_the_networks(remote: str) -> None:
+    assert Networks(OFFICE).contain_every_hop(remote, {})
+
+
+@pytest.mark.parametrize(
+    "remote", ["10.2.0.1", "192.0.2.8", "2001:db8::1", "", None, "unix:", "::ffff:10.2.0.1"]
+)
+def test_any_other(remote: str | None) -> None:
+    assert not Networks(OFFICE).contain_every_hop(remote, {})
+
+
+@pytest.mark.parametrize(
+    ("headers", "may"),
+    [
+        pytest.param({"X-Forwarded-For": "10.1.2.3"}, True, id="one of theirs through a web server here"),
+        pytest.param({"X-Forwarded-For": "203.0.113.5"}, False, id="a stranger through a web server here"),
+        pytest.param({"X-Forwarded-For": "127.0.0.1, 203.0.113.5"}, False, id="a stranger who forges one"),
+        pytest.param({"X-Forwarded-For": "203.0.113.5, 10.1.2.3"}, False, id="any stranger in the chain"),
+        pytest.param(
+            {"X-Forwarded-For": "10.1.2.3", "X-Real-Ip": "203.0.113.5"}, False, id="two that differ"
+        ),
+        pytest.param({"X-Forwarded-For": "[::1], 10.1.2.3"}, True, id="in brackets"),
+        pytest.param({"X-Forwarded-For": "unknown"}, False, id="no address"),
+        pytest.param({"X-Forwarded-For": ""}, True, id="an empty header names nobody"),
+        pytest.param({"Forwarded": "for=10.1.2.3"}, False, id="a header that is not read"),
+    ],
+)
+def test_through_web_servers(headers: dict[str, str], may: bool) -> None:
+    assert Networks(OFFICE).contain_every_hop("127.0.0.1", headers) is may
+
+
+def test_nobody_and_everybody() -> None:
+    assert not Networks(()).contain_every_hop("127.0.0.1", {})
+    assert Networks(("*",)).contain_every_hop(None, {"X-Forwarded-For": "203.0.113.5"})
+
+
+def test_every_line_of_a_header_counts() -> None:
+    """Some web servers add a line of their own below the client's."""
+    lines = CIMultiDict([("X-Forwarded-For", "10.1.2.3"), ("X-Forwarded-For", "203.0.113.5")])
+
+    assert not Networks(OFFICE).contain_every_hop("127.0.0.1", lines)
+    assert Networks(OFFICE).contain_every_hop(
+        "127.0.0.1", CIMultiDict([("X-Forwarded-For", "10.1.2.3:4711")])
+    )

@@ -1,0 +1,105 @@
+"""An answer of the registry as bytes: what of it is stored, whether it may be, and the response that sends it again."""
+
+import logging
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web_request import BaseRequest
+from typing_extensions import override
+
+from proxy.core.errors import RegistryUnavailable
+from proxy.core.request import HEADER
+from proxy.web.passthrough import backward
+
+_log = logging.getLogger(__name__)
+_LARGEST = 1 << 20  # bytes of a manifest that is stored: the event loop reads it whole and hashes it
+# Response headers that are meant for one client, or that say that the body is not the manifest itself.
+_PERSONAL = frozenset({"set-cookie", "content-encoding", "transfer-encoding", "www-authenticate"})
+_OWN = frozenset({"content-length", HEADER.lower()})  # each response gets its own
+_VARIES = frozenset({"accept", "accept-encoding"})
+_PRIVATE = ("no-store", "no-cache", "private")  # Cache-Control of a response
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRecord:
+    """An answer without its body.
+
+    `head`: the status line behind the version, and all headers but the last ones. `digest` and `size` are the body's.
+    `version`: of the repository's tags when the registry was asked.
+    """
+
+    head: bytes
+    digest: str
+    size: int
+    version: int = 0
+
+
+def record(answer: aiohttp.ClientResponse, version: int = 0) -> AnswerRecord:
+    """The answer, each line of its head with the line's end; its body is not read."""
+    lines = [f" {answer.status} {answer.reason}"]
+    lines += [
+        f"{name}: {value}" for name, value in backward(answer.headers.items()) if name.lower() not in _OWN
+    ]
+    # Encoded as aiohttp decoded it.
+    head = "".join(f"{line}\r\n" for line in lines).encode("utf-8", "surrogateescape")
+    return AnswerRecord(head, answer.headers["Docker-Content-Digest"], answer.content_length or 0, version)
+
+
+def is_public(answer: aiohttp.ClientResponse) -> bool:
+    """Whether the registry gives this answer to everybody, and it is small enough to be stored."""
+    if answer.status != 200 or not _PERSONAL.isdisjoint(name.lower() for name in answer.headers):
+        return False
+    if any(word in answer.headers.get("Cache-Control", "").lower() for word in _PRIVATE):
+        return False
+    if not {kind.strip().lower() for kind in answer.headers.get("Vary", "accept").split(",")} <= _VARIES:
+        return False
+    digest = answer.headers.get("Docker-Content-Digest", "")
+    return digest.startswith("sha256:") and 0 <= (answer.content_length or -1) <= _LARGEST
+
+
+async def body(answer: aiohttp.ClientResponse) -> bytes:
+    """The whole manifest. Raises `RegistryUnavailable`; the client has got nothing of the answer then."""
+    try:
+        return await answer.content.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        _log.warning("the registry broke off path=%s error=%r", answer.url.path, error)
+        raise RegistryUnavailable(
+            "the registry behind nixfront broke off in the middle of a manifest"
+        ) from error
+
+
+class VerbatimResponse(web.StreamResponse):
+    """A response that exists as bytes: one write sends it, and aiohttp adds nothing to it.
+
+    `headers` has only what is not in those bytes; signal handlers and middlewares add theirs there.
+    """
+
+    def __init__(self, request: web.Request, answer: AnswerRecord, manifest: bytes) -> None:
+        """The answer to this request; to a HEAD, `manifest` is empty."""
+        super().__init__(headers={"Content-Length": str(answer.size)})
+        self._head = answer.head
+        self._version = b"HTTP/1.1" if request.version >= HttpVersion11 else b"HTTP/1.0"
+        self._stays = request.keep_alive
+        self._manifest = manifest
+
+    @property
+    @override
+    def keep_alive(self) -> bool:
+        return self._stays
+
+    @override
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter:
+        self._to = request.writer
+        return self._to
+
+    @override
+    async def write_eof(self, data: bytes = b"") -> None:
+        # A response has to say what is not the default of its version of HTTP.
+        if self._stays == (self._version == b"HTTP/1.0"):
+            self.headers["Connection"] = "keep-alive" if self._stays else "close"
+        own = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
+        await self._to.write_eof(
+            b"%b%b%b\r\n%b" % (self._version, self._head, own.encode("ascii"), self._manifest)
+        )
