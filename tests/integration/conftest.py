@@ -3,22 +3,35 @@
 import functools
 import os
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from proxy.tools import process
 from tests.support.front import Front, front
 from tests.support.servers import Server, stock_registry
+from tests.support.wait import Gate
+
+#: It never ends, as the kernel ends what a thread started when that thread ends.
+_STARTER = ThreadPoolExecutor(1, thread_name_prefix="starting")
+
+
+@pytest.fixture(autouse=True)
+def _nix_is_not_behind_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server lets its builds stand behind its answers. Here nobody else is served, and all wait for the builds."""
+    monkeypatch.setattr(process, "_STARTER", _STARTER)
+    monkeypatch.setattr(process, "_NICE", 0)
 
 
 @pytest.fixture(autouse=True)
 def nix_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A Nix that needs no network and lets builders see the host's shell; the file has a line for each start of it."""
-    monkeypatch.setenv(
-        "NIX_CONFIG", "substituters =\nsandbox = true\nextra-sandbox-paths = /bin /usr /lib /lib64\n"
-    )
+    visible = f"/bin /usr /lib /lib64 /gate={tmp_path}/gate"
+    monkeypatch.setenv("NIX_CONFIG", f"substituters =\nsandbox = true\nextra-sandbox-paths = {visible}\n")
+    (tmp_path / "gate").mkdir()
     programs = tmp_path / "programs"
     programs.mkdir()
     count = tmp_path / "nix-starts"
@@ -30,6 +43,12 @@ def nix_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     return count
+
+
+@pytest.fixture
+def gate(nix_count: Path, tmp_path: Path) -> Gate:
+    """What builds of `gated` wait for; it is shut."""
+    return Gate(tmp_path / "gate")
 
 
 @pytest_asyncio.fixture

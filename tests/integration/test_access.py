@@ -26,6 +26,7 @@ from tests.support import handmade, stored
 from tests.support.front import Front
 from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpasswd_registry, token_registry
 from tests.support.servers import Server
+from tests.support.wait import Gate, until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 OURS = {"registry": {"username": "nixfront", "password": PASSWORDS["nixfront"]}}
@@ -515,19 +516,19 @@ async def test_a_client_begins_so_many_builds_in_a_minute(start: Start, registry
     assert (exists[0], handmade.digest_of(exists[2])) == (200, digest)
 
 
-async def test_joining_a_build_costs_nothing(start: Start, registry: Server) -> None:
+async def test_joining_a_build_costs_nothing(start: Start, registry: Server, gate: Gate) -> None:
     async with start(
         registry.url,
         http={"trusted_proxies": ("127.0.0.1",)},
         access={"builds_per_minute": 1},
     ) as front:
-        path = "/v2/slow/manifests/latest"
+        path = "/v2/gated/manifests/latest"
         first = asyncio.create_task(said(front.url, path, **{"X-Forwarded-For": "192.0.2.1"}))
-        async with asyncio.timeout(30):
-            while not front.told(BuildStarted):
-                await asyncio.sleep(0.02)
-        joined = await said(front.url, path)
+        await until(lambda: front.told(BuildStarted))
+        joining = asyncio.create_task(said(front.url, path))
         own = await said(front.url, "/v2/hello/manifests/v1")
+        gate.open()
+        joined = await joining
 
     assert ((await first)[0], joined[0], outcome(own)) == (200, 200, LET_THROUGH)
 

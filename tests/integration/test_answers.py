@@ -17,7 +17,8 @@ from tests.integration.test_passthrough import raw
 from tests.support import handmade
 from tests.support.front import Front
 from tests.support.servers import Server, stock_registry
-from tests.support.shim import Cut, Late, Rule, Shim, Status, shim
+from tests.support.shim import AnswerHeld, Cut, Rule, Shim, Status, shim
+from tests.support.wait import until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 Answer = tuple[int, dict[str, str], bytes]
@@ -326,15 +327,16 @@ async def test_an_answer_that_was_on_its_way_during_a_push_is_not_kept(
 ) -> None:
     old, new = made(), made(b"#!/bin/sh\nexit 0\n")
     await handmade.push(registry.url, "team/tool", "v1", old)
-    late = Rule("GET", "/manifests/v1", Late(1.0))
-    async with shim(registry.url, late) as relay, start(relay.url, answers=LONG) as front:
+    late = AnswerHeld()
+    async with (
+        shim(registry.url, Rule("GET", "/manifests/v1", late)) as relay,
+        start(relay.url, answers=LONG) as front,
+    ):
         asked = asyncio.create_task(front.get(PATH, headers=DOCKER))
-        async with asyncio.timeout(20):
-            while not relay.counts["GET", "manifest"]:
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(0.3)  # the registry has answered by now, and the relay holds it back
-        assert not asked.done()
+        await until(lambda: relay.held)
         await handmade.push(front.url, "team/tool", "v1", new)
+        assert not asked.done()
+        late.go.set()
         first = await asked
         second = await ask(front, PATH, headers=DOCKER)
 
@@ -408,9 +410,11 @@ async def test_a_push_behind_our_back_is_seen_when_the_time_is_over(start: Start
     async with start(registry.url, answers={"seconds": 0.5}) as front:
         await ask(front, PATH, headers=DOCKER)
         await handmade.push(registry.url, "team/tool", "v1", new)
-        async with asyncio.timeout(10):
-            while (await ask(front, PATH, headers=DOCKER))[2] != new.manifest:
-                await asyncio.sleep(0.05)
+
+        async def seen() -> bool:
+            return (await ask(front, PATH, headers=DOCKER))[2] == new.manifest
+
+        await until(seen)
 
 
 @pytest.mark.parametrize("answers", [{"seconds": 0}, {"seconds": 600, "most_bytes": 0}])

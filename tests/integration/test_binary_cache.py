@@ -15,6 +15,7 @@ from proxy.core.events import LogLine
 from proxy.tools.process import run
 from tests.support.front import Front, front
 from tests.support.servers import stock_registry
+from tests.support.wait import until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
@@ -56,9 +57,7 @@ def built(machine: Front) -> list[str]:
 
 
 async def copied(caplog: pytest.LogCaptureFixture, times: int = 1) -> None:
-    async with asyncio.timeout(60):
-        while caplog.text.count("copied to the binary cache paths=") < times:
-            await asyncio.sleep(0.05)
+    await until(lambda: caplog.text.count("copied to the binary cache paths=") >= times)
 
 
 @pytest.mark.parametrize("scheme", ["file", "http"])
@@ -92,13 +91,9 @@ async def test_a_cache_that_cannot_be_written_holds_up_nobody(
     (tmp_path / "no-folder").write_text("in the way")
     async with machine(tmp_path / "one", nix_count, copy_to=f"file://{tmp_path}/no-folder/cache") as first:
         await first.pull("hello")
-        async with asyncio.timeout(60):
-            while "not copied to the binary cache: error" not in caplog.text:
-                await asyncio.sleep(0.05)
+        await until(lambda: "not copied to the binary cache: error" in caplog.text)
         roots = tmp_path / "one" / "data" / "gcroots"
-        async with asyncio.timeout(10):
-            while await asyncio.to_thread(lambda: [*roots.iterdir()]):
-                await asyncio.sleep(0.05)
+        await until(lambda: not [*roots.iterdir()])
 
 
 async def test_another_store_builds_for_this_one(

@@ -23,6 +23,7 @@ from tests.support.front import PACKAGES, Front
 from tests.support.processes import free_port
 from tests.support.servers import Server, stock_registry
 from tests.support.stored import stored_tags
+from tests.support.wait import Gate, until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 Settings = Mapping[str, Mapping[str, object]]
@@ -52,10 +53,9 @@ class World:
 
     async def kill_registry(self) -> None:
         assert self.server is not None
+        process = Path(f"/proc/{self.server.process.pid}")
         os.kill(self.server.process.pid, signal.SIGKILL)
-        async with asyncio.timeout(10):
-            while await asyncio.to_thread(Path(f"/proc/{self.server.process.pid}").exists):
-                await asyncio.sleep(0.02)
+        await until(lambda: not process.exists())
 
 
 Breaks = Callable[[World, Front], AbstractAsyncContextManager[None]]
@@ -86,12 +86,10 @@ async def registry_is_down(world: World, _: Front) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def registry_restarts_in_mid_build(world: World, front: Front) -> AsyncIterator[None]:
     async def restart() -> None:
-        async with asyncio.timeout(30):
-            while not front.told(BuildStarted):
-                await asyncio.sleep(0.01)
+        await until(lambda: front.told(BuildStarted))
         await world.kill_registry()
-        await asyncio.sleep(0.7)
         await world.start_registry()
+        Gate(world.folder / "gate").open()
 
     restarting = asyncio.create_task(restart())
     yield
@@ -159,7 +157,7 @@ ROWS = {
         "the registry behind nixfront does not answer",
         logged="the registry does not answer path=/v2/hello/manifests/latest",
     ),
-    "the registry restarts in the middle of a build": Row(registry_restarts_in_mid_build, "slow", 200),
+    "the registry restarts in the middle of a build": Row(registry_restarts_in_mid_build, "gated", 200),
     "Nix is missing": Row(
         nix_is_missing, "hello", 503, "could not be started .* is Nix installed on this host"
     ),

@@ -26,8 +26,9 @@ from tests.support import handmade
 from tests.support.front import PACKAGES, Front
 from tests.support.processes import free_port, program
 from tests.support.servers import Server, redis
-from tests.support.shim import Cut, Delay, Rule, Status, WrongDigest, shim
+from tests.support.shim import Cut, Delay, Held, Rule, Status, WrongDigest, shim
 from tests.support.stored import stored_tags
+from tests.support.wait import Gate, until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 ALWAYS = 1000
@@ -173,11 +174,11 @@ async def test_the_embedded_registry_is_started_again(tmp_path: Path) -> None:
         first = await front.pull("hello")
         pid = await asyncio.to_thread(_registry_pid, tmp_path / "data")
         os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(20):
-            while (await front.get("/v2/"))[0] != 200 or await asyncio.to_thread(
-                _registry_pid, tmp_path / "data"
-            ) in (0, pid):
-                await asyncio.sleep(0.1)
+
+        async def started_again() -> bool:
+            return (await front.get("/v2/"))[0] == 200 and _registry_pid(tmp_path / "data") not in (0, pid)
+
+        await until(started_again)
         second = await front.pull("hello")
 
     assert second.digest == first.digest
@@ -201,21 +202,20 @@ async def test_a_garbage_collection_in_mid_build_takes_nothing_away(
     start: Start, registry: Server, tmp_path: Path
 ) -> None:
     # The first layers are on their way, the others wait: all that needs them is our root.
-    slow = Rule("PUT", r"/blobs/uploads/", Delay(1.5), times=2)
+    uploads = Held()
     async with (
-        shim(registry.url, slow) as relay,
+        shim(registry.url, Rule("PUT", r"/blobs/uploads/", uploads, times=2)) as relay,
         start(relay.url, layers={"uploads": 1}) as front,
     ):
         pull = asyncio.create_task(front.pull("beta"))
-        async with asyncio.timeout(30):
-            while relay.counts["PUT", "upload"] == 0:
-                await asyncio.sleep(0.02)
+        await until(lambda: relay.held)
         on_it = {**os.environ, "NIX_REMOTE": str(tmp_path / "store")}
         (tmp_path / "unrooted").write_text("nobody needs this")
         added = await run(("nix-store", "--add", str(tmp_path / "unrooted")), env=on_it, deadline=60)
         unrooted = tmp_path / "store" / added.decode().strip().lstrip("/")
         assert await asyncio.to_thread(unrooted.exists)
         await run(("nix-store", "--gc"), env=on_it, deadline=60)
+        uploads.go.set()
         image = await pull
         roots = await asyncio.to_thread(lambda: list((tmp_path / "data" / "gcroots").iterdir()))
 
@@ -297,8 +297,7 @@ async def test_a_passing_500_on_the_last_blob_is_not_noticed(start: Start, regis
 async def test_a_store_path_that_cannot_be_read_is_not_the_registrys_fault(
     start: Start, registry: Server, tmp_path: Path
 ) -> None:
-    slow = Rule("HEAD", r"/manifests/latest", Delay(1.5), nth=2)
-    async with shim(registry.url, slow) as relay, start(relay.url) as front:
+    async with start(registry.url) as front:
         await front.pull("hello")
         (path,) = await asyncio.to_thread(lambda: [*(tmp_path / "store/nix/store").glob("*-common-1.0")])
         async with aiohttp.ClientSession() as session:
@@ -325,18 +324,16 @@ async def test_a_store_path_that_is_deleted_by_hand_is_told_with_its_cure(
 ) -> None:
     on_it = {**os.environ, "NIX_REMOTE": str(tmp_path / "store")}
     # All of alpha waits for the first upload; then what it still has to read is gone.
-    slow = Rule("POST", r"/blobs/uploads/", Delay(3), times=ALWAYS)
+    uploads = Held()
     async with (
-        shim(registry.url, slow) as relay,
+        shim(registry.url, Rule("POST", r"/blobs/uploads/", uploads, times=ALWAYS)) as relay,
         start(relay.url, layers={"uploads": 1, "packers": 1}) as front,
     ):
         pull = asyncio.create_task(front.get("/v2/alpha/manifests/latest"))
-        async with asyncio.timeout(30):
-            while relay.counts["POST", "upload"] == 0:
-                await asyncio.sleep(0.02)
+        await until(lambda: relay.held)
         for path in await asyncio.to_thread(lambda: [*(tmp_path / "store/nix/store").glob("*-alpha-1.0")]):
             await asyncio.to_thread(shutil.rmtree, path)
-        relay.heal()
+        uploads.go.set()
         status, _, body = await pull
         left = await stored_tags(registry.url)
         again, _, _ = await front.get("/v2/alpha/manifests/latest")
@@ -416,25 +413,22 @@ async def test_a_push_that_breaks_off_half_way_leaves_nothing_in_the_way(
 
 
 async def test_redis_gone_in_mid_build_costs_nothing_but_time(
-    start: Start, registry: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    start: Start, registry: Server, tmp_path: Path, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = free_port()
     state = {"url": f"redis://127.0.0.1:{port}/0", "lease_seconds": 1}
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(redis(tmp_path / "redis", port))
         front = await stack.enter_async_context(start(registry.url, state=state, answers={"seconds": 0}))
-        building = asyncio.create_task(front.get("/v2/slow/manifests/latest"))
-        async with asyncio.timeout(30):
-            while not front.told(BuildStarted):
-                await asyncio.sleep(0.02)
+        building = asyncio.create_task(front.get("/v2/gated/manifests/latest"))
+        await until(lambda: front.told(BuildStarted))
         os.kill(first.process.pid, signal.SIGKILL)
+        gate.open()
         assert (await building)[0] == 200
         without = await front.pull("hello")
 
         await stack.enter_async_context(redis(tmp_path / "redis", port))
-        async with asyncio.timeout(20):
-            while "state back" not in caplog.text:
-                await asyncio.sleep(0.1)
+        await until(lambda: "state back" in caplog.text)
         async with state_redis.open_state(state["url"]) as known:  # type: ignore[arg-type]
             remembered = await known.recall_tag("hello", "latest")
 

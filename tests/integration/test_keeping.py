@@ -17,12 +17,14 @@ from proxy import cli
 from proxy.core.events import BuildStarted
 from proxy.core.model import DOCKER_LIST, DOCKER_MANIFEST, canonical_json, digest_of
 from proxy.image.manifest import sealed, unsealed
+from proxy.upkeep import warm
 from tests.support import handmade
 from tests.support.front import PACKAGES, Front
 from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpasswd_registry, token_registry
 from tests.support.servers import Server, stock_registry
 from tests.support.stored import digest_of_tag, stored_tags
 from tests.support.validate import validate
+from tests.support.wait import Gate, until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 MADE = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
@@ -277,27 +279,30 @@ async def test_warm_makes_what_is_on_the_list(
 
 
 async def test_warm_comes_again_where_it_is_told_to(
-    start: Start, registry: Server, nixfront: Command, tmp_path: Path
+    start: Start,
+    registry: Server,
+    nixfront: Command,
+    tmp_path: Path,
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "list").write_text("slow\nhello\nalpha\nbeta\n")
+    (tmp_path / "list").write_text("gated\nhello\nalpha\nbeta\n")
+    pauses: list[str] = []
+
+    def short(retry_after: str) -> float:
+        pauses.append(retry_after)
+        if len(pauses) == 3:
+            gate.open()
+        return 0.5
+
+    # A pause of 30 s for whoever comes while one is built: the list bears it, and it is shortened here.
+    monkeypatch.setattr(warm, "_seconds", short)
+    monkeypatch.setattr(warm, "_TRIES", 1000)
     async with start(registry.url, builds={"at_once": 1, "share": 1, "queue": 0}) as front:
-        # Four at once, of which one is built and three are sent away for 30 s: a pause that the list bears, shortened here.
-        slow = asyncio.create_task(front.get("/v2/slow/manifests/latest"))
-        await asyncio.sleep(0.3)
-        from proxy.upkeep import warm
-
-        pauses: list[str] = []
-
-        def short(retry_after: str) -> float:
-            pauses.append(retry_after)
-            return 0.5
-
-        real, warm._seconds = warm._seconds, short
-        try:
-            warmed = await nixfront("warm", str(tmp_path / "list"), "--url", front.url)
-        finally:
-            warm._seconds = real
-        await slow
+        building = asyncio.create_task(front.get("/v2/gated/manifests/latest"))
+        await until(lambda: front.told(BuildStarted))
+        warmed = await nixfront("warm", str(tmp_path / "list"), "--url", front.url)
+        await building
 
     assert all(one["digest"] for one in warmed)
     assert set(pauses) == {"30"}

@@ -9,10 +9,11 @@ import aiohttp
 import pytest
 
 from proxy.core.events import BuildEnded, BuildStarted, RefreshFailed
-from tests.support import handmade
+from tests.support import handmade, wait
 from tests.support.front import Front
 from tests.support.servers import Server
-from tests.support.shim import Delay, Rule, shim
+from tests.support.shim import Held, Rule, shim
+from tests.support.wait import AT_THE_GATE, Gate, at_redirect
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 PATH = "/v2/tool/manifests/latest"
@@ -62,32 +63,31 @@ async def digest(origin: str, tag: str = "latest") -> str | None:
         return answer.headers["Docker-Content-Digest"] if answer.status == 200 else None
 
 
-async def until(front: Front, kind: type[BuildEnded] | type[RefreshFailed], count: int) -> None:
-    async with asyncio.timeout(30):
-        while len(front.told(kind)) < count:
-            await asyncio.sleep(0.02)
+async def until(front: Front, kind: type[BuildStarted] | type[BuildEnded], count: int) -> None:
+    await wait.until(lambda: len(front.told(kind)) >= count)
 
 
 async def old_and_stale(front: Front) -> str:
     """The digest of a first image, whose time to live is over."""
-    first = None
-    async with asyncio.timeout(60):
-        while first is None:  # it may take longer than a HEAD is held
-            first = await digest(front.url)
+    await wait.until(lambda: digest(front.url))  # it may take longer than a HEAD is held
     await asyncio.sleep(0.3)
+    (first,) = {event.digest for event in front.told(BuildEnded)}
     return first
 
 
 async def test_the_old_image_at_once_and_the_new_one_behind_it(
     start: Start, registry: Server, packages: Set
 ) -> None:
-    slow = Rule("PUT", r"/manifests/latest", Delay(1.0), nth=2)
-    async with shim(registry.url, slow) as relay, start(relay.url, **settings(packages)) as front:
+    push = Held()
+    second = Rule("PUT", r"/manifests/latest", push, nth=2)
+    async with shim(registry.url, second) as relay, start(relay.url, **settings(packages)) as front:
         old = await old_and_stale(front)
         packages.write("2")
 
         assert await digest(front.url) == old, "the answer does not wait"
+        await wait.until(lambda: relay.held)
         assert len(front.told(BuildEnded)) == 1
+        push.go.set()
         await until(front, BuildEnded, 2)
         new = await digest(front.url)
         image = await front.pull("tool")
@@ -110,16 +110,16 @@ async def test_wait_answers_with_the_new_one(start: Start, registry: Server, pac
 
 
 async def test_who_waits_for_the_new_one_is_sent_on_meanwhile(
-    start: Start, registry: Server, packages: Set
+    start: Start, registry: Server, packages: Set, gate: Gate
 ) -> None:
     patient = {"patience": 0.3, "hop_seconds": 0.3}
     async with start(registry.url, **settings(packages, refresh="wait"), builds=patient) as front:
         old = await old_and_stale(front)
-        packages.write("2", "sleep 1; mkdir -p $out/bin; echo $version > $out/bin/tool")
+        packages.write("2", f"{AT_THE_GATE}; mkdir -p $out/bin; echo $version > $out/bin/tool")
 
         head, _, _ = await front.get(PATH, "HEAD", headers={"Accept": TYPES})
         async with (
-            aiohttp.ClientSession() as session,
+            aiohttp.ClientSession(trace_configs=[at_redirect(1, gate.open)]) as session,
             session.get(front.url + PATH, headers={"Accept": TYPES}) as answer,
         ):
             new, history = answer.headers["Docker-Content-Digest"], answer.history
@@ -131,14 +131,15 @@ async def test_who_waits_for_the_new_one_is_sent_on_meanwhile(
 
 
 async def test_who_waits_longer_than_anybody_gets_the_old_one(
-    start: Start, registry: Server, packages: Set
+    start: Start, registry: Server, packages: Set, gate: Gate
 ) -> None:
     hurried = {"hops": 0, "hold_seconds": 0.3}
     async with start(registry.url, **settings(packages, refresh="wait"), builds=hurried) as front:
         old = await old_and_stale(front)
-        packages.write("2", "sleep 1; mkdir -p $out/bin; echo $version > $out/bin/tool")
+        packages.write("2", f"{AT_THE_GATE}; mkdir -p $out/bin; echo $version > $out/bin/tool")
 
         assert await digest(front.url) == old
+        gate.open()
         await until(front, BuildEnded, 2)
         assert await digest(front.url) not in (old, None)
 
@@ -223,16 +224,17 @@ async def test_a_tag_that_a_person_set_back_to_an_older_image_of_ours_stays(
         assert len(front.told(BuildStarted)) == 2
 
 
-async def test_a_push_in_the_middle_of_a_refresh_wins(start: Start, registry: Server, packages: Set) -> None:
+async def test_a_push_in_the_middle_of_a_refresh_wins(
+    start: Start, registry: Server, packages: Set, gate: Gate
+) -> None:
     made = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
     async with start(registry.url, **settings(packages)) as front:
         old = await old_and_stale(front)
-        packages.write("2", script="sleep 1; mkdir -p $out/bin; echo 2 > $out/bin/tool")
+        packages.write("2", script=f"{AT_THE_GATE}; mkdir -p $out/bin; echo 2 > $out/bin/tool")
         assert await digest(front.url) == old
-        async with asyncio.timeout(10):
-            while len(front.told(BuildStarted)) < 2:
-                await asyncio.sleep(0.02)
+        await until(front, BuildStarted, 2)
         pushed = await handmade.push(registry.url, "tool", "latest", made)
+        gate.open()
         await until(front, BuildEnded, 2)
 
         assert await digest(registry.url) == pushed

@@ -14,6 +14,7 @@ from proxy.core.model import DOCKER_MANIFEST, OCI_MANIFEST
 from tests.support import handmade
 from tests.support.front import Front
 from tests.support.servers import Server
+from tests.support.wait import PATIENCE, Gate, until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
@@ -61,16 +62,17 @@ async def test_a_tag_that_a_person_pushed_is_never_overwritten(
         assert direct.headers["Docker-Content-Digest"] == digest
 
 
-async def test_a_tag_that_is_pushed_during_the_build_stands(start: Start, registry: Server) -> None:
+async def test_a_tag_that_is_pushed_during_the_build_stands(
+    start: Start, registry: Server, gate: Gate
+) -> None:
     made = pushed(DOCKER_MANIFEST)
     async with start(registry.url) as front:
         building = asyncio.create_task(
-            front.get("/v2/slow/manifests/latest", headers={"Accept": DOCKER_MANIFEST})
+            front.get("/v2/gated/manifests/latest", headers={"Accept": DOCKER_MANIFEST})
         )
-        async with asyncio.timeout(30):
-            while not front.told(BuildStarted):
-                await asyncio.sleep(0.02)
-        await handmade.push(front.url, "slow", "latest", made)
+        await until(lambda: front.told(BuildStarted))
+        await handmade.push(front.url, "gated", "latest", made)
+        gate.open()
         _, _, body = await building
 
     assert body == made.manifest
@@ -208,7 +210,7 @@ async def raw(url: str, request: str) -> bytes:
     host, _, port = url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request.encode())
-    answer = await asyncio.wait_for(reader.read(), 20)
+    answer = await asyncio.wait_for(reader.read(), PATIENCE)
     writer.close()
     return answer
 

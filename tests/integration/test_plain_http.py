@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from proxy.web.blobs.plain_http import BrokenOff, PlainHttp
+from tests.support.wait import PATIENCE
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -220,5 +221,5 @@ async def test_who_does_not_want_to_know_any_more_hangs_up(silent: tuple[PlainHt
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
             await whole(client)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await gone.wait()

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.support.processes import free_port, succeed, write
 from tests.support.servers import FROM_CHECKOUT, Server, nixfront, redis
 from tests.support.stored import stored_tags
 from tests.support.validate import validate
+from tests.support.wait import Gate, until
 
 _LEASE = 2
 
@@ -48,6 +48,10 @@ class Farm:
         """What this machine shows of the builds of a repository."""
         document = json.loads(await self.read(machine, "/status.json"))
         return [build for build in document["builds"] if build["repository"] == name]
+
+    async def states(self, machine: int, name: str, *states: str) -> bool:
+        """Whether it shows builds in these states, and in no others."""
+        return {build["state"] for build in await self.board(machine, name)} == {*states}
 
     async def read(self, machine: int, path: str) -> str:
         """A page of this machine."""
@@ -120,58 +124,53 @@ async def test_sixty_pulls_are_one_build_and_a_failure_is_met_once(farm: Farm, r
     )
 
 
-async def test_each_machine_shows_the_builds_of_all(farm: Farm) -> None:
-    pull = asyncio.create_task(farm.pull(0, "slow"))
+async def test_each_machine_shows_the_builds_of_all(farm: Farm, gate: Gate) -> None:
+    pull = asyncio.create_task(farm.pull(0, "gated"))
     builder = await asyncio.to_thread(name_of, farm.machines[0])
-    async with asyncio.timeout(60):
-        while not (shown := await farm.board(1, "slow")):
-            await asyncio.sleep(0.05)
-    assert [(build["state"], build["machine"]) for build in shown] == [("running", builder)]
-    (build,) = shown
+    await until(lambda: farm.board(1, "gated"))
+    (build,) = await farm.board(1, "gated")
+    assert (build["state"], build["machine"]) == ("running", builder)
     page = await farm.read(2, f"/builds/{build['id']}")
     assert "keeps its log" in page
-    events = await farm.read(2, f"/builds/{build['id']}/events")
+    watching = asyncio.create_task(farm.read(2, f"/builds/{build['id']}/events"))
+    gate.open()
+    events = await watching
     assert (await pull)[0] == 200
 
     assert events.rstrip().endswith("data: made"), "who watches it elsewhere sees its end"
     assert "event: lines" not in events
     for machine in range(3):
-        async with asyncio.timeout(20):
-            while [build["state"] for build in await farm.board(machine, "slow")] != ["made"]:
-                await asyncio.sleep(0.05)
-        (build,) = await farm.board(machine, "slow")
+        await until(lambda machine=machine: farm.states(machine, "gated", "made"))  # type: ignore[misc]
+        (build,) = await farm.board(machine, "gated")
         assert build["machine"] == builder
-        assert "slow" in await farm.read(machine, "/")
+        assert "gated" in await farm.read(machine, "/")
     assert "the log is on" in await farm.read(1, f"/builds/{build['id']}/log")
-    assert "slow-1.0.drv" in await farm.read(0, f"/builds/{build['id']}/log")
+    assert "gated-1.0.drv" in await farm.read(0, f"/builds/{build['id']}/log")
 
 
-async def test_when_the_builder_is_killed_another_one_goes_on(farm: Farm, registry: Server) -> None:
-    pulls = [asyncio.create_task(farm.pull(number % 3, "slow")) for number in range(12)]
-    async with asyncio.timeout(30):
-        while not (builds := await farm.builds("slow")):
-            await asyncio.sleep(0.05)
-    await asyncio.sleep(0.5)  # in the middle of the two seconds that it takes
+async def test_when_the_builder_is_killed_another_one_goes_on(
+    farm: Farm, registry: Server, gate: Gate
+) -> None:
+    pulls = [asyncio.create_task(farm.pull(number % 3, "gated")) for number in range(12)]
+    await until(lambda: farm.builds("gated"))
+    builds = await farm.builds("gated")
     ((killed, dead),) = [
         (number, machine)
         for number, machine in enumerate(farm.machines)
         if builds[0].machine == await asyncio.to_thread(name_of, machine)
     ]
-    before = time.monotonic()
     os.kill(dead.process.pid, signal.SIGKILL)
+    gate.open()
     answers = await asyncio.gather(*pulls)
-    took = time.monotonic() - before
 
     for number, (status, _) in enumerate(answers):
         assert status == (0 if number % 3 == killed else 200), (
             "only those who asked the dead one are told nothing"
         )
-    assert took < _LEASE + 12, "after the lease it begins anew"
-    assert [build.machine == builds[0].machine for build in await farm.builds("slow")] == [True, False]
-    async with asyncio.timeout(60):  # the dead one reports no more
-        while {build["state"] for build in await farm.board((killed + 1) % 3, "slow")} != {"made", "failed"}:
-            await asyncio.sleep(0.2)
-    await validate(registry.url, "slow", "latest")
+    assert [build.machine == builds[0].machine for build in await farm.builds("gated")] == [True, False]
+    # The dead one reports no more.
+    await until(lambda: farm.states((killed + 1) % 3, "gated", "made", "failed"))
+    await validate(registry.url, "gated", "latest")
     await stored_tags(registry.url)
 
 

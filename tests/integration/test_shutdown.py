@@ -10,6 +10,7 @@ import aiohttp
 from tests.support.front import PACKAGES
 from tests.support.servers import FROM_CHECKOUT, Server, nixfront
 from tests.support.validate import validate
+from tests.support.wait import PATIENCE, Gate, until
 
 
 def settings(folder: Path, registry: Server, grace: float) -> dict[str, object]:
@@ -32,26 +33,25 @@ async def ask(server: Server, name: str) -> tuple[int, str]:
 
 
 async def until_log(server: Server, text: str) -> None:
-    async with asyncio.timeout(30):
-        while text not in await asyncio.to_thread(server.process.log_text):
-            await asyncio.sleep(0.05)
+    await until(lambda: text in server.process.log_text())
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(20):
-        while await asyncio.to_thread(Path(f"/proc/{pid}").exists):
-            await asyncio.sleep(0.05)
+    await until(lambda: not Path(f"/proc/{pid}").exists())
 
 
-async def test_what_runs_may_end_and_nothing_new_starts(tmp_path: Path, registry: Server) -> None:
-    async with nixfront(tmp_path, settings=settings(tmp_path, registry, 30), command=FROM_CHECKOUT) as server:
-        running = asyncio.create_task(ask(server, "slow"))
+async def test_what_runs_may_end_and_nothing_new_starts(tmp_path: Path, registry: Server, gate: Gate) -> None:
+    async with nixfront(
+        tmp_path, settings=settings(tmp_path, registry, PATIENCE), command=FROM_CHECKOUT
+    ) as server:
+        running = asyncio.create_task(ask(server, "gated"))
         await until_log(server, "build started")
         os.kill(server.process.pid, signal.SIGTERM)
         await until_log(server, "stopping, waiting for builds=1")
 
+        joined = asyncio.create_task(ask(server, "gated"))
         status, reason = await ask(server, "hello")
-        joined = asyncio.create_task(ask(server, "slow"))
+        gate.open()
         assert (status, reason) == (
             503,
             "nixfront is being stopped and starts no build; try again in a moment",
@@ -62,16 +62,16 @@ async def test_what_runs_may_end_and_nothing_new_starts(tmp_path: Path, registry
         log = server.process.log_text()
 
     assert "Traceback" not in log
-    await validate(registry.url, "slow", "latest")
+    await validate(registry.url, "gated", "latest")
 
 
 async def test_what_does_not_end_in_time_is_gone_on_with_by_the_next_one(
-    tmp_path: Path, registry: Server
+    tmp_path: Path, registry: Server, gate: Gate
 ) -> None:
     async with nixfront(
         tmp_path, settings=settings(tmp_path, registry, 0.3), command=FROM_CHECKOUT
     ) as server:
-        running = asyncio.create_task(ask(server, "slow"))
+        running = asyncio.create_task(ask(server, "gated"))
         await until_log(server, "build started")
         os.kill(server.process.pid, signal.SIGTERM)
 
@@ -82,10 +82,11 @@ async def test_what_does_not_end_in_time_is_gone_on_with_by_the_next_one(
         )
         await gone(server.process.pid)
         log = server.process.log_text()
+    gate.open()
     async with nixfront(
         tmp_path, settings=settings(tmp_path, registry, 0.3), command=FROM_CHECKOUT
     ) as server:
-        await validate(server.url, "slow", "latest")
+        await validate(server.url, "gated", "latest")
 
-    assert "build broken off, the next pull goes on with it image=slow:latest" in log
+    assert "build broken off, the next pull goes on with it image=gated:latest" in log
     assert "Traceback" not in log

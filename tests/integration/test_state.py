@@ -17,6 +17,7 @@ from proxy.state import BuildRecord, Failure, ImageRecord, State, TagRecord, lay
 from proxy.state import redis as state_redis
 from tests.support.processes import free_port
 from tests.support.servers import redis
+from tests.support.wait import until
 
 PLAN = LayerPlan(("/nix/store/a", "/nix/store/b"))
 LAYER = Layer("sha256:aa", 123, "sha256:bb")
@@ -175,9 +176,11 @@ async def test_failures_are_forgotten_after_a_while(opened: Opener) -> None:
         await known.record_failure("never", failure, 0)
         assert await known.recall_failure("long") == failure
         assert await known.recall_failure("never") is None
-        async with asyncio.timeout(5):
-            while await known.recall_failure("short"):
-                await asyncio.sleep(0.02)
+
+        async def forgotten() -> bool:
+            return not await known.recall_failure("short")
+
+        await until(forgotten)
         assert await known.recall_failure("long") == failure
 
 
@@ -222,9 +225,7 @@ async def test_a_lease_is_one_holders(opened: Opener) -> None:
 async def test_a_lease_that_is_not_prolonged_ends(opened: Opener) -> None:
     async with opened() as known:
         assert await known.take("key", "one", 0.05)
-        async with asyncio.timeout(5):
-            while not await known.take("key", "two", 60):
-                await asyncio.sleep(0.02)
+        await until(lambda: known.take("key", "two", 60))
         assert not await known.take("key", "one", 60)
 
 
@@ -272,9 +273,7 @@ async def test_redis_may_come_later_and_go_and_come_back(
 
 
 async def back(known: state_redis.RedisState) -> None:
-    async with asyncio.timeout(10):
-        while known._border._looking is not None:
-            await asyncio.sleep(0.01)
+    await until(lambda: known._border._looking is None)
 
 
 async def test_what_a_newer_nixfront_wrote_is_left_alone(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from proxy.wiring.server import serve
 from tests.support import stored
 from tests.support.front import PACKAGES, Front
 from tests.support.servers import Server, stock_registry
+from tests.support.wait import until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
@@ -102,9 +103,7 @@ async def test_a_new_certificate_counts_for_new_connections_and_a_broken_one_not
     trust = trusting(authority)
 
     async def logged(text: str) -> None:
-        async with asyncio.timeout(10):
-            while text not in caplog.text:
-                await asyncio.sleep(0.02)
+        await until(lambda: text in caplog.text)
 
     caplog.set_level(logging.INFO, "proxy.web.connections")
     async with start(registry.url, http=files.settings()) as front:
@@ -146,9 +145,7 @@ async def test_a_connection_outlives_its_certificate(
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
             assert await reader.readexactly(2) == b"{}"
             files.write(authority.issue_cert("127.0.0.1"))
-            async with asyncio.timeout(10):
-                while "new certificate file" not in caplog.text:
-                    await asyncio.sleep(0.02)
+            await until(lambda: "new certificate file" in caplog.text)
         writer.close()
 
 

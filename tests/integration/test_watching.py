@@ -21,6 +21,7 @@ from tests.support.front import PACKAGES, Front
 from tests.support.processes import free_port
 from tests.support.servers import Server
 from tests.support.shim import Rule, Status, shim
+from tests.support.wait import until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 ID = "X-Request-Id"
@@ -142,9 +143,11 @@ async def test_not_ready_while_the_registry_is_away(
     async with shim(registry.url, broken) as relay, start(relay.url) as front:
         away = await front.get("/readyz")
         alive = await front.get("/healthz")
-        async with asyncio.timeout(20):
-            while (await front.get("/readyz"))[0] != 200:
-                await asyncio.sleep(0.05)
+
+        async def ready() -> bool:
+            return (await front.get("/readyz"))[0] == 200
+
+        await until(ready)
 
     assert away[0] == 503
     assert away[2].startswith(b"registry: the registry answered 503")

@@ -12,7 +12,7 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import web
@@ -68,14 +68,21 @@ class WrongDigest:
     digest: str = "sha256:" + "0" * 64
 
 
-@dataclass(frozen=True, slots=True)
-class Late:
-    """Let the registry answer at once, and the client have the answer this many seconds later."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """Wait until `go` is set, then go on as usual."""
 
-    seconds: float
+    go: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-Fault = Status | Cut | Delay | WrongDigest | Late
+@dataclass(frozen=True, slots=True, eq=False)
+class AnswerHeld:
+    """Let the registry answer at once, and the client have the answer once `go` is set."""
+
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Fault = Status | Cut | Delay | WrongDigest | Held | AnswerHeld
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +104,13 @@ def kind_of(path: str) -> str:
 
 
 class Shim:
-    """A running relay: its `url`, `counts` of the requests by (method, kind), and the `most` of them at once."""
+    """A running relay: its `url`, `counts` of the requests by (method, kind), the `most` of them at once, and how many
+    are `held` now.
+    """
 
     def __init__(self, upstream: str, rules: Sequence[Rule]) -> None:
         self.url = ""
+        self.held = 0
         self.counts: Counter[tuple[str, str]] = Counter()
         self.most: Counter[tuple[str, str]] = Counter()
         self._under_way: Counter[tuple[str, str]] = Counter()
@@ -148,7 +158,9 @@ class Shim:
                 return _break(request)
             case Delay(seconds):
                 await asyncio.sleep(seconds)
-            case Cut() | WrongDigest() | Late() | None:
+            case Held(go):
+                await self._hold(go)
+            case Cut() | WrongDigest() | AnswerHeld() | None:
                 pass  # these befall the answer
         session = request.app[_SESSION]
         try:
@@ -160,9 +172,18 @@ class Shim:
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             ) as answer:
+                if isinstance(fault, AnswerHeld):
+                    await self._hold(fault.go)
                 return await _answer(request, answer, fault)
         except aiohttp.ClientConnectionError:
             return _break(request)
+
+    async def _hold(self, go: asyncio.Event) -> None:
+        self.held += 1
+        try:
+            await go.wait()
+        finally:
+            self.held -= 1
 
 
 _SESSION = web.AppKey("session", aiohttp.ClientSession)
@@ -195,8 +216,6 @@ async def _answer(
     headers = _passed_on(answer.headers)
     if isinstance(fault, WrongDigest):
         headers["Docker-Content-Digest"] = fault.digest
-    if isinstance(fault, Late):
-        await asyncio.sleep(fault.seconds)
     relayed = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
     await relayed.prepare(request)
     left = fault.after if isinstance(fault, Cut) else None

@@ -146,7 +146,9 @@ rec {
   slowCtr = make { name = "slow-ctr"; script = "sleep 2; mkdir $out; echo ctr > $out/data"; };
   slowPodman = make { name = "slow-podman"; script = "sleep 2; mkdir $out; echo podman > $out/data"; };
   endless = make { name = "endless-1.0"; script = "echo this is how far it came >&2; sleep 600"; };
-  failsLate = make { name = "fails-late-1.0"; script = "sleep 1; echo this is how it failed >&2; exit 3"; };
+  # These wait until a test lets them go on: tests/support/wait.py.
+  gated = make { name = "gated-1.0"; script = "until [ -e /gate/open ]; do sleep 0.05; done; mkdir $out; echo gated > $out/data"; };
+  failsGated = make { name = "fails-gated-1.0"; script = "until [ -e /gate/open ]; do sleep 0.05; done; echo this is how it failed >&2; exit 3"; };
   thinking =
     let numbers = builtins.genList (x: x) 2500; count = builtins.foldl' (sum: _: sum + 1) 0;
     in assert builtins.foldl' (sum: _: sum + count numbers) 0 numbers == 6250000; slow;
