@@ -143,7 +143,7 @@ def test_the_readme_is_short() -> None:
 def test_the_readme_names_the_packages_of_the_demo_set() -> None:
     text = README.read_text()
     attributes = json.loads((ROOT / "nix/debian/packages.json").read_text())["attributes"]
-    paragraph = text[text.index("packages of Debian 12") : text.index("With nixpkgs the")]
+    paragraph = text[text.index("packages of Debian 12") : text.index("What changes with nixpkgs")]
 
     named = set(re.findall(r"`([A-Za-z0-9.-]+)`", paragraph)) - {"latest", "locale", "arm64"}
     assert named == set(attributes)
