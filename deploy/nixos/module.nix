@@ -3,7 +3,7 @@
 #   imports = [ ./nixfront/deploy/nixos/module.nix ];
 #   services.nixfront = { enable = true; settings.packages.kind = "nixpkgs"; };
 #
-# `settings` is config/nixfront.yml as an attribute set; passwords belong into `environmentFile`.
+# `settings` is config/nixfront.yml as an attribute set; passwords belong in `environmentFile`.
 { config, lib, pkgs, ... }:
 let
   cfg = config.services.nixfront;

@@ -1,4 +1,4 @@
-# nixfront as a package of Nix: `pkgs.callPackage ./deploy/nixos/package.nix { }`. What it starts is found beside it.
+# nixfront as a package of Nix: `pkgs.callPackage ./deploy/nixos/package.nix { }`. The wrapper puts the programs that it starts on its PATH.
 { lib, python3Packages, makeWrapper, nix, git, util-linux, docker-distribution ? null }:
 python3Packages.buildPythonApplication {
   pname = "nixfront";
@@ -31,7 +31,7 @@ python3Packages.buildPythonApplication {
     typing-extensions
     zstandard
   ];
-  # The management side asks for docker-registry-client, which nixpkgs lacks: `nixfront images` needs it, nothing else does.
+  # setup.cfg requires docker-registry-client, which nixpkgs lacks. Only `registry/management` needs it.
   pythonRemoveDeps = [ "docker-registry-client" ];
   pythonRelaxDeps = true;
   nativeBuildInputs = [ makeWrapper ];
