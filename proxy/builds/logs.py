@@ -1,7 +1,7 @@
-"""The logs of builds on disk: a file each, bounded, with a summary beside it, the oldest deleted.
+"""The logs of builds on disk. Each build has a log of bounded length and a summary; the oldest are deleted.
 
-Lines come from the event loop and are written by a task of their own, in a thread, a few times a second. Of a log that is too
-long the beginning is kept, and its end. Where they cannot be written (a full disk) a build goes on without its log.
+A task writes the lines a few times a second, in a thread. A log that is too long keeps its beginning and its end. If
+the disk is full, the build goes on without its log.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 _log = logging.getLogger(__name__)
-_PAUSE = 0.3  # seconds between two writings
-_MOST_BYTES = 2 << 20  # of one log, before its end
+_PAUSE = 0.3  # seconds between two writes
+_MOST_BYTES = 2 << 20  # of the beginning of a log
 _TAIL = 200  # lines of the end of a log that is longer
 _MOST_LOGS = 200
-_MOST_RECENT = 1000  # lines in memory, of a log that is being written
+_MOST_RECENT = 1000  # lines in memory, of the log of a running build
 
 
 class _Open:
-    """A log that is being written."""
+    """The log of a running build."""
 
     def __init__(self) -> None:
         self.pending: list[str] = []
@@ -37,7 +37,7 @@ class BuildLogs:
     """The logs in one folder."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is made when it is needed."""
+        """The first write creates the folder."""
         self._folder = folder
         self._open: dict[str, _Open] = {}
         self._writing: asyncio.Task[None] | None = None
@@ -45,7 +45,7 @@ class BuildLogs:
         self._lock = asyncio.Lock()
 
     def add(self, identity: str, line: str) -> None:
-        """A further line of this build's log."""
+        """Append a line to the log of this build."""
         log = self._open.setdefault(identity, _Open())
         log.recent.append(line)
         log.count += 1
@@ -60,7 +60,7 @@ class BuildLogs:
             self._writing = asyncio.create_task(self._write_soon())
 
     def lines_since(self, identity: str, seen: int) -> tuple[Sequence[str], int]:
-        """The lines after the first `seen` of a log that is being written, as far as they are in memory, and its length."""
+        """The lines of a running build's log after the first `seen`, as far as memory has them; and how many lines it has."""
         log = self._open.get(identity)
         if log is None:
             return (), seen
@@ -68,20 +68,20 @@ class BuildLogs:
         return tuple(itertools.islice(log.recent, max(0, seen - first), None)), log.count
 
     def end(self, identity: str, summary: Mapping[str, Any]) -> None:
-        """The build has ended: what is to be known of it."""
+        """Close the log of a build that has ended, and write its summary."""
         task = asyncio.create_task(self._end(identity, summary))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
     async def read(self, identity: str) -> str:
-        """The log as it is now; empty if there is none."""
+        """The whole log up to now; empty if there is none."""
         await self._write()
         log = self._open.get(identity)
         text = await asyncio.to_thread(self._read, identity)
         return text + (_ending_of(log) if log is not None else "")
 
     async def summaries(self) -> list[dict[str, Any]]:
-        """What is known of the builds that ended, newest first."""
+        """The summaries of builds that have ended, newest first."""
         return await asyncio.to_thread(self._summaries)
 
     async def close(self) -> None:
@@ -111,11 +111,11 @@ class BuildLogs:
             await self._in_thread(self._finish, identity, _ending_of(log) if log is not None else "", summary)
 
     @staticmethod
-    async def _in_thread(write: Callable[..., None], *what: object) -> None:
+    async def _in_thread(write: Callable[..., None], *arguments: object) -> None:
         try:
-            await asyncio.to_thread(write, *what)
+            await asyncio.to_thread(write, *arguments)
         except OSError as error:
-            _log.warning("the log of a build is not written error=%s", error)
+            _log.warning("cannot write the log of a build error=%s", error)
 
     def _append(self, pending: Mapping[str, list[str]]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -141,20 +141,20 @@ class BuildLogs:
             return ""
 
     def _summaries(self) -> list[dict[str, Any]]:
-        found = []
+        summaries = []
         for file in self._folder.glob("*.json"):
             try:
-                found.append(json.loads(file.read_bytes()))
+                summaries.append(json.loads(file.read_bytes()))
             except (OSError, ValueError):
                 continue
-        return sorted(found, key=lambda summary: -float(summary.get("ended", 0)))[:_MOST_LOGS]
+        return sorted(summaries, key=lambda summary: -float(summary.get("ended", 0)))[:_MOST_LOGS]
 
     def _file(self, identity: str) -> Path:
         return self._folder / f"{identity}.log"
 
 
 def _ending_of(log: _Open) -> str:
-    """The end of a log that was too long."""
+    """The end of a log that is too long; empty for any other."""
     if not log.tail:
         return ""
     gap = [f"[... {log.left_out} lines are left out ...]"] if log.left_out else []

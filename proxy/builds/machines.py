@@ -1,7 +1,7 @@
 """The builds of all machines that share a state: each machine writes its own, and reads those of the others.
 
-The state is read only for those who look at builds: a reading is kept for a moment, and no pull waits for one. While
-the state is gone a machine shows its own builds alone, and writes what became of them when the state is back.
+A machine reads the state only when somebody looks at builds, and caches what it read for a moment. A pull never waits
+for that. While the state is gone, a machine shows its own builds alone; it writes their records when the state is back.
 """
 
 import asyncio
@@ -12,17 +12,17 @@ from collections.abc import Callable
 from proxy.builds.build import Build, from_record, to_record
 from proxy.state import MOST_BUILDS, State
 
-_PAUSE = 1.0  # seconds between two writings of the phases
-_FRESH = 2.0  # seconds for which a reading is kept
+_PAUSE = 1.0  # seconds between two writes of the phases
+_FRESH = 2.0  # seconds for which a reading is cached
 _MOST_READ = 100  # builds
-_REPORTS_LOST = 3  # so many reports in a row are missing from a machine that is dead
+_REPORTS_LOST = 3  # a machine that misses so many reports in a row is dead
 
 
 class SharedBuilds:
     """The builds of one machine on their way to the state, and the newest builds in the state on their way back."""
 
     def __init__(self, state: State, clock: Callable[[], float], *, report_seconds: float) -> None:
-        """`clock` gives seconds since 1970. A build that runs is reported at least every `report_seconds`."""
+        """`clock` gives seconds since 1970. A running build is reported at least every `report_seconds`."""
         self._state = state
         self._clock = clock
         self._report_seconds = report_seconds
@@ -41,7 +41,7 @@ class SharedBuilds:
         return self._newest
 
     def report(self, build: Build) -> None:
-        """Write what this build of ours is now: its start and its end at once, its phase within a second."""
+        """Write the record of this build of ours: at once when it starts or ends, else within a second."""
         if build.ended or build.id not in self._running:
             self._urgent.set()
         if build.ended:
@@ -92,7 +92,7 @@ class SharedBuilds:
                 self._unwritten.setdefault(identity, build)
         for identity, build in list(self._unwritten.items()):
             if not await self._state.record_build(to_record(build, now)):
-                return  # the state is gone: again in a moment
+                return  # the state is gone; `_keep_writing` tries again
             if self._unwritten.get(identity) is build:
                 del self._unwritten[identity]
             if identity in self._running:

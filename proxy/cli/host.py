@@ -1,7 +1,4 @@
-"""What a nixfront that runs says of itself, asked over HTTP: for `nixfront status`.
-
-The subcommands about this host: `serve`, `check-config`, `status`, `doctor`.
-"""
+"""The subcommands about this host: `serve`, `check-config`, `status`, `doctor`."""
 
 import argparse
 import asyncio
@@ -24,11 +21,11 @@ from proxy.wiring import server
 _TIMEOUT = aiohttp.ClientTimeout(total=15)
 
 
-async def status(front: str, watching: str) -> dict[str, Any]:
-    """Whether the nixfront at the origin `front` is ready (asked at `watching`), and what it builds and built.
+async def status(front: str, health: str) -> dict[str, Any]:
+    """Whether the nixfront at the origin `front` is ready, by its health at the origin `health`; and the board of builds.
 
-    Its certificate is not checked: it is asked at an address of this host, which no certificate names. `builds` is None
-    where it has no page, or not for us. Raises `RegistryUnavailable` where none answers.
+    We ask at an address of this host, which no certificate names, so we check none. `builds` is None if nixfront has
+    no page, or refuses to show it to us. Raises `RegistryUnavailable` if no nixfront answers.
     """
     trusting = ssl.create_default_context()
     trusting.check_hostname = False
@@ -37,15 +34,15 @@ async def status(front: str, watching: str) -> dict[str, Any]:
         async with aiohttp.ClientSession(
             timeout=_TIMEOUT, connector=aiohttp.TCPConnector(ssl=trusting)
         ) as session:
-            async with session.get(f"{watching}/readyz") as answer:
-                ready, told = answer.status == 200, (await answer.text()).strip().splitlines()
+            async with session.get(f"{health}/readyz") as answer:
+                ready, problems = answer.status == 200, (await answer.text()).strip().splitlines()
             async with session.get(f"{front}/status.json") as answer:
                 page = await answer.json() if answer.status == 200 else {}
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise RegistryUnavailable(f"no nixfront answers at {front}: {error}") from error
     return {
         "ready": ready,
-        "problems": [] if ready else told,
+        "problems": [] if ready else problems,
         "version": page.get("version"),
         "builds": page.get("builds"),
     }
@@ -94,22 +91,22 @@ def _status(settings: Settings, _: argparse.Namespace, console: Console) -> int:
     """Ready or not, then the builds; 1 when it is not ready."""
     scheme = "https" if settings.http.certificate else "http"
     front = f"{scheme}://{_here(settings.http.addr)}"
-    watching = f"http://{_here(settings.status.addr)}" if settings.status.addr else front
-    found = asyncio.run(status(front, watching))
-    console.document(found)
-    console.line("ready" if found["ready"] else "not ready", "green" if found["ready"] else "bold red")
-    for problem in found["problems"]:
+    health = f"http://{_here(settings.status.addr)}" if settings.status.addr else front
+    document = asyncio.run(status(front, health))
+    console.document(document)
+    console.line("ready" if document["ready"] else "not ready", "green" if document["ready"] else "bold red")
+    for problem in document["problems"]:
         console.line(f"    {problem}")
-    if found["builds"] is None:
-        console.line("builds: the page is off, or not for this address (page.networks)")
-    elif found["builds"]:
-        rows = [_row(build) for build in found["builds"]]
+    if document["builds"] is None:
+        console.line("builds: the page is off, or page.networks does not hold this address")
+    elif document["builds"]:
+        rows = [_row(build) for build in document["builds"]]
         console.table(("image", "state", "seconds", "machine", "what"), rows)
-    return 0 if found["ready"] else 1
+    return 0 if document["ready"] else 1
 
 
 def _here(address: str) -> str:
-    """Where to ask on this host for what listens at this address."""
+    """The address of this host at which a server with this setting answers."""
     host, _, port = address.rpartition(":")
     return f"{({'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}).get(host, host)}:{port}"  # noqa: S104 - to be replaced
 
@@ -137,7 +134,8 @@ COMMANDS = (
     Command(
         "status",
         "say whether the nixfront of this host is ready, and what it builds",
-        "Ask the nixfront at http.addr whether it is ready, and for its builds: those under way and the newest that ended.",
+        "Ask the nixfront at http.addr whether it is ready, and for the board of builds: those that run and the newest that ended, "
+        "on all machines that share its state. Logs stay on the machine that builds.",
         _status,
         example="Example: `nixfront status --json | jq '.builds[] | select(.state == \"running\")'`. Exit code 1 when it is not "
         "ready, or does not answer.",

@@ -1,13 +1,13 @@
-// What the page does beyond its markup: copying, completing names, and keeping up with builds. Nothing is fetched from elsewhere,
-// and text from the server is either escaped markup of ours or put in as text.
+// What the page does beyond its markup: it copies lines, completes names, and follows builds. It fetches from this host alone.
+// The server escapes the markup that it sends; all other text goes in as text.
 "use strict";
 (() => {
   const said = document.getElementById("said");
   const say = (text) => { said.textContent = text; };
 
-  // --- copy buttons: there is no clipboard without a secure context, so then the text is selected and copied the old way
+  // --- copy buttons: a browser has no clipboard without a secure context; then we select the text and copy the selection
   const revealCopies = (root) => root.querySelectorAll("button.copy").forEach((button) => { button.hidden = false; });
-  const copied = async (text, code) => {
+  const copy = async (text, code) => {
     if (navigator.clipboard && window.isSecureContext) { await navigator.clipboard.writeText(text); return; }
     const range = document.createRange();
     range.selectNodeContents(code);
@@ -19,21 +19,21 @@
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("button.copy");
     if (!button) return;
-    try { await copied(button.dataset.copy, button.previousElementSibling); } catch { return; }
+    try { await copy(button.dataset.copy, button.previousElementSibling); } catch { return; }
     button.textContent = "Copied";
     say("Copied");
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   });
   revealCopies(document);
 
-  // --- live parts: a section with data-stream listens; its children with data-event are replaced by what comes
+  // --- live parts: a section with data-stream listens; each event replaces the child with that name as its data-event
   const log = document.getElementById("log");
-  const follow = () => log && log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+  const atEnd = () => log && log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   const listen = (section) => {
     const source = new EventSource(section.dataset.stream);
     section.querySelectorAll("[data-event]").forEach((part) => {
       source.addEventListener(part.dataset.event, (message) => {
-        if (part.contains(document.activeElement)) {  // what has the focus is not taken away: its link is found again
+        if (part.contains(document.activeElement)) {  // keep the focus: give it to the same link in the new markup
           const link = document.activeElement.getAttribute("href");
           part.innerHTML = message.data;
           const again = link && part.querySelector(`a[href="${CSS.escape(link).replaceAll("\\/", "/")}"]`);
@@ -41,21 +41,21 @@
         } else {
           part.innerHTML = message.data;
         }
-        made(part);
+        openBuild(part);
       });
     });
     source.addEventListener("lines", (message) => {
       if (!log) return;
-      const down = follow();
+      const stay = atEnd();
       log.append(JSON.parse(message.data).map((line) => line + "\n").join(""));
       document.getElementById("no-log").hidden = true;
-      if (down) log.scrollTop = log.scrollHeight;
+      if (stay) log.scrollTop = log.scrollHeight;
     });
     source.addEventListener("ended", (message) => {
       source.close();
       say(`The build has ended: ${message.data}`);
       const reload = setTimeout(() => location.reload(), 600);
-      addEventListener("beforeunload", () => clearTimeout(reload));  // whoever leaves meanwhile is not taken back
+      addEventListener("beforeunload", () => clearTimeout(reload));  // do not bring back a person who leaves meanwhile
     });
   };
   if (log) log.scrollTop = log.scrollHeight;
@@ -63,11 +63,11 @@
 
   // --- the composer
   const form = document.querySelector("form.composer");
-  let awaited = null, before = new Set();  // the image, and the builds that had ended already
-  const made = (part) => {  // a build that was begun here has come to the list: its page is the better place
+  let awaited = null, before = new Set();  // the image that this page pulls, and the builds that ended before that
+  const openBuild = (part) => {  // go to the page of our build when the list has it
     if (!awaited) return;
     const link = [...part.querySelectorAll("a[href^='/builds/']")].find(
-      (found) => found.textContent.trim() === awaited && !before.has(found.getAttribute("href")));
+      (each) => each.textContent.trim() === awaited && !before.has(each.getAttribute("href")));
     if (link) location.assign(link.getAttribute("href"));
   };
   document.addEventListener("submit", async (event) => {
@@ -76,37 +76,37 @@
     event.preventDefault();
     const button = maker.querySelector("button");
     button.disabled = true;
-    button.textContent = "Being made";
+    button.textContent = "Building";
     awaited = maker.dataset.make;
-    say(`${awaited} is being made`);
+    say(`Building ${awaited}`);
     const types = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, " +
       "application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
     const name = awaited;
     before = new Set([...document.querySelectorAll("tr a[href^='/builds/']")].map((link) => link.getAttribute("href")));
-    maker.parentNode.querySelectorAll(".trouble[role=alert]").forEach((told) => told.remove());
+    maker.parentNode.querySelectorAll(".trouble[role=alert]").forEach((message) => message.remove());
     find(name);
     const answer = await fetch(maker.action, { headers: { Accept: types } }).catch(() => null);
     awaited = null;
     const failure = answer && !answer.ok ? await answer.json().catch(() => null) : null;
-    if (answer && answer.ok) {  // sooner than the list could tell of it
-      say(`${name} is made`);
+    if (answer && answer.ok) {  // the build ended before the list showed it
+      say(`${name} is ready`);
       const build = await latest(name);
       if (build) location.assign(`/builds/${build.id}`); else if (form) look(); else location.reload();
       return;
     }
     button.disabled = false;
     button.textContent = "Try again";
-    const told = document.createElement("p");
-    told.className = "trouble";
-    told.setAttribute("role", "alert");
-    told.textContent = (failure && failure.errors && failure.errors[0].message) || "It could not be made.";
-    maker.after(told);
+    const message = document.createElement("p");
+    message.className = "trouble";
+    message.setAttribute("role", "alert");
+    message.textContent = (failure && failure.errors && failure.errors[0].message) || "The build failed.";
+    maker.after(message);
   });
   const latest = async (image) => {
-    const known = await fetch("/status.json").then((got) => got.json()).catch(() => ({ builds: [] }));
-    return known.builds.find((each) => each.repository === image);
+    const status = await fetch("/status.json").then((answer) => answer.json()).catch(() => ({ builds: [] }));
+    return status.builds.find((each) => each.repository === image);
   };
-  const find = async (image) => {  // where no list of builds is on this page
+  const find = async (image) => {  // on a page without a list of builds
     for (let pause = 500; awaited === image && !document.querySelector("[data-stream='/events']"); pause = Math.min(pause * 1.2, 5000)) {
       const build = await latest(image);
       if (build && build.state === "running") { location.assign(`/builds/${build.id}`); return; }
@@ -137,7 +137,7 @@
     result.removeAttribute("aria-busy");
     revealCopies(result);
   };
-  const close = () => {  // what is on its way for it is not wanted either
+  const close = () => {  // and drop the answer that is on its way
     clearTimeout(timer);
     seeking++;
     list.hidden = true;
@@ -166,21 +166,21 @@
     if (typed.length < 1) { close(); return; }
     const query = new URLSearchParams({ q: typed, set: set ? set.value : "" });
     const number = ++seeking;
-    const found = await fetch(`/suggest?${query}`).then((got) => got.json()).catch(() => ({ names: [] }));
+    const answer = await fetch(`/suggest?${query}`).then((got) => got.json()).catch(() => ({ names: [] }));
     if (number !== seeking || typed !== word() || document.activeElement !== input) return;
-    const marked = chosen >= 0 ? list.children[chosen].dataset.pull : null;  // stays so in the list that replaces this one
+    const marked = chosen >= 0 ? list.children[chosen].dataset.pull : null;  // the next list marks it too
     close();
-    if (found.later) {
-      const told = document.createElement("li");
-      told.className = "later quiet";
-      told.textContent = "The names of this set are being listed; in a moment they are here.";
-      list.append(told);
+    if (answer.later) {
+      const message = document.createElement("li");
+      message.className = "later quiet";
+      message.textContent = "nixfront lists the names of this set; they appear here in a moment.";
+      list.append(message);
       timer = setTimeout(suggest, 3000);
     }
-    if (found.names.length) say(found.names.length > 1 ? `${found.names.length} names fit` : "1 name fits");
-    const [only] = found.names;
-    if (found.names.length === 1 && only.pull === typed && only.attribute.toLowerCase() === typed) return;  // it would cover what comes next, and tell nothing
-    found.names.forEach((each, number) => {
+    if (answer.names.length) say(answer.names.length > 1 ? `${answer.names.length} names fit` : "1 name fits");
+    const [only] = answer.names;
+    if (answer.names.length === 1 && only.pull === typed && only.attribute.toLowerCase() === typed) return;  // the person knows this name, and a list would cover the result
+    answer.names.forEach((each, number) => {
       const option = document.createElement("li");
       option.id = `names-${number}`;
       option.setAttribute("role", "option");
@@ -197,7 +197,7 @@
     });
     list.hidden = !list.children.length;
     input.setAttribute("aria-expanded", String(!list.hidden));
-    const again = found.names.findIndex((each) => each.pull === marked);
+    const again = answer.names.findIndex((each) => each.pull === marked);
     if (again >= 0) mark(again);
   };
   input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(suggest, 120); });
