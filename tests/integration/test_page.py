@@ -60,6 +60,7 @@ async def test_it_is_never_passed_on(start: Start, registry: Server) -> None:
 
 async def test_it_shows_what_was_made_and_what_failed(start: Start, registry: Server) -> None:
     async with start(registry.url) as front:
+        assert "The registry has no images yet" in await text(front, "/"), "and this list is cached"
         image = await front.pull("shell/hello")
         await front.pull("alpha")
         await front.get("/v2/needsbroken/manifests/latest")
@@ -101,7 +102,9 @@ async def test_the_composer_says_what_an_image_would_be(start: Start, registry: 
 
 async def test_names_are_completed_from_the_set(start: Start, registry: Server) -> None:
     async with start(registry.url) as front:
-        found = json.loads(await text(front, "/suggest?q=shell"))
+        async with asyncio.timeout(60):
+            while (found := json.loads(await text(front, "/suggest?q=shell")))["later"]:
+                await asyncio.sleep(0.1)
         nothing = json.loads(await text(front, "/suggest?q=&set="))
         elsewhere = json.loads(await text(front, "/suggest?q=hello&set=nosuch"))
 
