@@ -175,3 +175,29 @@ def search(text: str, names: Sequence[str]) -> list[str]:
         return (last != folded, not last.startswith(folded), len(name), name)
 
     return sorted((name for name in names if folded in name.lower()), key=rank)
+
+
+# A commit, or the hash of something that has no commits.
+_REVISION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+# A hash in base 32 as Nix writes it, which leaves out e, o, t and u; then a name.
+_STORE_PATH = re.compile(r"/nix/store/[0-9a-df-np-sv-z]{32}-([0-9a-zA-Z+\-._?=]+)")
+
+
+def is_revision(text: str) -> bool:
+    """Whether this is a revision in full, which never means anything else: 40 or 64 hexadecimal digits."""
+    return _REVISION.fullmatch(text) is not None
+
+
+def is_store_path(text: str) -> bool:
+    """Whether this is a store path, and no path inside one."""
+    return _STORE_PATH.fullmatch(text) is not None
+
+
+def store_paths(text: str) -> list[str]:
+    """Every store path in the text, in its order."""
+    return [match[0] for match in _STORE_PATH.finditer(text)]
+
+
+def store_names(text: str) -> list[str]:
+    """The same, each without its folder and its hash: `hello-1.0`."""
+    return [match[1] for match in _STORE_PATH.finditer(text)]

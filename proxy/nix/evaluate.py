@@ -23,7 +23,7 @@ from proxy.core.model import Package, PackageSet, Policy, canonical_json, sha256
 from proxy.core.names import attribute_path
 from proxy.nix import commands
 from proxy.nix.output import last_lines
-from proxy.nix.results import own_refusal, read_resolution
+from proxy.nix.package_results import own_refusal, read_packages
 from proxy.nix.runner import NixRunner
 from proxy.tools.flight import SingleFlight
 
@@ -126,7 +126,7 @@ class Evaluator:
         results = [result for name in (*attributes, *optional) if (result := found.get(name)) is not None]
         missing = any(result["kind"] == "missing" for result in results)
         names = await self.names_soon(package_set) if missing else ()
-        return await asyncio.to_thread(read_resolution, results, package_set.name, names)
+        return await asyncio.to_thread(read_packages, results, package_set.name, names)
 
     async def image(
         self, name: str, images: ImagesFile, package_set: PackageSet, chosen: str, pkgs: PackageSet

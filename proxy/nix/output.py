@@ -27,6 +27,7 @@ from proxy.core.errors import (
     StoreFull,
 )
 from proxy.core.model import PathInfo, without_credentials
+from proxy.core.names import store_names, store_paths
 
 _ERROR_LINES = 20  # of the log, in a message
 # Lines of Nix's own that say nothing about a failure: warnings, and the plan of what will be built or fetched.
@@ -39,7 +40,6 @@ _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _CONSEQUENCE = re.compile(r"dependencies of derivation|^build of '|some outputs of ")
 _LOST = re.compile(r"missing derivation|\.drv' is not valid|opening file '/nix/store/\S+\.drv': No such file")
 _NOWHERE = re.compile(r"don't know how to build these paths|no substituter that can build it")
-_STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9a-zA-Z+\-._?=]+")
 # What the host has to mend, whoever met it: a builder that could not write, or Nix itself.
 _DISK_FULL = re.compile(r"No space left on device|database or disk is full")
 _NO_DAEMON = re.compile(r"error: cannot (?:connect to|open connection to) .*(?:socket|daemon|remote store)")
@@ -93,7 +93,7 @@ def not_built(names: str, error: ProcessFailed, deadline: float) -> NixfrontErro
     if any(_LOST.search(line) for line in told):
         return DerivationLost(f"a garbage collection took {names} away while it was being built")
     if any(_NOWHERE.search(line) for line in told):
-        named = dict.fromkeys(_STORE_PATH.findall("\n".join(error.tail)))
+        named = dict.fromkeys(store_paths("\n".join(error.tail)))
         paths = ", ".join(path for path in named if not path.endswith(".drv"))
         return BuildFailed(
             f"building {names} failed: no binary cache has {paths}, and nothing says how to build it"
@@ -142,8 +142,8 @@ def _cause(told: Sequence[str]) -> str:
 
 _WILL_BUILD = re.compile(r"th(?:is derivation|ese (\d+) derivations) will be built")
 _WILL_FETCH = re.compile(r"th(?:is path|ese (\d+) paths) will be fetched")
-_BUILD_BEGINS = re.compile(r"building '/nix/store/[0-9a-z]{32}-([^']+)\.drv'")
-_FETCH_BEGINS = re.compile(r"copying path '/nix/store/[0-9a-z]{32}-([^']+)' from ")
+_BUILD_BEGINS = re.compile(r"building '([^']+)\.drv'")
+_FETCH_BEGINS = re.compile(r"copying path '([^']+)' from ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +159,20 @@ class NixCounts:
 
 def advance(counts: NixCounts, line: str) -> NixCounts:
     """The counts after this line."""
-    if (found := _BUILD_BEGINS.match(line)) is not None:
+    if name := _name_in(_BUILD_BEGINS, line):
         built = counts.built + 1
-        return replace(counts, built=built, to_build=max(counts.to_build, built), now=found[1])
-    if (found := _FETCH_BEGINS.match(line)) is not None:
+        return replace(counts, built=built, to_build=max(counts.to_build, built), now=name)
+    if name := _name_in(_FETCH_BEGINS, line):
         fetched = counts.fetched + 1
-        return replace(counts, fetched=fetched, to_fetch=max(counts.to_fetch, fetched), now=found[1])
-    if (found := _WILL_BUILD.match(line)) is not None:
-        return replace(counts, to_build=counts.to_build + int(found[1] or 1))
-    if (found := _WILL_FETCH.match(line)) is not None:
-        return replace(counts, to_fetch=counts.to_fetch + int(found[1] or 1))
+        return replace(counts, fetched=fetched, to_fetch=max(counts.to_fetch, fetched), now=name)
+    if (match := _WILL_BUILD.match(line)) is not None:
+        return replace(counts, to_build=counts.to_build + int(match[1] or 1))
+    if (match := _WILL_FETCH.match(line)) is not None:
+        return replace(counts, to_fetch=counts.to_fetch + int(match[1] or 1))
     return counts
+
+
+def _name_in(pattern: re.Pattern[str], line: str) -> str:
+    """The name of the store path of which the line says that; empty for other lines."""
+    match = pattern.match(line)
+    return next(iter(store_names(match[1])), "") if match else ""

@@ -19,7 +19,7 @@ from proxy.image import recipe as image_recipe
 from proxy.image import root_tree, store_tree
 from proxy.image.recipe import Definition, owned
 from proxy.image.root_tree import Root
-from proxy.nix import results
+from proxy.nix import image_results
 from proxy.nix.evaluate import Evaluator, ImagesFile
 from proxy.nix.sets import LATEST, PackageSets
 from proxy.nix.store import NixStore
@@ -82,11 +82,15 @@ class NamedImages:
             found = await self._ask(request.image, package_set, chosen, pkgs)
         elif unknown is not None and found["kind"] == "image":
             raise unknown
-        known = await self._evaluator.names_soon(package_set) if results.missing(found) else ()
-        read = await asyncio.to_thread(results.read_definition, found, request.image, package_set.name, known)
+        known = await self._evaluator.names_soon(package_set) if image_results.lacks_package(found) else ()
+        read = await asyncio.to_thread(
+            image_results.read_image, found, request.image, package_set.name, known
+        )
         return Defined(read, package_set, chosen)
 
-    async def _ask(self, image: str, package_set: PackageSet, chosen: str, pkgs: PackageSet) -> results.Found:
+    async def _ask(
+        self, image: str, package_set: PackageSet, chosen: str, pkgs: PackageSet
+    ) -> image_results.ImageResult:
         return await self._evaluator.image(image, self._written, package_set, chosen, pkgs)
 
     async def to_fetch(self, defined: Defined) -> int:

@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from proxy.core.model import Image
+from proxy.core.names import is_revision
 from proxy.pipeline.destination import Destination
 from proxy.pipeline.tag_versions import TagVersions
 from proxy.state import State, TagRecord
 
 _log = logging.getLogger(__name__)
-# A revision, or the hash of an image's outputs: such a tag never means another image.
-_HASH = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")
+_HASH_OF_OUTPUTS = re.compile(r"[0-9a-f]{32}")
 
 
 class OwnTags:
@@ -54,7 +54,7 @@ class OwnTags:
                 await self._move(renewed, image, key)
             elif await self._registry.manifest_digest(repository, tag) is None:
                 digest = image.manifest_descriptor.digest
-                moving = not _HASH.fullmatch(tag)
+                moving = not (is_revision(tag) or _HASH_OF_OUTPUTS.fullmatch(tag))
                 record = TagRecord(repository, tag, digest, key, self._now(), moving=moving)
                 await self._state.record_tag(record)
                 await self._put(repository, tag, image)

@@ -29,6 +29,7 @@ from proxy.core.model import (
     sha256_hex,
     without_credentials,
 )
+from proxy.core.names import is_store_path
 from proxy.image.layer_table import LayerTable
 from proxy.nix.evaluate import Evaluator
 from proxy.nix.store import NixStore
@@ -41,7 +42,6 @@ _QUESTIONS_AT_ONCE = 32  # requests
 _TRIES = 3
 _PAUSE = 0.5  # seconds before a question is asked anew; doubled for each further try
 _TIMEOUT = aiohttp.ClientTimeout(total=60, connect=10)
-_STORE_PATH = re.compile(r"/[^\s/]+(?:/[^\s/]+)*/[0-9a-z]{32}-[^\s/]+")
 _HASH = re.compile(r"(?:\S*/)?([0-9a-z]{32})(?:-[^\s/]+)?/?")
 
 #: The text of the narinfo of a hash, None where the cache has none.
@@ -62,10 +62,10 @@ def parse(text: str) -> PathInfo:
     """The store path that a narinfo is about. Raises `ValueError` for what is no narinfo."""
     fields = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
     path, size = fields.get("StorePath", ""), fields.get("NarSize", "")
-    if not (_STORE_PATH.fullmatch(path) and size.isdecimal()):
+    folder, _, name = path.rpartition("/")  # a cache may be of another folder than /nix/store
+    if not (folder.startswith("/") and is_store_path(f"/nix/store/{name}") and size.isdecimal()):
         raise ValueError("it has no StorePath and NarSize")
-    folder = path.rpartition("/")[0]
-    needed = {f"{folder}/{name}" for name in fields.get("References", "").split()} - {path}
+    needed = {f"{folder}/{reference}" for reference in fields.get("References", "").split()} - {path}
     return PathInfo(path, int(size), tuple(sorted(needed)))
 
 

@@ -14,7 +14,6 @@ the ones that the operator's settings give a meaning. It is looked at again at i
 """
 
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,13 +22,12 @@ from typing import Any
 from proxy.core import names
 from proxy.core.errors import NixfrontError, RegistryRefused
 from proxy.core.model import ImageRequest, Layer, LayerPlan
-from proxy.core.names import Vocabulary, attribute_path
+from proxy.core.names import Vocabulary, attribute_path, is_store_path
 from proxy.image.manifest import unsealed
 from proxy.registry.client import Registry
 from proxy.state import State, TagRecord, layer_key
 
 # Nix's own: a word that is anything else could lead out of the store.
-_STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[A-Za-z0-9+._?=-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def read(manifest: bytes, config: bytes) -> SealedLabels | None:
 def _plan(comment: str) -> LayerPlan:
     """The store paths that a line of history names, in order; none for the root layer."""
     words = tuple(comment.split())
-    return LayerPlan(words if all(_STORE_PATH.fullmatch(word) for word in words) else ())
+    return LayerPlan(words if all(map(is_store_path, words)) else ())
 
 
 def _folded(attribute: str) -> str:

@@ -22,7 +22,7 @@ from proxy.nix.binary_cache import BinaryCache
 from proxy.nix.commands import Caches
 from proxy.nix.evaluate import Evaluator, ImagesFile
 from proxy.nix.runner import Limits, NixRunner
-from proxy.nix.sets import Choice, PackageSets
+from proxy.nix.sets import Choice, PackageSets, Tools
 from proxy.nix.store import NixStore
 from proxy.pipeline.build import Pipeline
 from proxy.pipeline.destination import Destination
@@ -83,12 +83,8 @@ def open_packages(
             name: Choice(**source.model_dump(include={field.name for field in fields(Choice)}))
             for name, source in settings.package_sources.items()
         },
-        store,
-        session,
-        files.EXPRESSIONS,
-        folder,
+        Tools(store, session, files.EXPRESSIONS, folder, settings.nix.build_deadline),
         time_to_live=settings.packages.time_to_live,
-        deadline=settings.nix.build_deadline,
         state=state,
     )
     stack.push_async_callback(sets.close)

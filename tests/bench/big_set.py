@@ -20,7 +20,8 @@ from proxy.core.errors import NixfrontError
 from proxy.core.model import Closure, Package, PackageSet, PathInfo, Policy
 from proxy.nix.evaluate import Evaluator
 from proxy.nix.runner import Limits, NixRunner
-from proxy.nix.sets import BIG, LATEST, Choice, PackageSets
+from proxy.nix.sets import LATEST, Choice, PackageSets, Tools
+from proxy.nix.sets.debian import BIG
 from proxy.nix.store import NixStore
 from proxy.wiring import files
 
@@ -79,10 +80,8 @@ async def big_set(at: Path) -> BigSet:
     store = NixStore(runner, files.EXPRESSIONS)
     evaluator = Evaluator(runner, files.EXPRESSIONS, system=SYSTEM, policy=Policy(), folder=at / "sets")
     async with aiohttp.ClientSession() as session:
-        choices = {"": Choice("demo", recipe=BIG)}
-        sets = PackageSets(
-            choices, store, session, files.EXPRESSIONS, at / "sets", time_to_live=60, deadline=_DEADLINE
-        )
+        tools = Tools(store, session, files.EXPRESSIONS, at / "sets", _DEADLINE)
+        sets = PackageSets({"": Choice("demo", recipe=BIG)}, tools, time_to_live=60)
         package_set = await sets.resolve("", LATEST)
         await sets.close()
     packages = await evaluator.evaluate(package_set, await evaluator.names(package_set))

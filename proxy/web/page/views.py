@@ -1,15 +1,14 @@
 """Values as people read them on the page: sizes, times, lines to copy, and the picture of layers. All functions are pure."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from proxy.core.names import store_names
 from proxy.web.page.image_list import ListedLayer
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
-_STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-(\S+)")
 WIDTH = 1000  # of the picture of layers, in units of its own
 _LEAST = 3  # units, so that a small layer can be seen
 
@@ -76,7 +75,7 @@ def short(digest: str) -> str:
 
 def contents(comment: str) -> str:
     """What a layer holds: the names of its store paths; the comment itself if it has none."""
-    paths = _STORE_PATH.findall(comment)
+    paths = store_names(comment)
     if not paths:
         return comment
     return ", ".join(paths[:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")

@@ -1,10 +1,23 @@
-"""How far Nix is, by what it says."""
+"""What Nix prints: closures in the shapes of several releases, plans, failures, and how far it is."""
+
+import json
+from random import Random
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from proxy.core.errors import BuildFailed
+from proxy.core.model import PathInfo
+from proxy.nix import output
 from proxy.nix.output import NixCounts, advance
 
 HASH = "a" * 32
+LISTED: list[dict[str, Any]] = [
+    {"path": "/nix/store/b", "narSize": 20, "references": ["/nix/store/c", "/nix/store/b", "/nix/store/a"]},
+    {"path": "/nix/store/a", "narSize": 10, "references": []},
+]
 
 
 def after(*lines: str) -> NixCounts:
@@ -64,3 +77,122 @@ def test_no_count_is_above_its_total() -> None:
     counts = after(*lines)
 
     assert (counts.built, counts.to_build) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("told", "cause"),
+    [
+        (
+            [
+                "building '/nix/store/x.drv'...",
+                "error: unable to download 'http://x': Couldn't resolve host name (6)",
+                "error: builder for '/nix/store/x.drv' failed with exit code 1",
+                "error: 1 dependencies of derivation '/nix/store/y.drv' failed to build",
+                "error: build of '/nix/store/y.drv' failed",
+            ],
+            "unable to download 'http://x': Couldn't resolve host name (6)",
+        ),
+        (["error: builder for 'x' failed with exit code 3;"], "builder for 'x' failed with exit code 3"),
+        (["error: build of 'x' failed"], "build of 'x' failed"),
+        (["nothing at all"], "no error was told"),
+    ],
+    ids=["first of many", "the builder", "a consequence alone", "none"],
+)
+def test_the_cause_of_a_failure_is_what_went_wrong_first(told: list[str], cause: str) -> None:
+    assert output._cause(told) == cause
+
+
+@pytest.mark.parametrize(
+    ("lines", "fetched"),
+    [
+        ([], 0),
+        (
+            ["these 2 paths will be fetched (0.05 MiB download, 1.50 MiB unpacked):", "  /nix/store/a"],
+            3 << 19,
+        ),
+        (["this path will be fetched (1.00 KiB download, 2.00 KiB unpacked):"], 2048),
+        (["warning: x", "these 3 paths will be fetched (1.0 GiB download, 2.5 GiB unpacked):"], 5 << 29),
+        (
+            [
+                "this derivation will be built:",
+                "  /nix/store/a.drv",
+                "these 3 paths will be fetched (1.00 MiB download, 2.00 MiB unpacked):",
+            ],
+            0,
+        ),
+    ],
+    ids=["nothing", "paths", "a path", "in GiB", "a build fetches for itself"],
+)
+def test_a_plan_says_what_the_closure_fetches(lines: list[str], fetched: int) -> None:
+    assert output.read_plan(lines) == fetched
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        pytest.param(LISTED, id="a list, until 2.18"),
+        pytest.param({item["path"]: item for item in LISTED}, id="by path, with the path within"),
+        pytest.param(
+            {item["path"]: {k: v for k, v in item.items() if k != "path"} for item in LISTED},
+            id="by path, since 2.19",
+        ),
+    ],
+)
+def test_either_shape_of_path_info_is_read(printed: object) -> None:
+    assert output.read_path_info(json.dumps(printed).encode()) == (
+        PathInfo("/nix/store/a", 10, ()),
+        PathInfo("/nix/store/b", 20, ("/nix/store/a", "/nix/store/c")),
+    )
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        pytest.param([*LISTED, {"path": "/nix/store/x", "valid": False}], id="a list"),
+        pytest.param({"/nix/store/a": LISTED[1], "/nix/store/x": None}, id="by path"),
+    ],
+)
+def test_a_path_that_is_not_valid_is_a_failed_build(printed: object) -> None:
+    with pytest.raises(BuildFailed, match=r"just built: /nix/store/x$"):
+        output.read_path_info(json.dumps(printed).encode())
+
+
+@pytest.mark.parametrize("printed", [b"[]", b"{}"])
+def test_nothing_is_an_empty_closure(printed: bytes) -> None:
+    assert output.read_path_info(printed) == ()
+
+
+@given(
+    st.dictionaries(st.text("abc/"), st.tuples(st.integers(0), st.lists(st.text("abc/"), unique=True))),
+    st.randoms(use_true_random=False),
+)
+def test_both_shapes_in_any_order_are_the_same_closure(
+    paths: dict[str, tuple[int, list[str]]], random: Random
+) -> None:
+    by_path = {path: {"narSize": size, "references": refs} for path, (size, refs) in paths.items()}
+    listed = [{"path": path, **facts, "deriver": None} for path, facts in by_path.items()]
+    random.shuffle(listed)
+
+    closure = output.read_path_info(json.dumps(listed).encode())
+
+    assert closure == output.read_path_info(json.dumps(by_path).encode())
+    assert [info.path for info in closure] == sorted(paths)
+    assert all(info.path not in info.references for info in closure)
+
+
+@pytest.mark.parametrize(
+    ("tail", "message"),
+    [
+        pytest.param(
+            ["warning: x", "error: attribute 'a' missing", "", "       at /x.nix:1:2:"],
+            "attribute 'a' missing\n\nat /x.nix:1:2:",
+            id="from the error on",
+        ),
+        pytest.param(["error: first", "  error: second"], "second", id="the last of two"),
+        pytest.param(["one", "two", "three", "four"], "two\nthree\nfour", id="the end where none is named"),
+        pytest.param([], "", id="nothing"),
+        pytest.param(["error: x", *["more"] * 50], "\n".join(["x", *["more"] * 19]), id="not too much"),
+    ],
+)
+def test_the_message_of_an_evaluation_is_its_error(tail: list[str], message: str) -> None:
+    assert output.last_lines(tail) == message

@@ -21,14 +21,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxy.core.errors import PackageSetUnavailable, ProcessFailed
-from proxy.core.model import canonical_json, sha256_hex
+from typing_extensions import override
+
+from proxy.core.errors import PackageSetUnavailable, ProcessFailed, TagUnknown
+from proxy.core.model import PackageSet, canonical_json, sha256_hex
+from proxy.core.names import is_revision
+from proxy.nix.sets.configured import LATEST, ConfiguredSet
 from proxy.nix.sets.debian.apt import Archive, download, update
 from proxy.nix.sets.debian.builder import PACKAGES, unpack
 from proxy.nix.sets.debian.graph import Available, resolve_nodes
 from proxy.tools.process import run
 
 SYSTEM = "x86_64-linux"
+#: The recipe that has compilers, servers and media programs too, some 3 GB of them.
+BIG = "big"
 # The parts of a recipe; a part that it leaves out is empty.
 _RECIPE: Mapping[str, type[dict[str, Any]] | type[list[str]]] = {
     "attributes": dict,
@@ -53,6 +59,55 @@ class DebianSet:
     builder: Path
     revision: str
     created: str
+
+
+class DemoSet(ConfiguredSet):
+    """The demo set, which comes with nixfront; no binary cache has its packages."""
+
+    #: The lock is its record.
+    recorded = False
+
+    @property
+    @override
+    def label(self) -> str:
+        return "demo"
+
+    @override
+    async def fetch(self, reference: str, commit: str) -> PackageSet:
+        if reference != LATEST and not is_revision(reference):
+            raise self.unknown(reference, "it has no revisions but its own")
+        shipped = self.tools.expressions / "debian"
+        folder, recipe = self._recipe(shipped)
+        resolved = await resolve(
+            self.tools.folder / folder,
+            expression=shipped,
+            recipe=recipe,
+            archive=self.choice.archive or None,
+            deadline=self.tools.deadline,
+        )
+        if reference not in (LATEST, resolved.revision):
+            raise TagUnknown(
+                f"tag {reference!r} names no revision of package set demo; "
+                f"there are {LATEST!r} and {resolved.revision!r}"
+            )
+        return PackageSet(
+            name=self.label,
+            expression=str(shipped),
+            revision=resolved.revision,
+            source="Debian packages",
+            created=self.choice.date or resolved.created,
+            arguments={"lock": str(resolved.lock), "builder": str(resolved.builder)},
+            substitutes=False,
+        )
+
+    def _recipe(self, shipped: Path) -> tuple[str, Path]:
+        """The name of the folder with the set's lock, and the file of its recipe."""
+        recipe = self.choice.recipe
+        if not recipe:
+            return "demo", shipped / "packages.json"
+        if recipe == BIG:
+            return "demo-big", shipped / "packages-big.json"
+        return f"demo-{sha256_hex(recipe.encode())[:16]}", Path(recipe)
 
 
 async def resolve(

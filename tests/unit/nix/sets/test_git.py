@@ -2,6 +2,7 @@
 
 import pytest
 
+from proxy.core.names import is_revision
 from proxy.nix.sets import git
 
 
@@ -23,4 +24,4 @@ from proxy.nix.sets import git
     ],
 )
 def test_a_reference_is_told_by_its_looks(reference: str, commit: bool, day: bool) -> None:
-    assert (git.is_commit(reference), git.is_day(reference)) == (commit, day)
+    assert (is_revision(reference), git.is_day(reference)) == (commit, day)

@@ -11,9 +11,10 @@ import pytest
 
 from proxy.core.errors import PackageSetUnavailable, TagUnknown
 from proxy.core.model import PackageSet
-from proxy.nix import sets as nix_sets
 from proxy.nix.runner import Limits, NixRunner
-from proxy.nix.sets import Choice, PackageSets
+from proxy.nix.sets import KINDS, Choice, PackageSets, Tools
+from proxy.nix.sets.configured import ConfiguredSet, Kind, TreeSet
+from proxy.nix.sets.records import Records
 from proxy.nix.store import NixStore, Source
 
 TREE = "/nix/store/source"
@@ -24,13 +25,27 @@ HASH = "sha256-AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 def sets(choice: Choice, store: Path) -> PackageSets:
     """Package sets of one choice; no test here comes as far as the network."""
+    return PackageSets({"": choice}, tools(store), time_to_live=60)
+
+
+def tools(store: Path) -> Tools:
     nix = NixStore(NixRunner(Limits(1, 1), store=str(store)), store)
     nowhere = cast(aiohttp.ClientSession, None)
-    return PackageSets({"": choice}, nix, nowhere, store, store, time_to_live=60, deadline=1)
+    return Tools(nix, nowhere, store, store, deadline=1)
+
+
+def configured(choice: Choice, store: Path) -> ConfiguredSet:
+    return KINDS[choice.kind]("", choice, tools(store))
 
 
 def fetched(choice: Choice, store: Path, found: Source, commit: str = "") -> PackageSet:
-    return sets(choice, store)._record("", choice, found, commit)
+    return configured(choice, store).describe(found, commit)
+
+
+def recorded(choice: Choice, store: Path, found: Source, commit: str) -> PackageSet:
+    described = fetched(choice, store, found, commit)
+    Records(store).write(configured(choice, store), described)
+    return described
 
 
 def source(**changes: Any) -> Source:
@@ -104,7 +119,12 @@ def write_archive(store: Path, *times: float, mode: str = "w:gz") -> None:
 async def test_each_kind_is_fetched_in_its_way(
     tmp_path: Path, choice: Choice, reference: str, tree: dict[str, object], commit: str
 ) -> None:
-    assert await sets(choice, tmp_path)._tree("", choice, reference) == (tree, commit)
+    chosen = configured(choice, tmp_path)
+    assert isinstance(chosen, TreeSet)
+
+    found = await chosen.commit(reference)
+
+    assert (chosen.tree(reference, found), found) == (tree, commit)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +148,7 @@ async def test_a_tag_that_a_kind_has_no_use_for_is_refused(
 def test_what_was_seen_is_known_by_its_revision(tmp_path: Path) -> None:
     choice = Choice("git", url="https://x/r.git", ref="main")
     Path(f"{tmp_path}{TREE}").mkdir(parents=True)
-    made = fetched(choice, tmp_path, source(last_modified=5), COMMIT)
+    made = recorded(choice, tmp_path, source(last_modified=5), COMMIT)
 
     assert asyncio.run(sets(choice, tmp_path).resolve("", COMMIT)) == made
 
@@ -143,17 +163,17 @@ def test_what_was_seen_is_known_by_its_revision(tmp_path: Path) -> None:
 def test_what_was_seen_of_another_choice_is_not_believed(tmp_path: Path, other: Choice) -> None:
     choice = Choice("git", url="https://x/r.git", ref="main")
     Path(f"{tmp_path}{TREE}").mkdir(parents=True)
-    made = fetched(choice, tmp_path, source(last_modified=5), COMMIT)
+    made = recorded(choice, tmp_path, source(last_modified=5), COMMIT)
 
-    assert sets(choice, tmp_path)._recall("", COMMIT) == made
-    assert sets(other, tmp_path)._recall("", COMMIT) is None
+    assert Records(tmp_path).recall(configured(choice, tmp_path), COMMIT) == made
+    assert Records(tmp_path).recall(configured(other, tmp_path), COMMIT) is None
 
 
 def test_what_the_store_has_lost_is_not_believed(tmp_path: Path) -> None:
     choice = Choice("git", url="https://x/r.git", ref="main")
-    fetched(choice, tmp_path, source(last_modified=5), COMMIT)
+    recorded(choice, tmp_path, source(last_modified=5), COMMIT)
 
-    assert sets(choice, tmp_path)._recall("", COMMIT) is None
+    assert Records(tmp_path).recall(configured(choice, tmp_path), COMMIT) is None
 
 
 def test_a_git_source_says_its_commit_and_its_date(tmp_path: Path) -> None:
@@ -212,7 +232,7 @@ def test_an_empty_tarball_has_no_date(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["git", "path"])
-def test_the_date_of_the_operator_goes_before_all(tmp_path: Path, kind: nix_sets.Kind) -> None:
+def test_the_date_of_the_operator_goes_before_all(tmp_path: Path, kind: Kind) -> None:
     choice = Choice(kind, url="https://x", path="/x", date="2001-02-03T04:05:06Z")
 
     made = fetched(choice, tmp_path, source(last_modified=1_700_000_000))

@@ -8,7 +8,7 @@ from proxy.core.errors import ImageInvalid, ImageUnknown, PackageRefused, Packag
 from proxy.core.model import Package
 from proxy.image import recipe as image_recipe
 from proxy.image.recipe import Recipe, TextPaths
-from proxy.nix import results
+from proxy.nix import image_results
 
 HASH = "0123456789abcdfghijklmnpqrsvwxyz"
 STORE = f"/nix/store/{HASH}"
@@ -61,7 +61,7 @@ def found(**fields: Any) -> dict[str, Any]:
 
 
 def read(**fields: Any) -> image_recipe.Definition:
-    return results.read_definition(found(**fields), "web", "demo")
+    return image_results.read_image(found(**fields), "web", "demo")
 
 
 def test_an_image_of_nothing() -> None:
@@ -154,8 +154,8 @@ def test_tools_are_packages_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"uid": 1 << 32}, "image web: uid is 4294967296, which no system knows"),
-        ({"gid": 1 << 32}, "gid is 4294967296, which no system knows"),
+        ({"uid": 1 << 32}, "image web: uid is 4294967296, but the highest possible is 4294967294"),
+        ({"gid": 1 << 32}, "gid is 4294967296, but the highest possible is 4294967294"),
         ({"maxLayers": 1}, "maxLayers has to be from 2 to 125"),
         ({"maxLayers": 126}, "maxLayers has to be from 2 to 125"),
         ({"user": "a:b:c"}, "user 'a:b:c' is no UID:GID and no name"),
@@ -192,7 +192,7 @@ def test_wrong_keys_come_with_close_ones() -> None:
     ]
 
     with pytest.raises(ImageInvalid) as refused:
-        results.read_definition({"kind": "wrong", "image": "web", "mistakes": mistakes}, "web", "demo")
+        image_results.read_image({"kind": "wrong", "image": "web", "mistakes": mistakes}, "web", "demo")
 
     assert str(refused.value) == (
         "image web: enviroment is no key of an image; "
@@ -204,7 +204,7 @@ def test_a_file_of_no_images_is_no_image() -> None:
     mistakes = [{"key": "", "problem": "images.file has to yield a set", "known": []}]
 
     with pytest.raises(ImageInvalid) as refused:
-        results.read_definition({"kind": "wrong", "image": "", "mistakes": mistakes}, "web", "demo")
+        image_results.read_image({"kind": "wrong", "image": "", "mistakes": mistakes}, "web", "demo")
 
     assert str(refused.value) == "images.file has to yield a set"
 
@@ -226,7 +226,7 @@ def test_a_file_of_no_images_is_no_image() -> None:
 )
 def test_an_unknown_image_is_told_with_close_ones(result: dict[str, Any], message: str) -> None:
     with pytest.raises(ImageUnknown) as refused:
-        results.read_definition(result, "wob", "demo")
+        image_results.read_image(result, "wob", "demo")
 
     assert str(refused.value) == message
 
@@ -235,10 +235,10 @@ def test_all_missing_packages_are_named_with_the_image() -> None:
     contents = [missing("b"), {"kind": "path", "path": f"{STORE}-x", "drvPath": "", "output": ""}]
     image = found(packages=[missing("a"), package("c")], contents=contents)
 
-    assert results.missing(image)
-    assert not results.missing(found(packages=[package("c")]))
+    assert image_results.lacks_package(image)
+    assert not image_results.lacks_package(found(packages=[package("c")]))
     with pytest.raises(PackageUnknown, match=r"image web: no package a; no package b \(package set demo\)"):
-        results.read_definition(image, "web", "demo")
+        image_results.read_image(image, "web", "demo")
 
 
 def test_what_the_commands_lack_is_told_as_theirs() -> None:

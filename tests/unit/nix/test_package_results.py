@@ -6,7 +6,7 @@ import pytest
 
 from proxy.core.errors import PackageRefused, PackageUnknown
 from proxy.core.model import Package
-from proxy.nix import results as nix_results
+from proxy.nix import package_results
 
 
 def found(typed: str, **changes: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def test_a_package_has_all_that_nix_says() -> None:
         license="Apache-2.0",
     )
 
-    assert nix_results.read_resolution([result], "nixpkgs") == {
+    assert package_results.read_packages([result], "nixpkgs") == {
         "openssl": Package(
             attribute="openssl",
             name="openssl-1.0",
@@ -59,14 +59,14 @@ def test_a_package_has_all_that_nix_says() -> None:
 def test_packages_are_found_under_the_names_as_typed_in_their_order() -> None:
     results = [found("zlib"), found("bashinteractive", attribute="bashInteractive"), found("acl")]
 
-    packages = nix_results.read_resolution(results, "nixpkgs")
+    packages = package_results.read_packages(results, "nixpkgs")
 
     assert list(packages) == ["zlib", "bashinteractive", "acl"]
     assert packages["bashinteractive"].attribute == "bashInteractive"
 
 
 def test_nothing_asked_is_nothing_found() -> None:
-    assert nix_results.read_resolution([], "nixpkgs") == {}
+    assert package_results.read_packages([], "nixpkgs") == {}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_nothing_asked_is_nothing_found() -> None:
 )
 def test_each_problem_is_told_with_what_to_type_instead(result: dict[str, Any], message: str) -> None:
     with pytest.raises(PackageUnknown) as caught:
-        nix_results.read_resolution([result], "nixpkgs")
+        package_results.read_packages([result], "nixpkgs")
 
     assert str(caught.value) == f"{message} (package set nixpkgs)"
 
@@ -121,7 +121,7 @@ def test_every_failed_name_is_told_at_once() -> None:
     results = [missing("gti", "git"), found("htop"), ambiguous("ab", "Ab", "aB")]
 
     with pytest.raises(PackageUnknown) as caught:
-        nix_results.read_resolution(results, "demo")
+        package_results.read_packages(results, "demo")
 
     assert str(caught.value) == (
         "no package gti, did you mean git?; "
@@ -156,7 +156,7 @@ REFUSED = {"kind": "refused", "typed": "x", "attribute": "x", "name": "x-1"}
 )
 def test_a_refusal_says_why_and_what_would_allow_it(reason: str, what: list[str], message: str) -> None:
     with pytest.raises(PackageRefused) as caught:
-        nix_results.read_resolution([{**REFUSED, "reason": reason, "what": what}], "demo")
+        package_results.read_packages([{**REFUSED, "reason": reason, "what": what}], "demo")
 
     assert str(caught.value) == f"{message} (package set demo)"
 
@@ -185,13 +185,13 @@ def test_a_refusal_says_why_and_what_would_allow_it(reason: str, what: list[str]
     ],
 )
 def test_what_a_set_refuses_itself_is_told_in_our_words(error: str, message: str | None) -> None:
-    assert nix_results.own_refusal(error) == message
+    assert package_results.own_refusal(error) == message
 
 
 def test_a_name_that_is_elsewhere_in_the_set_is_suggested_first() -> None:
     missing = {"kind": "missing", "typed": "numpy", "at": "", "part": "numpy", "names": ["numpyz"]}
 
     with pytest.raises(PackageUnknown) as caught:
-        nix_results.read_resolution([missing], "demo", ["git", "python3Packages.numpy", "x.numpyx"])
+        package_results.read_packages([missing], "demo", ["git", "python3Packages.numpy", "x.numpyx"])
 
     assert "did you mean python3Packages.numpy or numpyz?" in str(caught.value)

@@ -1,0 +1,111 @@
+"""Results of `nix/default.nix` -> packages, or one error about every name that failed.
+
+Pure. The head comment of `nix/default.nix` describes a result.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from proxy.core.errors import PackageRefused, PackageUnknown
+from proxy.core.model import Package
+from proxy.core.names import close, elsewhere
+
+_SUGGESTIONS = 3
+_OWN_REFUSALS = (
+    (re.compile(r"unfree license"), "policy.allow_unfree"),
+    (re.compile(r"insecure|known vulnerabilit"), "policy.allow_insecure"),
+    (re.compile(r"marked as broken"), "policy.allow_broken"),
+    (re.compile(r"not (?:supported|available) on"), ""),
+)
+_PLACE = re.compile(r" in \S*/\S*")  # a client has no use for a path of this host
+
+
+def read_packages(
+    results: Sequence[Mapping[str, Any]], package_set: str, names: Sequence[str] = ()
+) -> dict[str, Package]:
+    """The package of each name as the client typed it, in the order of the request.
+
+    `package_set` is the name of the set, for messages. `names` are its attribute names, for better suggestions.
+
+    Raises `PackageUnknown`, which names every missing and every ambiguous package with suggestions, and `PackageRefused`,
+    which names every refused package with the setting that would allow it.
+    """
+    problems = [_problem(result, names) for result in results if result["kind"] not in ("package", "refused")]
+    if problems:
+        raise PackageUnknown("; ".join(problems) + f" (package set {package_set})")
+    refusals = [_refusal(result) for result in results if result["kind"] == "refused"]
+    if refusals:
+        raise PackageRefused("; ".join(refusals) + f" (package set {package_set})")
+    return {result["typed"]: package(result) for result in results}
+
+
+def _problem(result: Mapping[str, Any], names: Sequence[str]) -> str:
+    typed = result["typed"]
+    match result["kind"]:
+        case "missing":
+            close_by = [_join(result["at"], name) for name in close(result["part"], result["names"])]
+            if not result["at"]:
+                close_by = [*elsewhere(result["part"], names), *close_by]
+            hint = f", did you mean {_either(close_by[:_SUGGESTIONS])}?" if close_by else ""
+            where = f" ({result['at']} has no {result['part']})" if result["at"] else ""
+            return f"no package {typed}{where}{hint}"
+        case "ambiguous":
+            fitting = " and ".join(_join(result["at"], name) for name in result["names"])
+            return f"{typed} could be {fitting}, which differ only in case"
+        case _:
+            return f"{result['attribute']} is no package but a {result['type']}"
+
+
+def own_refusal(error: str) -> str | None:
+    """The message for an evaluation that the package set itself refused; None where it failed for another reason.
+
+    Old releases of nixpkgs refuse by `throw`: the first line of the error says why, and nothing else does.
+    """
+    line = _PLACE.sub("", error.partition("\n")[0]).rstrip(".")
+    for pattern, setting in _OWN_REFUSALS:
+        if pattern.search(line):
+            return line + (f"; {setting} in the settings of this host would allow it" if setting else "")
+    return None
+
+
+def _refusal(result: Mapping[str, Any]) -> str:
+    name, what = result["name"], ", ".join(result["what"])
+    match result["reason"]:
+        case "unfree":
+            return f"{name} has the unfree licence {what}; policy.allow_unfree would allow it"
+        case "insecure":
+            return f"{name} is insecure: {what}; policy.allow_insecure would allow it"
+        case "broken":
+            return f"{name} is marked as broken; policy.allow_broken would allow it"
+        case "unsupported":
+            return f"{name} is not made for this system, but for {what}"
+        case "denied-license":
+            return f"{name} has the licence {what}, which policy.deny_licenses of this host names"
+        case "not-listed":
+            return f"{name} is not among policy.only_packages of this host"
+        case "not-listed-license":
+            return f"{name} has the licence {what or 'none'}, and policy.only_licenses of this host does not name it"
+        case _:
+            return f"{name} is named by policy.deny_packages of this host"
+
+
+def package(result: Mapping[str, Any]) -> Package:
+    """The package of one result of kind `package`."""
+    return Package(
+        attribute=result["attribute"],
+        name=result["name"],
+        drv_path=result["drvPath"],
+        outputs=tuple((output["name"], output["path"]) for output in result["outputs"]),
+        main_program=result["mainProgram"],
+        description=result["description"],
+        license=result["license"],
+    )
+
+
+def _join(at: str, name: str) -> str:
+    return f"{at}.{name}" if at else name
+
+
+def _either(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]

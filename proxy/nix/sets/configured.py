@@ -1,0 +1,176 @@
+"""A package set as the operator configured it: what every kind of package set is derived from, and what it may use."""
+
+import asyncio
+import base64
+import lzma
+import tarfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import aiohttp
+from typing_extensions import override
+
+from proxy.core.errors import PackageSetUnavailable, SourceMissing, TagUnknown
+from proxy.core.model import PackageSet, canonical_json, sha256_hex, without_credentials
+from proxy.nix.store import NixStore, Source
+
+LATEST = "latest"
+_NO_DATE = "1980-01-01T00:00:00Z"  # pages of registries show the epoch as "57 years ago"
+Kind = Literal["nixpkgs", "tarball", "git", "path", "flake", "demo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The operator's settings of one set; what a kind does not use is empty.
+
+    `url`: the address of a git repository, a flake reference, or a template of a tarball's address with `{ref}` or
+    `{revision}`. `pointer`: a template with `{ref}` of the address of a text that holds a commit. `ref`: what `latest`
+    means; `revision`: a commit, instead of `ref`. `path`: a folder or file of this host. `date`: RFC 3339, the date of every
+    image. `archive`: the URL of a Debian archive. `recipe`: of the demo set: empty, `big`, or a file. `attribute`: the
+    output of a flake that holds its packages by system.
+    """
+
+    kind: Kind
+    url: str = ""
+    pointer: str = ""
+    ref: str = ""
+    revision: str = ""
+    path: str = ""
+    date: str = ""
+    archive: str = ""
+    recipe: str = ""
+    attribute: str = ""
+    import_from_derivation: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a kind of package set works with.
+
+    `expressions` is the folder of nixfront's Nix expressions. `folder` keeps garbage-collector roots and whatever a kind wants
+    to keep. `deadline` of one fetch is in seconds.
+    """
+
+    store: NixStore
+    session: aiohttp.ClientSession
+    expressions: Path
+    folder: Path
+    deadline: float
+
+
+class ConfiguredSet(ABC):
+    """One configured package set. A kind of package set is a class derived from this one or from `TreeSet`."""
+
+    #: Whether each fetched revision gets a record, so that a tag can choose it again without the network.
+    recorded = True
+
+    def __init__(self, name: str, choice: Choice, tools: Tools) -> None:
+        """`name` is empty for the default set."""
+        self.name = name
+        self.choice = choice
+        self.tools = tools
+
+    @property
+    def label(self) -> str:
+        """The name of the set in messages and in the labels of images."""
+        return self.name or self.choice.kind
+
+    @property
+    def key(self) -> str:
+        """What the names of this set's files begin with."""
+        return self.name or "default"
+
+    @property
+    def address(self) -> str:
+        """Where the set comes from, for the labels of images, without credentials."""
+        return without_credentials(self.choice.url)
+
+    @property
+    def has_commits(self) -> bool:
+        """Whether `commit` says more than "": any machine can fetch a commit that another one resolved."""
+        return False
+
+    async def commit(self, reference: str) -> str:  # noqa: ARG002 - a kind without commits has no use for it
+        """The commit that a reference (a branch, a tag, a day, a channel, `latest`) is now; empty where there are none.
+
+        Raises `TagUnknown`, `PackageSetUnavailable`.
+        """
+        return ""
+
+    @abstractmethod
+    async def fetch(self, reference: str, commit: str) -> PackageSet:
+        """The set at this reference, fetched into the store; `commit` is the answer of the method `commit`.
+
+        Raises `TagUnknown`, `PackageSetUnavailable`.
+        """
+
+    def describe(self, source: Source, commit: str) -> PackageSet:
+        """The package set in a fetched source. Reads the source. Raises `PackageSetUnavailable`."""
+        tree = Path(self.tools.store.prefix + source.path)
+        revision_file = tree / ".git-revision"  # a channel of nixpkgs has it
+        if not commit and revision_file.is_file():
+            commit = revision_file.read_text(encoding="ascii").strip()
+        seconds = self.modified(source)
+        return PackageSet(
+            name=self.label,
+            expression=str(tree),
+            revision=commit or _hexadecimal(source.nar_hash),
+            source=self.address,
+            created=self.choice.date or (_rfc3339(seconds) if seconds else _NO_DATE),
+            nar_hash=source.nar_hash,
+        )
+
+    def modified(self, source: Source) -> int:
+        """The date of a source, in seconds since the epoch: its newest file or its commit; 0 where it has none."""
+        archive = self.tools.store.prefix + source.archive
+        return _newest(archive) if source.archive else source.last_modified
+
+    def missing(self, reference: str, error: SourceMissing) -> PackageSetUnavailable | TagUnknown:
+        """The error for a source that is not there: a client's tag is unknown, the operator's own is a wrong setting."""
+        own = reference in (LATEST, self.choice.ref)
+        return error if own else self.unknown(reference, str(error))
+
+    def unknown(self, reference: str, reason: str) -> TagUnknown:
+        """The error for a tag that chooses no revision."""
+        return TagUnknown(f"tag {reference!r} names no revision of package set {self.label}: {reason}")
+
+
+class TreeSet(ConfiguredSet):
+    """A set whose source `builtins.fetchTree` fetches."""
+
+    @abstractmethod
+    def tree(self, reference: str, commit: str) -> Mapping[str, str | bool]:
+        """The argument of `builtins.fetchTree` for this reference. Raises `TagUnknown`."""
+
+    @override
+    async def fetch(self, reference: str, commit: str) -> PackageSet:
+        tree = self.tree(reference, commit)
+        root = self.tools.folder / f"{self.key}-{sha256_hex(canonical_json(tree))[:32]}"
+        try:
+            source = await self.tools.store.fetch(tree, root)
+        except SourceMissing as error:
+            raise self.missing(reference, error) from error
+        return await asyncio.to_thread(self.describe, source, commit)
+
+
+def _newest(archive: str) -> int:
+    """The newest modification time in a tarball, in seconds. Raises `PackageSetUnavailable`."""
+    try:
+        with tarfile.open(archive) as tar:
+            return int(max((member.mtime for member in tar), default=0))
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise PackageSetUnavailable(f"the fetched archive is no tarball that can be read: {error}") from error
+
+
+def _rfc3339(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _hexadecimal(sri: str) -> str:
+    """The digest of `sha256-<base64>` in hexadecimal digits, which a tag may hold."""
+    return base64.b64decode(sri.partition("-")[2]).hex()

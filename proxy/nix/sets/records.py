@@ -1,0 +1,40 @@
+"""Records of fetched revisions, one file each: a recorded revision needs no network while the store has it."""
+
+import json
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from proxy.core.model import PackageSet, canonical_json
+from proxy.nix.sets.configured import ConfiguredSet
+
+
+class Records:
+    """The records in one folder. The methods block: they read and write files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def recall(self, chosen: ConfiguredSet, revision: str) -> PackageSet | None:
+        """The set of this revision; None where the settings have changed, or the store has lost it."""
+        try:
+            record = json.loads(self._file(chosen, revision).read_bytes())
+            found = PackageSet(**record["set"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        same = found.source == chosen.address and record["date"] == chosen.choice.date
+        same &= found.arguments.get("attribute", chosen.choice.attribute) == chosen.choice.attribute
+        paths = (found.expression, *found.arguments.values())
+        there = all(Path(path).exists() for path in paths if path.startswith("/"))
+        return found if same and there else None
+
+    def write(self, chosen: ConfiguredSet, found: PackageSet) -> None:
+        """Record this revision of the set."""
+        file = self._file(chosen, found.revision)
+        # Two references may come to one revision at the same time.
+        temporary = file.with_suffix(f".{threading.get_ident()}.new")
+        temporary.write_bytes(canonical_json({"date": chosen.choice.date, "set": asdict(found)}))
+        temporary.replace(file)
+
+    def _file(self, chosen: ConfiguredSet, revision: str) -> Path:
+        return self._folder / f"{chosen.key}-{revision}.json"
