@@ -19,13 +19,17 @@ from proxy.wiring.registry import image_endpoint
 
 def _images(settings: Settings, _: argparse.Namespace, console: Console) -> int:
     """One line for each tag, as they come."""
-    found = []
-    with Management(image_endpoint(settings)) as keeper:
-        for repository, tags in keeper.images():
-            found.append({"repository": repository, "tags": tags})
-            for tag in tags:
-                console.line(f"{repository}:{tag}")
-    console.document(found)
+    repositories = []
+
+    async def list_all() -> None:
+        async with image_endpoint(settings).opened() as registry:
+            async for repository, tags in Management(registry).images():
+                repositories.append({"repository": repository, "tags": tags})
+                for tag in tags:
+                    console.line(f"{repository}:{tag}")
+
+    asyncio.run(list_all())
+    console.document(repositories)
     return 0
 
 

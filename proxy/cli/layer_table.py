@@ -68,6 +68,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _popularity(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
     """The table, in the file or on standard output; what it is made of on standard error."""
     found = asyncio.run(_census(settings, arguments, _names(arguments), console))
+    for line in found.left_out:
+        console.complain(line)
     if not found.images:
         raise SettingsInvalid("there is nothing to make a table of: no package, or no image of ours")
     table = found.table()
@@ -98,13 +100,11 @@ async def _census(
             return await census.of_registry(await asyncio.to_thread(registry.image_endpoint, settings))
     if arguments.narinfo:
         with console.working("reading the cache"):
-            return await census.of_cache(arguments.narinfo, asked, arguments.always, console.complain)
+            return await census.of_cache(arguments.narinfo, asked, arguments.always)
     if arguments.set and arguments.set not in settings.sets:
         raise SettingsInvalid(f"sets has no {arguments.set!r}, but {', '.join(settings.sets) or 'nothing'}")
     with console.working("reading the package set") as working:
-        return await commands.census_of_set(
-            settings, arguments.set, arguments.tag, asked, console.complain, working.at
-        )
+        return await commands.census_of_set(settings, arguments.set, arguments.tag, asked, working.at)
 
 
 COMMANDS = (

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import shtab
 
-from proxy.cli.command import Command, Console
+from proxy.cli.command import Command, Console, Working
 from proxy.registry.endpoint import Endpoint
 from proxy.settings import Settings
 from proxy.upkeep import warm
@@ -24,21 +24,22 @@ def _warm(settings: Settings, arguments: argparse.Namespace, console: Console) -
     """A line for each image; exit code 1 when one could not be had."""
     with sys.stdin if arguments.file == "-" else open(arguments.file, encoding="utf-8") as lines:  # noqa: PTH123 - or standard input
         images = warm.read(lines)
-    done: list[Warmed] = []
-    with console.working("pulling") as working:
+    nixfront = Endpoint(arguments.url) if arguments.url else registry.nixfront_endpoint(settings)
+    warmed: dict[str, Warmed] = {}
 
-        def tell(one: Warmed) -> None:
-            done.append(one)
-            working.at(one.name, len(done), len(images))
+    async def pull_all(working: Working) -> None:
+        async for one in warm.warm(nixfront, images, arguments.at_once):
+            warmed[one.name] = one
+            working.at(one.name, len(warmed), len(images))
             if one.error:
                 console.complain(f"{one.name}: {one.error}")
             else:
                 console.line(f"{one.name}  {one.digest}")
 
-        nixfront = Endpoint(arguments.url) if arguments.url else registry.nixfront_endpoint(settings)
-        warmed = asyncio.run(warm.warm(nixfront, images, arguments.at_once, tell))
-    console.document([asdict(one) for one in warmed])
-    return 1 if any(one.error for one in warmed) else 0
+    with console.working("pulling") as working:
+        asyncio.run(pull_all(working))
+    console.document([asdict(warmed[f"{repository}:{tag}"]) for repository, tag in images])
+    return 1 if any(one.error for one in warmed.values()) else 0
 
 
 def _warm_arguments(parser: argparse.ArgumentParser) -> None:

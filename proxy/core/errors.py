@@ -1,14 +1,14 @@
 """Every way a request can fail, as plain exceptions.
 
-No HTTP here: `oci_errors` says what each class looks like on the wire. The message of an error is written for
-the person at the docker terminal: what is wrong, with which name, and what to do.
+Nothing here knows HTTP: `web.error_responses` turns each class into a response. A person reads the message of an error in
+docker's terminal, so it says what is wrong, with which name, and what to do.
 """
 
 from collections.abc import Sequence
 
 
 class NixfrontError(Exception):
-    """Anything nixfront itself reports. `lasting`: the same request would fail again, so it may be remembered."""
+    """Any error that nixfront reports. `lasting`: the same request would fail again, so the error may be stored."""
 
     lasting = False
 
@@ -17,13 +17,13 @@ class NixfrontError(Exception):
 
 
 class NameInvalid(NixfrontError):
-    """The repository path cannot be read as a list of packages."""
+    """The repository path is no list of packages."""
 
     lasting = True
 
 
 class NotMirrored(NixfrontError):
-    """Asked for as of another registry, it is not among what this mirror serves in its place."""
+    """A client wants an image of another registry, and this mirror does not serve that image."""
 
     lasting = True
 
@@ -41,19 +41,19 @@ class ImageUnknown(NixfrontError):
 
 
 class ImageInvalid(NixfrontError):
-    """A named image is defined wrongly; the message names it and every wrong key."""
+    """The definition of a named image is wrong; the message names the image and every wrong key."""
 
     lasting = True
 
 
 class PackageUnknown(NixfrontError):
-    """A name is not in the package set, or fits more than one attribute."""
+    """The package set has no attribute of this name, or several that differ only in case."""
 
     lasting = True
 
 
 class PackageRefused(NixfrontError):
-    """The operator's policy, or the package set's own, does not let this package be served."""
+    """The operator's policy, or the package set itself, forbids this package."""
 
     lasting = True
 
@@ -64,42 +64,42 @@ class ImageTooLarge(NixfrontError):
     lasting = True
 
 
-# --- who asks ---------------------------------------------------------------------------------------------
+# --- the client -------------------------------------------------------------------------------------------
 
 
 class NotMadeHere(NixfrontError):
-    """The operator lets no image of this name be made; one that is in the registry is served all the same."""
+    """The operator forbids builds of this repository. Images that the registry already has stay available."""
 
     lasting = True
 
 
 class BuildDenied(NixfrontError):
-    """The registry let this client ask, but the operator lets it have nothing made."""
+    """The registry accepts this client, but the operator does not let it start builds."""
 
 
 # --- the Nix side -----------------------------------------------------------------------------------------
 
 
 class PackageSetUnavailable(NixfrontError):
-    """The source of the package set could not be fetched or read."""
+    """Nix cannot fetch or read the source of the package set."""
 
 
 class SourceMissing(PackageSetUnavailable):
-    """Where the source of the package set should be, there is nothing."""
+    """There is nothing at the address of the package set."""
 
 
 class NixUnavailable(NixfrontError):
-    """Nix is not installed, or does not start."""
+    """Nix is missing on this host, or does not start."""
 
 
 class EvaluationFailed(NixfrontError):
-    """Nix refused to evaluate what was asked for; the message holds its last lines."""
+    """Nix cannot evaluate the packages; the message holds its last lines."""
 
     lasting = True
 
 
 class BuildFailed(NixfrontError):
-    """A package could not be built or fetched; the message holds the last lines of its log."""
+    """Nix cannot build or fetch a package; the message holds the last lines of its log."""
 
     lasting = True
 
@@ -109,19 +109,19 @@ class BuildTimedOut(BuildFailed):
 
 
 class DerivationLost(NixfrontError):
-    """What was evaluated a moment ago has been collected as garbage: to be evaluated once more."""
+    """Garbage collection removed a derivation after its evaluation; another evaluation brings it back."""
 
 
 class StoreUnreadable(NixfrontError):
-    """A store path could not be read while it was packed."""
+    """A store path is unreadable, so its layer cannot be packed."""
 
 
-#: What a person can do about it.
+#: What a person can do about an unreadable store.
 STORE_CURE = "`nix-store --verify --check-contents --repair` on this host mends its store"
 
 
 class Unforeseen(NixfrontError):
-    """An error of ours that nobody thought of; the log has it."""
+    """A bug in nixfront; the log has its traceback."""
 
 
 class StoreFull(NixfrontError):
@@ -129,48 +129,46 @@ class StoreFull(NixfrontError):
 
 
 class Busy(NixfrontError):
-    """More is asked for than this host does at once; `retry_after`: seconds after which to try again."""
+    """This host has no room for another build now; try again after `retry_after` seconds."""
 
     def __init__(self, message: str, retry_after: int = 30) -> None:
-        """Keep when to come again."""
         super().__init__(message)
         self.retry_after = retry_after
 
 
 class TooManyBuilds(Busy):
-    """This client began as many builds as it may, for now."""
+    """This client has started as many builds within a minute as the operator allows."""
 
 
 class Stopping(NixfrontError):
-    """nixfront is being stopped, and starts nothing new."""
+    """nixfront is about to stop and starts no builds."""
 
 
 class PackageUnusable(NixfrontError):
-    """A package exists but cannot be put into an image (for example one that is a plain data file)."""
+    """The package exists but cannot be part of an image, for example because it is a single data file."""
 
     lasting = True
 
 
 class StillBuilding(NixfrontError):
-    """The build goes on, but the client has waited as long as one may; the message says how far it is."""
+    """The client has waited as long as it may, and the build goes on; the message says how far it is."""
 
 
 # --- the registry -----------------------------------------------------------------------------------------
 
 
 class RegistryUnavailable(NixfrontError):
-    """The backing registry cannot be reached, or broke the connection."""
+    """The backing registry does not answer, or broke the connection."""
 
 
 class RegistryRefused(NixfrontError):
-    """The backing registry answered a request of ours with a status that is not success.
+    """The backing registry answered one of nixfront's own requests with an error status.
 
-    `body` is the start of what it said, bounded; `temporary` says whether trying again can help.
+    `body` is the start of its response; `temporary` says whether another try may succeed.
     """
 
     def __init__(self, method: str, url: str, status: int, body: str) -> None:
-        """Keep the evidence: what was asked, and what came back."""
-        hint = "; nixfront comes there as registry.username says" if status in (401, 403) else ""
+        hint = "; check which rights registry.username has there" if status in (401, 403) else ""
         super().__init__(
             f"the registry answered {status} to {method} {url}: {body[:500]}".rstrip(": \n") + hint
         )
@@ -180,35 +178,34 @@ class RegistryRefused(NixfrontError):
 
 
 class DestinationUnusable(NixfrontError):
-    """The folder that an image is to be written into cannot be written, or holds something else."""
+    """nixfront cannot write an image into this folder, or the folder holds something else."""
 
 
 class DigestMismatch(NixfrontError):
-    """The registry stored other bytes than we sent."""
+    """The registry stored or sent other bytes than it should."""
 
 
 class DigestNotReady(NixfrontError):
-    """A layer's digest was asked for before its bytes were all read."""
+    """A caller wants the digest of a layer before the last byte of the layer went out."""
 
 
 class StateUnavailable(NixfrontError):
-    """Where nixfront keeps what it knows does not answer."""
+    """The state back end (SQLite or Redis) does not answer."""
 
 
 # --- processes and settings -------------------------------------------------------------------------------
 
 
 class ProcessFailed(NixfrontError):
-    """A child process could not be started, ended with a failure, or ran out of time.
+    """A child process did not start, failed, or ran out of time.
 
-    `returncode` is None when it never started; `timed_out` when it was killed at its deadline;
-    `tail` is the last lines that it wrote on standard error.
+    `returncode` is None if the process never started. `timed_out`: nixfront killed it at its deadline. `tail` holds the last
+    lines that it wrote to standard error.
     """
 
     def __init__(
         self, program: str, returncode: int | None, tail: Sequence[str] = (), *, timed_out: bool = False
     ) -> None:
-        """Keep what is needed to say later which program failed and how."""
         how = "ran out of time" if timed_out else f"ended with {returncode}"
         super().__init__(f"{program} {'could not be started' if returncode is None else how}")
         self.program = program
@@ -222,8 +219,11 @@ class SettingsInvalid(NixfrontError):
 
 
 def from_record(kind: str, message: str) -> NixfrontError:
-    """The error that another machine met, by the name of its class; one that is no lasting error is `Unforeseen`."""
-    found = globals().get(kind)
-    if isinstance(found, type) and issubclass(found, NixfrontError) and found.lasting:
-        return found(message)
+    """The error that another machine recorded; `kind` is the name of its class.
+
+    Only a lasting error keeps its class; any other becomes `Unforeseen`.
+    """
+    error_class = globals().get(kind)
+    if isinstance(error_class, type) and issubclass(error_class, NixfrontError) and error_class.lasting:
+        return error_class(message)
     return Unforeseen(message)

@@ -1,4 +1,4 @@
-"""What happens during a build, as values. Stages emit them into a `Sink`; they do not know who listens."""
+"""What happens during a build, as values. The stages of a build send them to a `Sink` and do not know who listens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class BuildStarted:
-    """An image is being made because a tag was asked for that nobody had."""
+    """A build of this image begins, because a client wants a tag that the registry does not have."""
 
     repository: str
     tag: str
@@ -15,7 +15,7 @@ class BuildStarted:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The revision of the packages is known: from here to the layers, all that ask for `content` share the work."""
+    """nixfront has resolved the tag to a revision. From here to the layers, builds with an equal `content` share the work."""
 
     repository: str
     tag: str
@@ -24,7 +24,7 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class NixBegun:
-    """Nix has begun this part of the work on a content."""
+    """Nix begins this part of the work on a content."""
 
     content: str
     part: Literal["evaluating", "building"]
@@ -32,7 +32,7 @@ class NixBegun:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line that Nix or a builder wrote, as it came; `attributes` says for which packages."""
+    """A line that Nix or a builder wrote while it worked on the packages `attributes`."""
 
     attributes: tuple[str, ...]
     line: str
@@ -41,7 +41,7 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class LayersReady:
-    """So many layers of the image are in its repository, out of `total`."""
+    """The repository has `ready` of the image's `total` layers."""
 
     repository: str
     tag: str
@@ -51,7 +51,10 @@ class LayersReady:
 
 @dataclass(frozen=True, slots=True)
 class LayerStored:
-    """A layer of `size` bytes is in a repository: it was there, another repository had it, or it was packed and sent."""
+    """A layer of `size` bytes is in its repository.
+
+    `present`: the repository had it already. `mounted`: another repository had it. `packed`: nixfront packed and sent it.
+    """
 
     how: Literal["present", "mounted", "packed"]
     size: int
@@ -59,7 +62,7 @@ class LayerStored:
 
 @dataclass(frozen=True, slots=True)
 class Collided:
-    """Two packages have the same file: `path` of the root is `winner`'s, `loser`'s is left out."""
+    """Two packages have a file at the same `path` of the root tree; the image holds that of the `winner`."""
 
     repository: str
     path: str
@@ -69,9 +72,9 @@ class Collided:
 
 @dataclass(frozen=True, slots=True)
 class BuildEnded:
-    """The tag names this manifest now; an empty `digest` when the build failed with `error`.
+    """A build ended: the tag now names the manifest `digest`, or the build failed with `error` and `digest` is empty.
 
-    `outcome`: the class of that error, or `made`; `seconds`: how long each stage took, in their order.
+    `outcome` is `made` or the class of the error. `seconds` has the name and duration of each stage, in order.
     """
 
     repository: str
@@ -84,7 +87,7 @@ class BuildEnded:
 
 @dataclass(frozen=True, slots=True)
 class RefreshFailed:
-    """What a moving tag means now could not be made; the tag names the image that it named before."""
+    """A rebuild for a moving tag failed; the tag still names the image that it named before."""
 
     repository: str
     tag: str
@@ -106,10 +109,10 @@ Sink = Callable[[Event], None]
 
 
 def fan_out(*sinks: Sink) -> Sink:
-    """All of them, one after the other."""
+    """A sink that sends each event to all of these, one after the other."""
 
-    def tell(event: Event) -> None:
+    def send(event: Event) -> None:
         for sink in sinks:
             sink(event)
 
-    return tell
+    return send

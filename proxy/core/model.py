@@ -1,6 +1,6 @@
-"""The values that travel from a request to an image. All frozen, all comparable, none does anything.
+"""The values that travel from a request to an image: frozen, comparable, without behaviour.
 
-Quotes are from the OCI distribution and image specifications; remarks of ours stand in [brackets].
+Quotes are from the OCI distribution and image specifications, with our remarks in [brackets].
 """
 
 import hashlib
@@ -21,27 +21,27 @@ OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 
-#: What bytes may be held in on their way: taken as they are, never copied to have one kind.
+#: Any of the types that hold bytes on their way. Code that passes bytes on takes each of them without a copy.
 Buffer = bytes | bytearray | memoryview
 
 
 def canonical_json(value: object) -> bytes:
-    """The one JSON text of a value: sorted keys, no spaces, UTF-8. Every key and every digest starts here."""
+    """The canonical JSON of a value: sorted keys, no spaces, UTF-8. Keys and digests are hashes of such texts."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def sha256_hex(data: bytes) -> str:
-    """The SHA-256 of some bytes, 64 lowercase hexadecimal digits."""
+    """The SHA-256 of some bytes, as 64 lowercase hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def digest_of(data: bytes) -> str:
-    """The digest of some bytes, as the registry writes it: `sha256:` and 64 hexadecimal digits."""
+    """The digest of some bytes as registries write it: `sha256:` and 64 hexadecimal digits."""
     return "sha256:" + sha256_hex(data)
 
 
 def without_credentials(text: str) -> str:
-    """The text with user names and passwords taken out of its URLs: what may be logged, labelled and answered."""
+    """The text without the user names and passwords of its URLs, fit for logs, labels and responses."""
     return _USERINFO.sub("", text)
 
 
@@ -50,9 +50,9 @@ _USERINFO = re.compile(r"(?<=://)[^/@\s'\"]+@")
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A meta-package: what its name at the front of a path stands for.
+    """A meta-package: what its name at the front of a repository path stands for.
 
-    `packages`: attributes, before those of the request. `command`, `system`: empty for "as without it". `user` is
+    `packages`: attributes that come before those of the request. `command`, `system`: empty to change nothing. `user` is
     `UID:GID`; that user gets an entry in passwd and a home. `environment`: (name, value) pairs.
     """
 
@@ -65,11 +65,11 @@ class Preset:
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """What a repository path and a tag ask for.
+    """The image that a repository path and a tag stand for.
 
-    `package_set`: its name, empty for the default one. `presets` are the meta-packages, by name, in their order;
-    `preset` is all of them in one. `attributes` are as typed: first-named first, nothing twice. `image`: the name of a
-    named image, as typed; then there is nothing else.
+    `package_set`: its name, empty for the default one. `presets`: the names of the meta-packages, in order;
+    `preset` merges all of them. `attributes`: as the client wrote them, in order, without repetitions. `image`: the name of a
+    named image as the client wrote it; then all else is empty.
     """
 
     repository: str
@@ -82,18 +82,18 @@ class ImageRequest:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """What was asked for, as a person wrote it, for messages."""
+        """The names in the request as the client wrote them, for messages."""
         return self.attributes or (f"image {self.image}",)
 
 
 @dataclass(frozen=True, slots=True)
 class PackageSet:
-    """One fixed revision of a set of packages, ready to be imported by Nix.
+    """One fixed revision of a set of packages, ready for Nix to import.
 
-    `expression`: absolute path of the file or folder to import; `arguments`: given to the function in it, where it
-    takes them; `revision`: what makes it this one and no other; `created`: RFC 3339, never the clock;
-    `nar_hash`: of the source tree (SRI), empty where there is none; `substitutes`: whether a binary cache may hold
-    its packages; `import_from_derivation`: whether an evaluation may build.
+    `expression`: absolute path of the file or folder to import. `arguments`: for the function in it, as far as it
+    takes them. `revision`: identifies the source exactly. `created`: a date in RFC 3339 that never comes from the clock.
+    `nar_hash`: of the source tree (SRI), or empty. `substitutes`: whether a binary cache may hold
+    its packages. `import_from_derivation`: whether an evaluation may build.
     """
 
     name: str
@@ -109,11 +109,13 @@ class PackageSet:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator allows beyond the usual, and what not; names as nixpkgs has them, `*` allows everything.
+    """What the operator allows beyond nixpkgs' defaults, and what the operator forbids.
+
+    Names are those of nixpkgs; `*` allows everything.
 
     `allow_unfree`, `deny_licenses`: licences (SPDX where there is one). `allow_insecure`: `name-version`.
-    `allow_broken`: names. `deny_packages`, `only_packages`: attributes or names; the `only` ones are all that may be
-    asked for, where they are given. `most_bytes`: of a closure, `most_layer_bytes`: of one layer, as NARs; 0 is no limit.
+    `allow_broken`: names. `deny_packages`, `only_packages`: attributes or names. An `only` list that is not empty forbids
+    everything else. `most_bytes` limits a closure, `most_layer_bytes` one layer, both as NARs; 0 is no limit.
     """
 
     allow_unfree: tuple[str, ...] = ()
@@ -129,9 +131,9 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One resolved attribute: `outputs` are the (output name, store path) pairs to install, in order.
+    """One resolved attribute. `outputs`: the (output name, store path) pairs to install, in order.
 
-    `drv_path` is empty for a store path that is to be had as it is.
+    `drv_path` is empty for a plain store path, which has no derivation.
     """
 
     attribute: str
@@ -145,7 +147,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class PathInfo:
-    """A valid store path: its size as a NAR in bytes, and the store paths that it refers to (itself left out)."""
+    """A valid store path: its size as a NAR in bytes, and the other store paths that it refers to."""
 
     path: str
     nar_size: int
@@ -154,7 +156,7 @@ class PathInfo:
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """The requested packages, realised, and every store path that they need, sorted by path."""
+    """Realised packages, and every store path that they need, sorted by path."""
 
     packages: tuple[Package, ...]
     paths: tuple[PathInfo, ...]
@@ -162,7 +164,7 @@ class Closure:
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """The store paths of one layer, sorted. Two images that hold an equal plan share the layer."""
+    """The store paths of one layer, sorted. Two images with an equal plan share the layer."""
 
     paths: tuple[str, ...]
 
@@ -182,7 +184,7 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer that is in the registry: blob `digest` and `size` [compressed], and its DiffID.
+    """A layer in the registry: `digest` and `size` of its blob [compressed], and its DiffID.
 
     image-spec: "A layer DiffID is the digest over the layer's uncompressed tar archive".
     """
@@ -194,7 +196,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image ready to be put: two documents, byte for byte, and their descriptors."""
+    """An image ready for the registry: the bytes of its two documents, and their descriptors."""
 
     config: bytes
     config_descriptor: Descriptor

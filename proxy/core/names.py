@@ -1,15 +1,16 @@
-"""Repository paths and tags -> what they ask for. Parsed once, here; no later code splits a string.
+"""Repository paths and tags: what they stand for, how an attribute is spelled in one, and which names are alike.
 
-Rules of this file: no IO, no knowledge of which packages exist. A name that no client may send, or that belongs
-to another tool (`sha256-<hex>.sig`), is nobody's: the registry's own 404 is the answer to it.
+`parse` splits a path once; no later code splits it again. This module does no IO and does not know which packages exist.
+nixfront builds nothing for a name that breaks the grammar or belongs to another tool (`sha256-<hex>.sig`), so clients get
+the registry's own 404 for it.
 
     [package set /] [meta-package / ...] package / package / ...
-    images / name                                                   where the operator has a file of them
+    images / name                                                   if the operator defines named images
 
-A package is an attribute path with dots. What the grammar of repositories cannot spell is written `--` and the two
-hexadecimal digits of the character: `gtk--2b` is `gtk+`, `lua5--2e4` is one attribute named `lua5.4`.
+A package is an attribute path with dots. A character that the grammar of repositories forbids is `--` and its two
+hexadecimal digits: `gtk--2b` is `gtk+`, and `lua5--2e4` is one attribute with the name `lua5.4`.
 
-Names that are like another name. Pure; orders are total, so that the same question gets the same answer.
+Suggestions have a total order, so that equal questions get equal answers.
 """
 
 import difflib
@@ -21,8 +22,8 @@ from proxy.core.errors import NameInvalid
 from proxy.core.model import ImageRequest, Preset
 
 # distribution-spec: "<name> MUST match the following regular expression".
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{COMPONENT}(?:/{COMPONENT})*")
 # distribution-spec: "<reference> as a tag MUST be at most 128 characters in length and MUST match ...".
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # distribution-spec, "Referrers Tag Schema"; cosign appends .sig, .att and .sbom to the same stem.
@@ -33,10 +34,10 @@ _MOST_PARTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The words of the operator: meta-packages, other names for attributes, and the names of package sets.
+    """The words that the operator defines: meta-packages, aliases of attributes, and names of package sets.
 
-    `images`: what comes before the name of a named image, empty where there are none. `most_packages`: how many packages
-    one image may name, those of meta-packages included.
+    `images`: the first component of the path of a named image; empty if there are none. `most_packages`: the limit of
+    packages in one image, including those of meta-packages.
     """
 
     presets: Mapping[str, Preset] = field(default_factory=dict)
@@ -44,6 +45,11 @@ class Vocabulary:
     package_sets: frozenset[str] = frozenset()
     images: str = ""
     most_packages: int = 64
+
+
+def is_component(text: str) -> bool:
+    """Whether this can be one component of a repository path."""
+    return re.fullmatch(COMPONENT, text) is not None
 
 
 def is_repository(text: str) -> bool:
@@ -57,9 +63,9 @@ def is_tag(text: str) -> bool:
 
 
 def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | None:
-    """What to build for this tag, or None if it can never be ours (a digest, a referrers tag, a bad name).
+    """The image to build for this tag; None if nixfront never builds it (a digest, a referrers tag, a bad name).
 
-    Raises `NameInvalid` for a name that is well-formed but names nothing, too much, or an impossible character.
+    Raises `NameInvalid` for a well-formed name with no package, too many of them, or a character that no attribute has.
     """
     if not is_tag(reference) or _REFERRERS_TAG.fullmatch(reference):
         return None
@@ -72,7 +78,7 @@ def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | 
     presets: list[str] = []
     while components and components[0] in words.presets:
         presets.append(components.pop(0))
-    preset = _together([words.presets[name] for name in presets])
+    preset = _merge([words.presets[name] for name in presets])
     attributes = tuple(dict.fromkeys((*preset.packages, *(words.aliases.get(c, c) for c in components))))
     for attribute in attributes:
         attribute_path(attribute)
@@ -87,53 +93,53 @@ def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | 
 
 
 def attribute_path(typed: str) -> tuple[str, ...]:
-    """The parts of an attribute path as it was typed, escapes undone: `python3packages.gtk--2b` has two.
+    """The parts of an attribute path as a client wrote it, without escapes: `python3packages.gtk--2b` has two.
 
-    Raises `NameInvalid` for an escape that is no visible character of ASCII, and for a path without end.
+    Raises `NameInvalid` for an escape that is no visible character of ASCII, and for too many parts.
     """
-    parts = tuple(_unescaped(part, typed) for part in typed.split("."))
+    parts = tuple(_unescape(part, typed) for part in typed.split("."))
     if len(parts) > _MOST_PARTS:  # sets like `pkgs` contain themselves
         raise NameInvalid(f"{typed!r} has more than {_MOST_PARTS} parts")
     return parts
 
 
-def _unescaped(part: str, typed: str) -> str:
+def _unescape(part: str, typed: str) -> str:
     def char(match: re.Match[str]) -> str:
-        found = chr(int(match[1], 16))
-        if not "!" <= found <= "~":
+        decoded = chr(int(match[1], 16))
+        if not "!" <= decoded <= "~":
             raise NameInvalid(f"{match[0]} in {typed!r} stands for no visible character of ASCII")
-        return found
+        return decoded
 
     return _ESCAPE.sub(char, part)
 
 
 def _image_name(repository: str, components: Sequence[str]) -> str:
-    """The name of a named image as it was typed, escapes undone; it may hold slashes. Raises `NameInvalid`."""
+    """The name of a named image, without escapes; it may hold slashes. Raises `NameInvalid`."""
     if not components:
         raise NameInvalid(f"{repository!r} names no image; put one after it, as in {repository}/NAME")
-    return _unescaped("/".join(components), repository)
+    return _unescape("/".join(components), repository)
 
 
 def spelled(attribute: str) -> str | None:
-    """How an attribute path of the set is written in a repository path: `gtk+` is `gtk--2b`.
+    """How a repository path spells an attribute path: `gtk+` is `gtk--2b`.
 
-    Lowercase, where the grammar wants it; a leading underscore before a digit may be left out. None for one that
-    cannot be written, as a component cannot begin with a sign: it needs an alias.
+    The spelling is in lowercase, as the grammar demands, and drops an underscore before a leading digit. None for an
+    attribute without a spelling, since no component begins with a sign; such an attribute needs an alias.
     """
     written = ".".join(_spelled_part(part) for part in attribute.lower().split("."))
-    return written if re.fullmatch(_COMPONENT, written) else None
+    return written if is_component(written) else None
 
 
 def _spelled_part(part: str) -> str:
     if re.match(r"_\d", part):
         part = part[1:]
-    if re.fullmatch(_COMPONENT, part) and not _ESCAPE.search(part):
+    if is_component(part) and not _ESCAPE.search(part):
         return part
     return "".join(char if char.isascii() and char.isalnum() else f"--{ord(char):02x}" for char in part)
 
 
-def _together(presets: Sequence[Preset]) -> Preset:
-    """All of them as one; where only one can count, the last one that says something does."""
+def _merge(presets: Sequence[Preset]) -> Preset:
+    """One preset for all of these. Where only one value can count, it is that of the last preset that has one."""
     environment: dict[str, str] = {}
     for preset in presets:
         environment.update(preset.environment)
@@ -147,27 +153,27 @@ def _together(presets: Sequence[Preset]) -> Preset:
 
 
 _MOST = 3
-_CUTOFF = 0.6  # of difflib's similarity, 0 to 1
+_CUTOFF = 0.6  # lowest similarity by difflib, 0 to 1
 
 
 def close(part: str, names: Iterable[str]) -> list[str]:
-    """The few names that are closest to `part`, best first; case does not count."""
+    """The few names most similar to `part`, best first; case does not count."""
     by_folded: dict[str, str] = {}
     for name in names:
         by_folded.setdefault(name.lower(), name)
-    found = difflib.get_close_matches(part.lower(), by_folded, n=_MOST, cutoff=_CUTOFF)
-    return [by_folded[folded] for folded in found]
+    matches = difflib.get_close_matches(part.lower(), by_folded, n=_MOST, cutoff=_CUTOFF)
+    return [by_folded[folded] for folded in matches]
 
 
 def elsewhere(part: str, names: Iterable[str]) -> list[str]:
-    """The attribute paths that end in this part, below the top level: `numpy` is in `python3Packages.numpy`."""
+    """The attribute paths below the top level that end in this part: `numpy` is in `python3Packages.numpy`."""
     folded = part.lower()
-    found = [name for name in names if "." in name and name.rpartition(".")[2].lower() == folded]
-    return sorted(found, key=lambda name: (len(name), name))[:_MOST]
+    matches = [name for name in names if "." in name and name.rpartition(".")[2].lower() == folded]
+    return sorted(matches, key=lambda name: (len(name), name))[:_MOST]
 
 
 def search(text: str, names: Sequence[str]) -> list[str]:
-    """Every name that holds the text, case aside: equal ones first, then those that start with it, then by length."""
+    """Every name that contains the text; case does not count. Equal names come first, then those that start with it, then short ones."""
     folded = text.lower()
 
     def rank(name: str) -> tuple[bool, bool, int, str]:

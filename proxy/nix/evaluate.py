@@ -25,6 +25,7 @@ from proxy.nix import commands
 from proxy.nix.output import last_lines
 from proxy.nix.package_results import own_refusal, read_packages
 from proxy.nix.runner import NixRunner
+from proxy.tools.files import write_whole
 from proxy.tools.flight import SingleFlight
 
 _log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ class Evaluator:
         names = await asyncio.to_thread(_read, file)
         if names is None:
             names = tuple(sorted(await self._list(package_set)))
-            await asyncio.to_thread(_write, file, names)
+            await asyncio.to_thread(write_whole, file, canonical_json(list(names)))
         self._name_lists[key] = names
         return names
 
@@ -290,9 +291,3 @@ def _read(file: Path) -> tuple[str, ...] | None:
         return tuple(json.loads(file.read_bytes()))
     except (OSError, ValueError):
         return None
-
-
-def _write(file: Path, names: Sequence[str]) -> None:
-    temporary = file.with_suffix(".new")
-    temporary.write_bytes(canonical_json(list(names)))
-    temporary.replace(file)

@@ -1,7 +1,7 @@
-"""The stock registry program as a supervised child: for those who have no registry yet.
+"""The stock registry program as a child process, for an operator who has no registry yet.
 
-It listens on a free loopback port, stores under the data folder with deletes enabled, is started again when it dies,
-and ends with us (also when we are killed, where util-linux's `setpriv` can arrange that).
+It listens on a free loopback port and stores images under the data folder, with deletes enabled. nixfront starts it again
+when it dies. It ends with nixfront, even with one that was killed, if util-linux's `setpriv` is installed.
 """
 
 import asyncio
@@ -26,21 +26,21 @@ from proxy.tools.process import read_lines
 _log = logging.getLogger(__name__)
 _log_child = logging.getLogger("nixfront.registry")
 
-#: What the stock program is called: by Debian, and by the distribution project.
+#: The names of the stock program: Debian's, and the distribution project's.
 PROGRAMS = ("docker-registry", "registry")
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
-_FIRST_PAUSE = 0.2  # seconds before it is started again; doubled each time it dies young
+_FIRST_PAUSE = 0.2  # seconds before the next start; doubled each time the registry dies young
 _LONGEST_PAUSE = 10.0
 _YOUNG = 30.0  # seconds
 _TAIL = 5  # lines of its log that a message holds
 
 
 def find_program() -> str:
-    """The path of the stock registry program. Raises `RegistryUnavailable`, which says what to install."""
+    """The path of the stock registry program. Raises `RegistryUnavailable`, whose message says what to install."""
     for name in PROGRAMS:
-        if (found := shutil.which(name)) is not None:
-            return found
+        if (path := shutil.which(name)) is not None:
+            return path
     raise RegistryUnavailable(
         f"no registry program ({' or '.join(PROGRAMS)}) on PATH: install one (Debian: docker-registry), "
         "or name a registry that runs already with registry.url (NIXFRONT_REGISTRY_URL)"
@@ -48,15 +48,15 @@ def find_program() -> str:
 
 
 def storage(folder: Path) -> Path:
-    """Where a registry that runs in this folder stores."""
+    """Where a registry that runs in this folder stores images."""
     return folder.absolute() / "storage"
 
 
 @asynccontextmanager
 async def run(folder: Path) -> AsyncIterator[str]:
-    """The origin of a registry that stores under `folder`, running for as long as the context lasts.
+    """The origin of a registry that stores under `folder` and runs until the context ends.
 
-    Raises `RegistryUnavailable` if it does not start.
+    Raises `RegistryUnavailable` if the registry does not start.
     """
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
@@ -73,7 +73,7 @@ async def run(folder: Path) -> AsyncIterator[str]:
 
 
 def address(folder: Path) -> str:
-    """The origin of a registry that another process runs on `folder`. Raises `RegistryUnavailable`; blocking."""
+    """The origin of a registry that another process runs on `folder`. Blocks. Raises `RegistryUnavailable`."""
     try:
         settings = yaml.safe_load((folder / "config.yml").read_text(encoding="utf-8"))
         return f"http://{settings['http']['addr']}"
@@ -89,14 +89,14 @@ def _free_port() -> int:
 
 
 def _prepare(folder: Path, port: int) -> tuple[str, ...]:
-    """The command line of the registry, its configuration written. Raises `RegistryUnavailable`."""
+    """Write the registry's configuration; returns its command line. Raises `RegistryUnavailable`."""
     program = find_program()
     folder.mkdir(parents=True, exist_ok=True)
     secret = folder / "secret"
     if not secret.exists():
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_hex(32), encoding="ascii")
-    # No cache of descriptors: after a garbage collection it would say that blobs are there which are not.
+    # No cache of descriptors: after a garbage collection it would report blobs that are gone.
     settings = {
         "version": 0.1,
         "log": {"level": "warn", "accesslog": {"disabled": True}},
@@ -126,7 +126,7 @@ async def _supervise(argv: Sequence[str], tail: deque[str]) -> None:
 
 
 async def _run_once(argv: Sequence[str], tail: deque[str]) -> int:
-    """Run the registry to its end, its last lines in `tail`; when cancelled, end it first."""
+    """Run the registry to its end and return its exit status; a cancellation ends the registry. Keeps its last lines in `tail`."""
 
     def keep(line: str) -> None:
         tail.append(line)
@@ -137,13 +137,13 @@ async def _run_once(argv: Sequence[str], tail: deque[str]) -> int:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        # Settings of a registry of the host's are not meant for this one.
+        # Such variables are settings of another registry on this host.
         env={name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")},
         start_new_session=True,
     )
-    assert child.stderr is not None  # noqa: S101 - asked for above
+    assert child.stderr is not None  # noqa: S101 - it is a pipe
     try:
-        await read_lines(child.stderr, keep)  # whatever their length: a client can make them long
+        await read_lines(child.stderr, keep)  # of any length: a client can make them long
         return await child.wait()
     finally:
         if child.returncode is None:
@@ -164,7 +164,7 @@ async def _wait_until_ready(url: str, tail: deque[str]) -> None:
                     if response.status == 200:
                         return
             await asyncio.sleep(0.05)
-    said = "; ".join(tail) or "nothing"
+    last_lines = "; ".join(tail) or "nothing"
     raise RegistryUnavailable(
-        f"the registry program did not start in {_START_SECONDS:.0f} s; it said: {said}"
+        f"the registry program did not start in {_START_SECONDS:.0f} s; it said: {last_lines}"
     )

@@ -1,12 +1,11 @@
-"""How a registry is reached: its address, what its certificate is checked by, and our own way in. The server and every command
-come by this one way, to the registry that is configured or to the nixfront before it.
+"""How nixfront reaches a registry: its address, how its certificate is checked, and nixfront's own account there.
 
-How nixfront asks others by HTTP: bodies come as they were sent, no cookies are kept, heads may be long.
+The server and every subcommand use this one way, both to the registry that is configured and to a nixfront before it.
+Bodies arrive as the registry sent them, cookies are dropped, and header lines may be long.
 """
 
-import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -15,7 +14,9 @@ from aiohttp import hdrs
 from yarl import URL
 
 from proxy import __version__
-from proxy.core.errors import SettingsInvalid
+from proxy.core import request
+from proxy.core.errors import RegistryUnavailable, SettingsInvalid
+from proxy.core.model import Buffer
 from proxy.registry.login import Credentials, Login, Scopes
 
 _AGENT = f"nixfront/{__version__}"
@@ -23,7 +24,7 @@ _AGENT = f"nixfront/{__version__}"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A registry at `url`, an origin; `certificates`: for https, None for those of the host."""
+    """A registry at `url`, an origin. `certificates` checks an https registry; None trusts the host's authorities."""
 
     url: str
     credentials: Credentials = field(default_factory=Credentials)
@@ -31,26 +32,13 @@ class Endpoint:
 
     @asynccontextmanager
     async def opened(self, *traces: aiohttp.TraceConfig) -> AsyncIterator["OpenEndpoint"]:
-        """The way to it, for as long as the context lasts."""
+        """The registry with an open session, which closes with the context."""
         async with client_session(*traces, certificates=self.certificates) as session:
             login = Login(session, self.credentials, secure=self.url.startswith("https:"))
             try:
                 yield OpenEndpoint(self.url, session, login)
             finally:
                 await login.close()
-
-    def let_in(self, challenged: Sequence[str], scopes: Scopes) -> str:
-        """The value of an `Authorization` that answers the `WWW-Authenticate` of a 401, empty where we have none; blocking.
-
-        For those who ask without an event loop. Raises `RegistryUnavailable`.
-        """
-
-        async def answer() -> str:
-            async with self.opened() as reached:
-                again = reached.login.refused(challenged, scopes, "")
-                return await reached.login.authorization(scopes) if again else ""
-
-        return asyncio.run(answer())
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,42 +53,65 @@ class OpenEndpoint:
     async def ask(
         self,
         method: str,
-        path: str | URL,
+        target: str | URL,
         scopes: Scopes,
         headers: Mapping[str, str] | None = None,
         *,
         timeout: aiohttp.ClientTimeout,
         redirects: bool = True,
+        data: bytes | AsyncIterator[Buffer] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Its answer to a path, or to a whole URL of its own, whatever it is; a 401 teaches us how to come, and is tried once more so.
+        """The registry's response, whatever its status. `target` is a path, or a whole URL of this registry.
 
-        Raises what aiohttp raises, and `RegistryUnavailable` where its token service lets us down.
+        A 401 names the login that the registry wants; the request then goes out once more with it.
+
+        Raises what aiohttp raises. Raises `RegistryUnavailable` when the token service fails, and when a 401 comes
+        after `data` from an iterator was sent, since those bytes are gone.
         """
-        asked = {hdrs.ACCEPT_ENCODING: "identity", hdrs.USER_AGENT: _AGENT, **(headers or {})}
-        url = URL(f"{self.url}{path}") if isinstance(path, str) else path
-        for last in (False, True):
-            sent = await self.login.authorization(scopes)
-            if sent:
-                asked[hdrs.AUTHORIZATION] = sent
+        sent = {hdrs.ACCEPT_ENCODING: "identity", **_identity(), **(headers or {})}
+        url = URL(f"{self.url}{target}") if isinstance(target, str) else target
+        for is_last in (False, True):
+            authorization = await self.login.authorization(scopes)
+            if authorization:
+                sent[hdrs.AUTHORIZATION] = authorization
             async with self.session.request(
-                method, url, headers=asked, timeout=timeout, allow_redirects=redirects
-            ) as answer:
-                wanted = answer.headers.getall(hdrs.WWW_AUTHENTICATE, ())
-                if last or answer.status != 401 or not self.login.refused(wanted, scopes, sent):
-                    yield answer
+                method, url, headers=sent, data=data, timeout=timeout, allow_redirects=redirects
+            ) as response:
+                challenges = response.headers.getall(hdrs.WWW_AUTHENTICATE, ())
+                if (
+                    is_last
+                    or response.status != 401
+                    or not self.login.learn(challenges, scopes, authorization)
+                ):
+                    yield response
                     return
+            if data is not None and not isinstance(data, bytes):
+                raise RegistryUnavailable(
+                    f"the registry wants another token in the middle of {method} {url.path}"
+                )
+
+
+def _identity() -> dict[str, str]:
+    """Headers that name us and the request we work for.
+
+    The id is in the agent too, since the stock registry logs agents and no other header.
+    """
+    identity = request.CURRENT.get()
+    if not identity:
+        return {hdrs.USER_AGENT: _AGENT}
+    return {hdrs.USER_AGENT: f"{_AGENT} (request {identity})", request.HEADER: identity}
 
 
 _READ_BUFFER = 1 << 18  # bytes that aiohttp reads ahead
-#: As much as the stock registry takes: tokens, and the states of uploads, can be long.
-LONGEST_LINE = 1 << 20  # bytes of a request's or an answer's first line, or of a header
+#: The stock registry's own limit: tokens and upload states can be long.
+LONGEST_LINE = 1 << 20  # bytes of a header, or of the first line of a request or response
 MOST_HEADERS = 1024
 
 
 def client_session(
     *traces: aiohttp.TraceConfig, certificates: ssl.SSLContext | None = None
 ) -> aiohttp.ClientSession:
-    """A session that is for its maker to close; `certificates`: for https, None for those of the host."""
+    """A session, which the caller closes. `certificates` checks https servers; None trusts the host's authorities."""
     return aiohttp.ClientSession(
         trace_configs=list(traces),
         auto_decompress=False,
@@ -114,9 +125,9 @@ def client_session(
 
 
 def toward_registry(ca: str, certificate: str, key: str) -> ssl.SSLContext:
-    """What the registry is asked with: the host's authorities and `ca`, and a certificate of our own if there is one.
+    """TLS toward the registry: trusts the host's authorities and those in the file `ca`, and shows our `certificate`, if any.
 
-    Blocking. Raises `SettingsInvalid`.
+    Reads files, so it blocks. Raises `SettingsInvalid`.
     """
     context = ssl.create_default_context()
     try:
@@ -135,7 +146,10 @@ def toward_registry(ca: str, certificate: str, key: str) -> ssl.SSLContext:
 
 
 def trusting(certificate: str) -> ssl.SSLContext:
-    """Trust in the certificates of this file alone, be they an authority's or not. Blocking. Raises `SettingsInvalid`."""
+    """TLS that trusts only the certificates of this file, whether an authority's or a server's own.
+
+    Reads the file, so it blocks. Raises `SettingsInvalid`.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
@@ -146,5 +160,5 @@ def trusting(certificate: str) -> ssl.SSLContext:
 
 
 def tls_reason(error: Exception) -> str:
-    """Why a certificate or key cannot be used, in words; never empty."""
+    """Why a certificate or key cannot be used; never empty."""
     return str(error) or type(error).__name__

@@ -1,9 +1,9 @@
-"""nixfront's own way into the registry: its user and password, and the tokens that they buy.
+"""nixfront's own login at the registry: a user, a password, and the tokens that they buy.
 
-For nixfront's own calls (see `reach`); no request of a client ever carries any of it. The registry says what
-it wants (RFC 9110, section 11): nothing, Basic, or Bearer, that is a token for a scope from the service which it names
-(distribution-spec's token authentication). Tokens are kept until shortly before they end. The password is in no message,
-no log line, no repr and no address.
+Only nixfront's own requests (`OpenEndpoint.ask`) use it; no request of a client ever carries any of it. The registry names
+the scheme that it wants (RFC 9110, section 11): none, Basic, or Bearer. Bearer means a token for a scope, from the service
+that the registry names (token authentication of the distribution project). A token serves until shortly before it expires.
+The password is in no message, no log line, no repr and no address.
 """
 
 import base64
@@ -28,14 +28,14 @@ _PARAMETER = re.compile(rf'[\s,]*({_WORD})\s*=\s*("(?:[^"\\]|\\.)*"|[^\s",]+)')
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One way to be let in, of a `WWW-Authenticate`: names in lowercase, values without quotes."""
+    """One challenge of a `WWW-Authenticate` header: names in lowercase, values without quotes."""
 
     scheme: str
     parameters: Mapping[str, str]
 
 
 def challenges(values: Iterable[str]) -> list[Challenge]:
-    """All of a response's challenges, in their order; what cannot be read ends its line."""
+    """All challenges of a response's headers, in their order. An unreadable one ends its header."""
     found: list[Challenge] = []
     for value in values:
         position = 0
@@ -56,25 +56,25 @@ def challenges(values: Iterable[str]) -> list[Challenge]:
 
 _log = logging.getLogger(__name__)
 _MOST_TOKENS = 4096
-_SHORTEST = 60  # seconds that a token lives when its service does not say
-_SPARE = 30  # seconds before its end from which on a token is not used any more
-_LONGEST = 1 << 20  # bytes of a service's answer
+_DEFAULT_LIFE = 60  # seconds that a token lives when its service does not say
+_SPARE = 30  # seconds before it expires a token is used no more
+_LARGEST_RESPONSE = 1 << 20  # bytes
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 
 Scopes = tuple[str, ...]
-#: What the list of all repositories needs.
+#: The scopes of the list of all repositories.
 CATALOG: Scopes = ("registry:catalog:*",)
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user of the registry; of none, an empty name."""
+    """A user of the registry. An empty name is nobody."""
 
     username: str = ""
     password: str = field(default="", repr=False)
 
     def basic(self) -> str:
-        """The value of an `Authorization`."""
+        """The value of an `Authorization` header."""
         pair = f"{self.username}:{self.password}".encode()
         return f"Basic {base64.b64encode(pair).decode()}"
 
@@ -86,7 +86,7 @@ class _Token:
 
 
 class Login:
-    """Knows what a registry wants, and has it."""
+    """What a registry wants of nixfront, and the tokens for it."""
 
     def __init__(
         self,
@@ -96,105 +96,113 @@ class Login:
         secure: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`secure`: the registry is asked by TLS, and so must be the service that gets the password."""
+        """`secure`: requests to the registry use TLS, so the password goes only to a token service that uses TLS too."""
         self._session = session
         self._credentials = credentials
         self._secure = secure
-        self._wanted: Challenge | None = None
+        self._challenge: Challenge | None = None
         self._tokens: TLRUCache[Scopes, _Token] = TLRUCache(
             _MOST_TOKENS, lambda _, token, now: now + token.seconds, timer=clock
         )
         self._fetches: SingleFlight[Scopes, _Token] = SingleFlight()
 
     async def authorization(self, scopes: Scopes) -> str:
-        """The value of an `Authorization` for a request that needs these scopes, empty where none is wanted.
+        """The value of an `Authorization` header for a request with these scopes; empty while the registry wants none.
 
-        Raises `RegistryUnavailable` where a token cannot be had.
+        Raises `RegistryUnavailable` when the token service gives no token.
         """
-        if self._wanted is None:
+        challenge = self._challenge
+        if challenge is None:
             return ""
-        if self._wanted.scheme == "basic":
+        if challenge.scheme == "basic":
             return self._credentials.basic()
         token = self._tokens.get(scopes)
         if token is None:
-            wanted = self._wanted
-            token = await self._fetches.run(scopes, lambda: self._fetch(wanted, scopes))
+            token = await self._fetches.run(scopes, lambda: self._fetch(challenge, scopes))
             if token.seconds > 0:
                 self._tokens[scopes] = token
         return f"Bearer {token.text}"
 
-    def refused(self, challenged: Iterable[str], scopes: Scopes, sent: str) -> bool:
-        """Learn from the `WWW-Authenticate` of a 401 to what was `sent`; whether another try can be let in."""
-        known = {challenge.scheme: challenge for challenge in challenges(challenged)}
-        wanted = known.get("bearer") or (known.get("basic") if self._credentials.username else None)
-        if wanted is None:
+    def learn(self, headers: Iterable[str], scopes: Scopes, authorization: str) -> bool:
+        """Learn from the `WWW-Authenticate` headers of a 401 what the registry wants.
+
+        `authorization` is the header that met the 401. Returns whether another try may succeed.
+        """
+        by_scheme = {challenge.scheme: challenge for challenge in challenges(headers)}
+        challenge = by_scheme.get("bearer") or (
+            by_scheme.get("basic") if self._credentials.username else None
+        )
+        if challenge is None:
             return False
-        changed = self._wanted is None or self._wanted.scheme != wanted.scheme
-        self._wanted = wanted
-        had = self._tokens.pop(scopes, None) if sent else None
-        return changed or had is not None
+        is_new = self._challenge is None or self._challenge.scheme != challenge.scheme
+        self._challenge = challenge
+        stale = self._tokens.pop(scopes, None) if authorization else None
+        return is_new or stale is not None
 
     async def close(self) -> None:
-        """End what is being asked."""
+        """Cancel all requests to the token service."""
         await self._fetches.close()
 
-    async def _fetch(self, wanted: Challenge, scopes: Scopes) -> _Token:
-        service = self._service(wanted)
+    async def _fetch(self, challenge: Challenge, scopes: Scopes) -> _Token:
+        service = self._service(challenge)
         place = service.with_query(None)
         query = [("scope", scope) for scope in scopes]
-        if "service" in wanted.parameters:
-            query.insert(0, ("service", wanted.parameters["service"]))
-        sent = {"Authorization": self._credentials.basic()} if self._credentials.username else {}
+        if "service" in challenge.parameters:
+            query.insert(0, ("service", challenge.parameters["service"]))
+        headers = {"Authorization": self._credentials.basic()} if self._credentials.username else {}
         try:
             async with self._session.get(
-                service.extend_query(query), headers=sent, allow_redirects=False, timeout=_TIMEOUT
+                service.extend_query(query), headers=headers, allow_redirects=False, timeout=_TIMEOUT
             ) as answer:
-                body = await answer.content.read(_LONGEST)
-                while chunk := await answer.content.read(_LONGEST - len(body)):
+                body = await answer.content.read(_LARGEST_RESPONSE)
+                while chunk := await answer.content.read(_LARGEST_RESPONSE - len(body)):
                     body += chunk
                 if answer.status != 200:
                     raise RegistryUnavailable(
                         f"the registry's token service {place} answered {answer.status} to nixfront; see registry.username"
                     )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            _log.warning("no answer of the token service service=%s error=%s", place, type(error).__name__)
+            _log.warning("the token service did not answer service=%s error=%s", place, type(error).__name__)
             kind = type(error).__name__
-            raise RegistryUnavailable(f"no answer of the registry's token service {place} ({kind})") from None
+            raise RegistryUnavailable(
+                f"the registry's token service {place} did not answer ({kind})"
+            ) from None
         return _read(body, place)
 
-    def _service(self, wanted: Challenge) -> URL:
-        """The address of the token service. Raises `RegistryUnavailable` for one that gets no password of ours."""
+    def _service(self, challenge: Challenge) -> URL:
+        """The address of the token service. Raises `RegistryUnavailable` for one that must not get our password."""
         allowed = ("https",) if self._secure else ("http", "https")
         try:
-            url = URL(wanted.parameters.get("realm", "")).with_fragment(None)
+            url = URL(challenge.parameters.get("realm", "")).with_fragment(None)
         except ValueError:
             url = URL()
         if url.scheme not in allowed or not url.host or url.user or url.password:
             raise RegistryUnavailable(
-                f"the registry names no token service that nixfront may ask: an address of {' or '.join(allowed)}"
+                f"the registry names no token service that may get nixfront's password: it needs an address with {' or '.join(allowed)}"
             )
         return url
 
 
 def _read(body: bytes, service: URL) -> _Token:
-    """The token of a service's answer. Raises `RegistryUnavailable`."""
+    """The token in a service's response. Raises `RegistryUnavailable`."""
     try:
-        said = json.loads(body)
-        text, lives = said.get("token") or said["access_token"], float(said.get("expires_in") or _SHORTEST)
+        document = json.loads(body)
+        text = document.get("token") or document["access_token"]
+        life = float(document.get("expires_in") or _DEFAULT_LIFE)
     except (ValueError, KeyError, TypeError, AttributeError):
-        text, lives = None, 0.0
+        text, life = None, 0.0
     if not (isinstance(text, str) and text.isascii() and text.isprintable()):
         raise RegistryUnavailable(f"the registry's token service {service} gave no token")
-    return _Token(text, lives - min(_SPARE, lives / 2))
+    return _Token(text, life - min(_SPARE, life / 2))
 
 
 def pulling(repository: str) -> Scopes:
-    """What a look needs."""
+    """The scopes of reading."""
     return (f"repository:{repository}:pull",)
 
 
 def pushing(repository: str, origin: str = "") -> Scopes:
-    """What an upload needs, and a mount from another repository."""
+    """The scopes of an upload, and of a mount from the repository `origin`."""
     return (
         f"repository:{repository}:pull,push",
         *(pulling(origin) if origin and origin != repository else ()),
@@ -202,5 +210,5 @@ def pushing(repository: str, origin: str = "") -> Scopes:
 
 
 def deleting(repository: str) -> Scopes:
-    """What it needs to delete a manifest, or to give up an upload."""
+    """The scopes of deleting a manifest, and of giving up an upload."""
     return (f"repository:{repository}:delete",)

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
+from proxy.core.names import is_component, is_repository
+
 
 def _address(value: str) -> str:
     host, colon, port = value.rpartition(":")
@@ -79,7 +81,7 @@ def _date(value: str) -> str:
 
 
 def _component(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*", value):
+    if not is_component(value):
         raise ValueError("a prefix is one component of a repository path, for example images")
     return value
 
@@ -91,7 +93,7 @@ def _user(value: str) -> str:
 
 
 def _path_prefix(value: str) -> str:
-    if value and not re.fullmatch(r"(?:[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*/)+", value):
+    if value and not (value.endswith("/") and is_repository(value[:-1])):
         raise ValueError("a prefix is the beginning of a repository's path, with a slash at its end: nix/")
     return value
 

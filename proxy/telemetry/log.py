@@ -1,10 +1,10 @@
-"""How the log is written: a line an event, for people or as JSON, every line with the id of its request, none with a secret.
+"""The log: one line for each event, for people or as JSON. Every line has the id of its request, and none has a secret.
 
-Lines of ours that are counted by machines (a request, a build) come through structlog as fields; what else any module
-or library logs goes through the same last steps. A line costs some ten microseconds, for there is one for each request:
-so colours and columns are for a terminal alone.
+Lines that machines count (a request, a build) come through structlog as fields. All other lines of our modules and of
+libraries go through the same last steps. Since every request writes a line, a line costs only some ten microseconds, and only
+a terminal gets colours and columns.
 
-A build in the log: one line when it has ended, the steps to there at level debug.
+A build writes one line when it ends; its steps come at level debug.
 """
 
 import json
@@ -44,7 +44,7 @@ _Fields = MutableMapping[str, Any]
 
 
 def configure(level: str, form: Form, stream: TextIO = sys.stderr) -> None:
-    """Write the log of this process to `stream`, from this level on."""
+    """Write this process's log to `stream`, without lines below `level`."""
     number = logging.getLevelNamesMapping()[level.upper()]
     steps: list[Processor] = [
         _stamp,
@@ -69,16 +69,16 @@ def configure(level: str, form: Form, stream: TextIO = sys.stderr) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
-    logging.getLogger("aiosqlite").setLevel(max(number, logging.INFO))  # it tells of every statement
+    logging.getLogger("aiosqlite").setLevel(max(number, logging.INFO))  # it logs every statement
 
 
 def masked(text: str) -> str:
-    """The text without what opens something: user names and passwords in addresses, tokens, signatures."""
+    """The text without secrets: user names and passwords in addresses, tokens, signatures."""
     if "://" in text:
         text = without_credentials(text)
     if "=" not in text and " " not in text:
         return text
-    return _SECRETS.sub(lambda found: f"{found[1]} ***" if found[1] else f"{found[2]}=***", text)
+    return _SECRETS.sub(lambda match: f"{match[1]} ***" if match[1] else f"{match[2]}=***", text)
 
 
 def _renderer(form: Form, stream: TextIO) -> Processor:
@@ -88,7 +88,7 @@ def _renderer(form: Form, stream: TextIO) -> Processor:
 
 
 class _Seconds:
-    """The text of the current second, made once in it."""
+    """The text of the current second, computed once a second."""
 
     number, text = -1, ""
 
@@ -125,7 +125,7 @@ def _json(_: Any, __: str, fields: _Fields) -> str:
 
 
 def _plain(_: Any, __: str, fields: _Fields) -> str:
-    """One line `time level event name=value ...`, values with a space in them as JSON."""
+    """One line `time level event name=value ...`; a value with a space in it is JSON."""
     words = [str(fields.pop(name, "")) for name in _FIRST]
     trace = fields.pop("exception", "")
     for name, value in fields.items():
@@ -142,7 +142,7 @@ _log = structlog.get_logger("nixfront.build")
 
 
 def log_event(event: Event) -> None:
-    """Write an event: a line at most. A `Sink`."""
+    """A `Sink` that writes at most one line for an event."""
     match event:
         case BuildStarted(repository, tag):
             _log.debug("build started", image=f"{repository}:{tag}")
@@ -165,5 +165,5 @@ def log_event(event: Event) -> None:
             if error:
                 _log.warning("build failed", image=image, outcome=outcome, error=error)
             else:
-                took = {f"{stage}_s": round(each, 3) for stage, each in seconds}
-                _log.info("build done", image=image, digest=digest, **took)
+                durations = {f"{stage}_s": round(each, 3) for stage, each in seconds}
+                _log.info("build done", image=image, digest=digest, **durations)

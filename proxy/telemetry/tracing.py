@@ -1,9 +1,8 @@
-"""Traces for OpenTelemetry, where `traces.endpoint` is set: a span for each request, for each build and its stages, and for
-each question to the registry, which is told the trace too.
+"""Traces for OpenTelemetry, if `traces.endpoint` is set.
 
-Needs the extra `traces`; without it, and without an endpoint, nothing of OpenTelemetry is loaded. A request that comes with a
-`traceparent` goes on with that trace. Spans leave from a thread of their own, in batches; a collector that is away costs
-spans and nothing else.
+Each client request has a span; so have each build, its stages, and each request to the registry, which gets the trace in
+its headers. A client request with a `traceparent` header continues that trace. A thread sends the spans in batches; if the
+collector does not answer, only spans are lost. OpenTelemetry is the extra `traces` and is loaded only with an endpoint.
 """
 
 import asyncio
@@ -25,9 +24,9 @@ from proxy.telemetry.requests import kind_of, path_of
 
 @asynccontextmanager
 async def tracing(endpoint: str, sample: float) -> AsyncIterator["Tracing | None"]:
-    """The traces of one application, all sent when the context ends; None without an endpoint.
+    """The traces of one application; None without an endpoint. The end of the context sends all remaining spans.
 
-    Raises `SettingsInvalid` if the extra is not installed.
+    Raises `SettingsInvalid` if the extra is missing.
     """
     if not endpoint:
         yield None
@@ -40,7 +39,7 @@ async def tracing(endpoint: str, sample: float) -> AsyncIterator["Tracing | None
 
 
 def _provider(endpoint: str, sample: float) -> Any:
-    """What makes spans and sends them."""
+    """The OpenTelemetry provider, which creates spans and sends them."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -61,7 +60,7 @@ def _provider(endpoint: str, sample: float) -> Any:
 
 
 class Tracing:
-    """Makes spans of what is seen: a middleware, a `Sink`, and a trace configuration for the client session."""
+    """Creates the spans: as a middleware, as a `Sink`, and as a trace configuration for the client session."""
 
     def __init__(self, provider: Any) -> None:
         """`provider` is an OpenTelemetry `TracerProvider`."""
@@ -69,12 +68,12 @@ class Tracing:
 
         self._trace, self._propagate = trace, propagate
         self._tracer = provider.get_tracer("nixfront", __version__)
-        # By image: the span of the build, that of its stage, and its content; stages of Nix are told by content.
+        # By image: the span of the build, the span of its stage, and its content, which events of Nix name.
         self._builds: dict[tuple[str, str], list[Any]] = {}
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The handler's answer, or what it raises, within a span."""
+        """The handler's response, within a span. Raises what the handler raises."""
         kind = path_of(request).kind
         with self._tracer.start_as_current_span(
             f"{request.method} {kind}",
@@ -93,7 +92,7 @@ class Tracing:
             return response
 
     def see(self, event: Event) -> None:
-        """Begin and end spans of builds. They are children of the request that began the build."""
+        """Begin and end the spans of builds, as children of the request that started the build."""
         match event:
             case BuildStarted(repository, tag):
                 span = self._tracer.start_span("build", attributes={"nixfront.image": f"{repository}:{tag}"})
@@ -121,29 +120,29 @@ class Tracing:
                 pass
 
     def registry_trace(self) -> aiohttp.TraceConfig:
-        """For a client session: a span for each question to the registry, which gets the trace in its headers."""
+        """For a client session: a span for each request to the registry, with the trace in its headers."""
         config = aiohttp.TraceConfig()
 
         async def start(
-            _: aiohttp.ClientSession, context: SimpleNamespace, asked: aiohttp.TraceRequestStartParams
+            _: aiohttp.ClientSession, context: SimpleNamespace, event: aiohttp.TraceRequestStartParams
         ) -> None:
             context.span = self._tracer.start_span(
-                f"registry {asked.method} {kind_of(context, asked.url) or 'other'}",
+                f"registry {event.method} {kind_of(context, event.url) or 'other'}",
                 kind=self._trace.SpanKind.CLIENT,
-                attributes={"http.request.method": asked.method, "url.path": asked.url.raw_path},
+                attributes={"http.request.method": event.method, "url.path": event.url.raw_path},
             )
-            self._propagate.inject(asked.headers, self._trace.set_span_in_context(context.span))
+            self._propagate.inject(event.headers, self._trace.set_span_in_context(context.span))
 
         async def end(
-            _: aiohttp.ClientSession, context: SimpleNamespace, asked: aiohttp.TraceRequestEndParams
+            _: aiohttp.ClientSession, context: SimpleNamespace, event: aiohttp.TraceRequestEndParams
         ) -> None:
-            context.span.set_attribute("http.response.status_code", asked.response.status)
+            context.span.set_attribute("http.response.status_code", event.response.status)
             context.span.end()
 
         async def failed(
-            _: aiohttp.ClientSession, context: SimpleNamespace, asked: aiohttp.TraceRequestExceptionParams
+            _: aiohttp.ClientSession, context: SimpleNamespace, event: aiohttp.TraceRequestExceptionParams
         ) -> None:
-            context.span.set_status(self._trace.StatusCode.ERROR, type(asked.exception).__name__)
+            context.span.set_status(self._trace.StatusCode.ERROR, type(event.exception).__name__)
             context.span.end()
 
         config.on_request_start.append(start)
@@ -152,7 +151,7 @@ class Tracing:
         return config
 
     def _stage(self, build: list[Any], name: str) -> None:
-        """End the stage that was, and begin this one; none where the name is empty."""
+        """End the current stage, and begin this one unless its name is empty."""
         if build[1] is not None:
             build[1].end()
         context = self._trace.set_span_in_context(build[0])

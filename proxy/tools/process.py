@@ -1,18 +1,17 @@
-"""Run a child process to its end: the only place where one is started, drained and killed.
+"""Run a child process to its end: start it, read its output, kill it in time.
 
-Both pipes are read at once, whatever their size, so that a talkative builder cannot block (a peer hangs on 343 KB
-of log). The child leads its own process group, and the whole group is killed at the deadline or when the caller
-is cancelled. When we ourselves are killed the kernel ends it, where util-linux's `setpriv` can arrange that: a build that
-nobody waits for would keep its locks from the next one. No word of Nix or of registries here.
+`run` reads both pipes at once, so a child that writes much to one of them cannot block. The child leads its own process
+group. `run` kills the whole group at the deadline, or when its caller is cancelled. If nixfront itself is killed, the kernel
+ends the child, where util-linux's `setpriv` is installed: a build without a parent would keep Nix's locks from the next one.
 
-To start one takes until the child has got a processor, tens of milliseconds on a busy host, for which asyncio would stop
-the event loop. So a thread starts them, always the same one, which never ends: the end of the thread that started a
-child is what the kernel takes for the end of its parent.
+A start takes until the child gets a processor: tens of milliseconds on a busy host, during which asyncio would stop the
+event loop. So one thread starts all children. That thread never ends, because the kernel takes the end of the
+thread that started a child for the end of its parent.
 
-The children stand behind us for a processor: who asks for what is there already should not wait for who has something made.
-They inherit the niceness of that thread. Where the kernel shares out processors by session first (autogroup, see sched(7)) a
-process's own niceness counts in its session alone, so each child's session gets the same. It is the Nix that we start: builders
-with sessions of their own, or those of a daemon, are not reached by the second.
+Children get less of a processor than nixfront, so that builds do not slow down pulls of images that exist. They inherit the
+niceness of the thread. With autogroup (see sched(7)) the kernel divides processors among sessions first, and a process's
+niceness counts only inside its session; so each child's session gets the same niceness. That does not reach builders with
+sessions of their own, or those of the Nix daemon.
 """
 
 import asyncio
@@ -34,8 +33,8 @@ _LONGEST_LINE = 1 << 14
 _TERM_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _SETPRIV = shutil.which("setpriv")
 _ENDS_WITH_US = (_SETPRIV, "--pdeathsig", "TERM", "--") if _SETPRIV else ()
-_NOT_STARTED = (126, 127)  # what setpriv ends with when it cannot start the program
-_NICE = 10  # more than ours; of 0 and 10 the one gets nine times as much of a processor as the other
+_NOT_STARTED = (126, 127)  # setpriv's exit statuses for a program that it cannot start
+_NICE = 10  # more than ours; a process with niceness 0 gets nine times as much of a processor
 _STARTER = ThreadPoolExecutor(1, thread_name_prefix="starting", initializer=os.nice, initargs=(_NICE,))
 
 
@@ -49,12 +48,11 @@ async def run(
     tail: int = 200,
     stdout_limit: int = 256 << 20,
 ) -> bytes:
-    """What the program wrote on standard output (bytes, at most `stdout_limit`).
+    """The bytes that the program writes to standard output, at most `stdout_limit`.
 
-    `env` replaces the environment; `deadline` is in seconds; `on_line` gets each line of standard error as it
-    comes; the last `tail` of them are kept for the error.
+    `env` replaces the environment. `deadline` is in seconds. `on_line` gets each line of standard error as it comes.
 
-    Raises `ProcessFailed`.
+    Raises `ProcessFailed`, which holds the last `tail` lines of standard error.
     """
     program = argv[0]
     lines: deque[str] = deque(maxlen=tail)
@@ -100,43 +98,42 @@ async def run(
 
 
 class _Child:
-    """A child that was started: its pipes to read from, and its end to wait for."""
+    """A running child process. `connect` starts to read its pipes."""
 
-    def __init__(self, started: subprocess.Popen[bytes]) -> None:
-        """The pipes have to be connected yet."""
-        self.pid = started.pid
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.pid = process.pid
         self.stdout, self.stderr = asyncio.StreamReader(), asyncio.StreamReader()
-        self._started = started
-        self._ended = asyncio.ensure_future(_end(started))
+        self._process = process
+        self._end = asyncio.ensure_future(_wait_for(process))
         self._transports: list[asyncio.ReadTransport] = []
 
     @property
     def returncode(self) -> int | None:
-        """As `subprocess` has it: None while it runs."""
-        return self._started.returncode
+        """The exit status as `subprocess` reports it; None while the child runs."""
+        return self._process.returncode
 
     async def connect(self) -> None:
         """Begin to read both pipes."""
         loop = asyncio.get_running_loop()
-        for pipe, reader in ((self._started.stdout, self.stdout), (self._started.stderr, self.stderr)):
+        for pipe, reader in ((self._process.stdout, self.stdout), (self._process.stderr, self.stderr)):
             transport, _ = await loop.connect_read_pipe(partial(asyncio.StreamReaderProtocol, reader), pipe)
             self._transports.append(transport)
 
     async def wait(self) -> int:
-        """What it ended with."""
-        return await asyncio.shield(self._ended)
+        """The exit status, once the child ends."""
+        return await asyncio.shield(self._end)
 
     def close(self) -> None:
-        """Close the pipes, which what the child left behind may hold open."""
+        """Close the pipes; processes that the child left behind may hold them open."""
         for transport in self._transports:
             transport.close()
 
 
 async def _start(argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None) -> _Child:
-    """Raises `OSError`."""
+    """A child with both pipes connected. Raises `OSError`."""
 
     def start() -> subprocess.Popen[bytes]:
-        started = subprocess.Popen(
+        process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -146,45 +143,45 @@ async def _start(argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | 
             cwd=cwd,
             start_new_session=True,
         )
-        # Not every kernel has that; and one that is not root may say so ten times a second.
+        # Some kernels have no autogroup, and one lets a process that is not root write only ten times a second.
         with contextlib.suppress(OSError):
-            Path(f"/proc/{started.pid}/autogroup").write_text(str(_NICE), encoding="ascii")
-        return started
+            Path(f"/proc/{process.pid}/autogroup").write_text(str(_NICE), encoding="ascii")
+        return process
 
     child = _Child(await asyncio.get_running_loop().run_in_executor(_STARTER, start))
     await child.connect()
     return child
 
 
-async def _end(started: subprocess.Popen[bytes]) -> int:
-    """What the child ends with, once it does."""
+async def _wait_for(process: subprocess.Popen[bytes]) -> int:
+    """The exit status of the process, once it ends."""
     try:
-        descriptor = os.pidfd_open(started.pid)
+        descriptor = os.pidfd_open(process.pid)
     except OSError:  # an old kernel
-        return await asyncio.to_thread(started.wait)
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(descriptor, ended.set)
+        return await asyncio.to_thread(process.wait)
+    loop, end = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, end.set)
     try:
-        await ended.wait()
+        await end.wait()
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
-    return started.wait()
+    return process.wait()
 
 
 async def _read_all(pipe: asyncio.StreamReader, limit: int) -> bytes | None:
-    """Everything, or None when it was more than `limit` (the rest is read and dropped)."""
-    kept: list[bytes] = []
+    """All bytes of the pipe; None if there are more than `limit`. Reads to the end in both cases, so the child can end."""
+    chunks: list[bytes] = []
     size = 0
     while chunk := await pipe.read(_CHUNK):
         size += len(chunk)
         if size <= limit:
-            kept.append(chunk)
-    return b"".join(kept) if size <= limit else None
+            chunks.append(chunk)
+    return b"".join(chunks) if size <= limit else None
 
 
 async def read_lines(pipe: asyncio.StreamReader, keep: Callable[[str], None]) -> None:
-    """Hand over each line without its end; one that grows past 16 KiB is handed over in pieces."""
+    """Call `keep` with each line, without its line end. A line above 16 KiB comes in pieces."""
     rest = b""
     while chunk := await pipe.read(_CHUNK):
         *whole, rest = (rest + chunk).split(b"\n")
@@ -198,13 +195,13 @@ async def read_lines(pipe: asyncio.StreamReader, keep: Callable[[str], None]) ->
 
 
 async def _kill_group(child: _Child) -> None:
-    """End the child and all that it started; returns once the child is gone."""
+    """End the child and all that it started. Returns once the child is gone."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, sign)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(child.wait()), _TERM_GRACE)
-            if sign is signal.SIGTERM:  # grandchildren may have ignored it
+            if sign is signal.SIGTERM:  # grandchildren may ignore it
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
             return

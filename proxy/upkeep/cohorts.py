@@ -1,17 +1,17 @@
-"""Which packages need which store paths -> the table of groups that layers follow (`popularity`).
+"""Turn "which image needs which store paths" into the table of groups that layers follow (`image.layer_table`).
 
-The paths that exactly the same packages need are a *cohort*: whatever an image asks for, it holds a cohort whole or
-not at all, so a layer of it is never stored twice. Cohorts as they are make many small layers, though, and some
-that are too large: a new version of one path moves its whole layer. Hence:
+Paths that exactly the same images need are a *cohort*. An image holds a cohort whole or not at all, so the registry never
+stores a layer of it twice. But plain cohorts make many small layers, and some that are too large, since a new version of one
+path replaces its whole layer. Hence:
 
-- A large path is a group of its own, whatever its cohort.
-- A small group is merged with one that it is nested in (whoever needs the one needs the other too), if the two are
-  nearly always together. An image then holds the whole or the one part that is the same for all who have not the
-  whole, and no third thing, so what a merger can cost is known beforehand: that part, stored once more. Pairs that
-  cost least for what they save are merged first, until a small share of all bytes is spent. Nearly always, because
-  a layer that comes in two kinds also splits dockerd's chains that go on after it.
+- A large path is a group of its own.
+- A small group merges with a group that contains it (every image that needs one needs the other too), if the two are
+  nearly always together. An image then holds the whole group, or the one part that all other images have. So the cost of a
+  merger is clear beforehand: the registry stores that part once more. The pairs with the least cost for their benefit merge
+  first, until a small share of all bytes is spent. "Nearly always", because a layer with two variants also splits
+  dockerd's chains of the layers after it.
 
-Pure: no IO, no clock; every order is total, so equal facts make equal bytes.
+Pure: no IO and no clock. Every order is total, so equal facts make equal bytes.
 """
 
 from collections import defaultdict
@@ -21,12 +21,12 @@ from proxy.image.layer_table import LayerTable, names_of
 
 _LARGE = 8 << 20  # bytes
 _SMALL = 256 << 10  # bytes
-_TOGETHER = 0.9  # of the images of the one, as many have the other too
-_SPENT = 0.01  # of all bytes, at most so many are stored twice for mergers
+_TOGETHER = 0.9  # a merger needs this share of images with one group to have the other too
+_BUDGET = 0.01  # the share of all bytes that mergers may make the registry store twice
 
 
 class _Group:
-    """Paths, and the bytes of them by who needs them: a set of images as the bits of an integer, widest first."""
+    """Paths, and their bytes by the set of images that needs them. A set is the bits of an integer; the widest is first."""
 
     def __init__(self, paths: Sequence[str], parts: Mapping[int, int]) -> None:
         self.paths = tuple(sorted(paths))
@@ -37,11 +37,11 @@ class _Group:
 
     @property
     def stored(self) -> int:
-        """The bytes of all that images can hold of it: the widest part, that and the next, and so on."""
-        total = held = 0
+        """The bytes of all variants in the registry: the widest part, that one with the next, and so on."""
+        total = variant = 0
         for part in self.parts.values():
-            held += part
-            total += held
+            variant += part
+            total += variant
         return total
 
     @property
@@ -56,21 +56,21 @@ class _Group:
 
 
 def table(images: Sequence[Collection[str]], sizes: Mapping[str, int], source: str) -> LayerTable:
-    """The table of a set. `images`: the store paths that each of its packages, alone, would bring into an image.
+    """The table for these images, each the store paths that one package alone brings into an image.
 
-    `sizes`: in bytes, of every path in them; `source`: what to tell people about where it is from.
+    `sizes`: the bytes of every path. `source`: tells people where the table comes from.
     """
     needed: dict[str, int] = defaultdict(int)
     for number, paths in enumerate(sorted(map(sorted, images))):
         for path in paths:
             needed[path] |= 1 << number
-    groups = _merged(_first(needed, sizes), _SPENT * sum(sizes[path] for path in needed))
+    groups = _merge(_cohorts(needed, sizes), _BUDGET * sum(sizes[path] for path in needed))
     numbers = {path: number for number, group in enumerate(groups) for path in group.paths}
-    return LayerTable(_named(needed, numbers), source)
+    return LayerTable(_by_name(needed, numbers), source)
 
 
-def _first(needed: Mapping[str, int], sizes: Mapping[str, int]) -> list[_Group]:
-    """Cohorts, and large paths alone."""
+def _cohorts(needed: Mapping[str, int], sizes: Mapping[str, int]) -> list[_Group]:
+    """Cohorts, with each large path in a group of its own."""
     cohorts: dict[tuple[int, str], list[str]] = defaultdict(list)
     for path, images in needed.items():
         cohorts[images, path if sizes[path] >= _LARGE else ""].append(path)
@@ -79,14 +79,14 @@ def _first(needed: Mapping[str, int], sizes: Mapping[str, int]) -> list[_Group]:
     ]
 
 
-def _merged(groups: Sequence[_Group], left: float) -> list[_Group]:
-    """Groups after all mergers that may be and that `left` bytes pay for, in a total order."""
+def _merge(groups: Sequence[_Group], budget: float) -> list[_Group]:
+    """The groups after all mergers that are allowed and that the `budget`, in bytes, pays for."""
     current = {group.paths: group for group in groups}
     while True:
         gone: set[tuple[str, ...]] = set()
         for _, cost, one, other in sorted(_mergers(current)):
-            if cost <= left and one not in gone and other not in gone:
-                left -= cost
+            if cost <= budget and one not in gone and other not in gone:
+                budget -= cost
                 gone |= {one, other}
                 both = current.pop(one).with_(current.pop(other))
                 current[both.paths] = both
@@ -97,19 +97,19 @@ def _merged(groups: Sequence[_Group], left: float) -> list[_Group]:
 def _mergers(
     groups: Mapping[tuple[str, ...], _Group],
 ) -> Iterator[tuple[tuple[float, int], int, tuple[str, ...], tuple[str, ...]]]:
-    """Pairs that may be merged: (rank, cost in bytes, the one, the other)."""
+    """Pairs that may merge: (rank, cost in bytes, the paths of one, the paths of the other)."""
     by_image: dict[int, list[_Group]] = defaultdict(list)
     for group in groups.values():
         for image in _bits(group.sets[0]):
             by_image[image].append(group)
     for inner in groups.values():
-        # Whoever has `inner` has what it is nested in: one image of it, the emptiest, knows all candidates.
+        # Every image with `inner` has the groups that contain it, so the image with the fewest groups has all candidates.
         image = min(_bits(inner.sets[-1]), key=lambda image: (len(by_image[image]), image))
         for outer in by_image[image]:
             if outer is inner or outer.sets[-1] & inner.sets[-1] != inner.sets[-1]:
                 continue
             if outer.sets[-1] == inner.sets[-1] and outer.paths > inner.paths:
-                continue  # seen from the other side too
+                continue  # the loop meets this pair from the other side too
             if min(inner.bytes, outer.bytes) > _SMALL:
                 continue
             if min(inner.least, outer.least) < _TOGETHER * max(inner.most, outer.most):
@@ -120,26 +120,29 @@ def _mergers(
                 yield (cost / inner.least, both.bytes), cost, inner.paths, outer.paths
 
 
-def _named(needed: Mapping[str, int], numbers: Mapping[str, int]) -> dict[str, int]:
-    """Groups by the widest name that tells a path from those of other groups; the path that most need goes first."""
-    named: dict[str, int] = {}
-    wanted: dict[str, set[int]] = defaultdict(set)
+def _by_name(needed: Mapping[str, int], numbers: Mapping[str, int]) -> dict[str, int]:
+    """The number of each group by name: the widest name that separates its paths from those of other groups.
+
+    The path that most images need chooses first.
+    """
+    by_name: dict[str, int] = {}
+    claims: dict[str, set[int]] = defaultdict(set)
     for path in needed:
         for key in names_of(path):
-            wanted[key].add(numbers[path])
+            claims[key].add(numbers[path])
     ordered = sorted(needed, key=lambda path: (-needed[path].bit_count(), path.partition("-")[2], path))
     for path in ordered:
-        named.setdefault(names_of(path)[-1], numbers[path])
+        by_name.setdefault(names_of(path)[-1], numbers[path])
     for path in ordered:
-        if LayerTable(named).group(path) != numbers[path]:
-            own = [key for key in names_of(path) if wanted[key] == {numbers[path]}]
-            if own:  # else the very same name stands for two things: they go together
-                named[own[-1]] = numbers[path]
-    return named
+        if LayerTable(by_name).group(path) != numbers[path]:
+            own = [key for key in names_of(path) if claims[key] == {numbers[path]}]
+            if own:  # else two paths have the very same name, and they stay in one group
+                by_name[own[-1]] = numbers[path]
+    return by_name
 
 
 def _bits(value: int) -> Iterator[int]:
-    """The places of the ones in a number, lowest first."""
+    """The positions of the one bits, lowest first."""
     while value:
         lowest = value & -value
         yield lowest.bit_length() - 1

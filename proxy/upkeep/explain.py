@@ -1,6 +1,6 @@
-"""What an image of ours is made of: its layers, and the store paths in each, read from the registry alone.
+"""The layers of an image, and the store paths in each layer, as the registry has them.
 
-The history of our images names the store paths of every layer, so no Nix and no record of ours is needed.
+The history in nixfront's images names the store paths of every layer, so this needs neither Nix nor a state.
 """
 
 import json
@@ -19,7 +19,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)  # the image may be bui
 
 @dataclass(frozen=True, slots=True)
 class ExplainedLayer:
-    """A layer: its blob, its DiffID, the store paths in it (none in the root layer), and what its history says."""
+    """A layer: its blob, its DiffID, its store paths (none in the root layer), and the comment in its history."""
 
     digest: str
     size: int
@@ -32,7 +32,7 @@ class ExplainedLayer:
 class Explanation:
     """An image: the digest of its manifest, its labels, its layers, lowest first, and how a container of it starts.
 
-    `run` holds what image-spec calls the execution parameters (`Entrypoint`, `Cmd`, `User`, ...), labels left out.
+    `run` holds what image-spec calls the execution parameters (`Entrypoint`, `Cmd`, `User`, ...), without labels.
     """
 
     name: str
@@ -45,9 +45,9 @@ class Explanation:
 
 
 async def explain(registry: OpenEndpoint, repository: str, reference: str) -> Explanation:
-    """The image at this reference of the registry, or nixfront. Asking nixfront builds what is not there.
+    """The image with this tag or digest. `registry` may be a nixfront, which then builds an image that does not exist.
 
-    Raises `TagUnknown` with the reason, `RegistryUnavailable`.
+    Raises `TagUnknown` with the registry's reason, and `RegistryUnavailable`.
     """
     name = f"{repository}:{reference}"
     path = f"/v2/{repository}"
@@ -63,7 +63,9 @@ async def explain(registry: OpenEndpoint, repository: str, reference: str) -> Ex
             digest = answer.headers.get("Docker-Content-Digest", "")
             manifest = json.loads(await answer.read())
         if "layers" not in manifest:
-            raise TagUnknown(f"{name} is no single image, but {manifest.get('mediaType', 'something else')}")
+            raise TagUnknown(
+                f"{name} is not a single image but {manifest.get('mediaType', 'something else')}"
+            )
         config_path = f"{path}/blobs/{manifest['config']['digest']}"
         async with registry.ask("GET", config_path, scopes, timeout=_TIMEOUT) as answer:
             answer.raise_for_status()
@@ -98,7 +100,7 @@ def _explanation(name: str, digest: str, manifest: dict[str, Any], config: dict[
 
 
 def _reason(body: str) -> str:
-    """The message in a registry's answer, or the answer itself."""
+    """The message in a registry's error response, or the response itself."""
     try:
         return str(json.loads(body)["errors"][0]["message"])
     except (ValueError, KeyError, IndexError, TypeError):

@@ -1,16 +1,12 @@
-"""An image in the registry that says that it is ours: how much of that can be believed, and what it says of its layers.
+"""Rebuild nixfront's records from the images in the registry, after the state was lost or another nixfront built them.
 
-Pure. A label alone proves nothing: `docker build FROM` an image of ours inherits it, and anybody can tag a copy. So it
-counts only while the seal is whole (nothing was added or changed) and where the labels name the very repository and tag
-under which the image stands. And even that is a claim that whoever may push can make: what a layer holds is believed by
-those alone who pack the same store paths themselves and get the same bytes.
+What an image says about itself is only a claim. A label alone proves nothing: an image `FROM` one of ours inherits its
+labels, and anybody can tag a copy. So nixfront takes a tag as its own only if the image's seal is whole (nobody added or
+changed anything) and its labels name this very repository and tag. Moving tags count only if the settings give
+them a meaning; nixfront checks such a tag again at its next pull.
 
-What nixfront remembers, made again from what the registry holds: after the state was lost, or behind another's images.
-
-What an image says is a claim (`own_images`). A layer is recorded only where this host packs the same store paths to the
-same bytes: one layer that somebody pushed under a false name would else be in every image from then on. A tag is taken for
-ours where the whole image is as we made it and its labels name this repository and tag; of those that move, only
-the ones that the operator's settings give a meaning. It is looked at again at its next pull.
+Anybody with the right to push can make such claims. So a layer is recorded only if this host packs the same store paths to
+the same bytes. Otherwise a layer with false contents would get into every later image.
 """
 
 import json
@@ -27,33 +23,36 @@ from proxy.image.manifest import unsealed
 from proxy.registry.client import Registry
 from proxy.state import State, TagRecord, layer_key
 
-# Nix's own: a word that is anything else could lead out of the store.
-
 
 @dataclass(frozen=True, slots=True)
 class SealedLabels:
-    """What a sealed image says of itself: its labels, and its layers with the store paths that each is to hold."""
+    """What a sealed image claims: its labels, and its layers with the store paths of each."""
 
     labels: Mapping[str, str]
     layers: tuple[tuple[LayerPlan, Layer], ...]
 
     def names(self, request: ImageRequest, package_set: str, always: frozenset[str]) -> bool:
-        """Whether the labels name this repository; `package_set` is its set's name, `always` is in every image."""
-        if request.image or "nixfront.image" in self.labels:  # whose file says which set it is of
+        """Whether the labels name the repository of this request.
+
+        `package_set`: the name of the request's set in labels. `always`: the packages in every image.
+        """
+        if (
+            request.image or "nixfront.image" in self.labels
+        ):  # the definition of a named image chooses the set
             return self.labels.get("nixfront.image") == request.image
         if self.labels.get("nixfront.package-set") != package_set:
             return False
-        said = {_folded(name) for name in self.labels.get("nixfront.attributes", "").split()}
-        asked = {_folded(".".join(attribute_path(name))) for name in request.attributes}
-        return asked <= said and said - asked <= {_folded(name) for name in always}
+        contents = {_folded(name) for name in self.labels.get("nixfront.attributes", "").split()}
+        wanted = {_folded(".".join(attribute_path(name))) for name in request.attributes}
+        return wanted <= contents and contents - wanted <= {_folded(name) for name in always}
 
     def names_tag(self, tag: str) -> bool:
-        """Whether the labels name this tag, one that never moves."""
+        """Whether the labels name this tag as one that never moves."""
         return tag in (self.labels.get("nixfront.revision"), self.labels.get("nixfront.outputs"))
 
 
 def config_of(manifest: bytes) -> str | None:
-    """The digest of an image's config; None for a manifest that has none."""
+    """The digest of an image's config; None for a manifest without one."""
     try:
         return str(json.loads(manifest)["config"]["digest"])
     except (ValueError, KeyError, TypeError):
@@ -61,7 +60,7 @@ def config_of(manifest: bytes) -> str | None:
 
 
 def read(manifest: bytes, config: bytes) -> SealedLabels | None:
-    """What this image says; None for one that is not sealed, or is no image of layers at all."""
+    """The claims of this image; None if it has no whole seal, or is no image of layers at all."""
     value = unsealed(config)
     try:
         described = json.loads(manifest)["layers"]
@@ -75,29 +74,29 @@ def read(manifest: bytes, config: bytes) -> SealedLabels | None:
         labels: dict[str, Any] = value["config"]["Labels"]
     except (ValueError, KeyError, TypeError):
         return None
-    held = tuple((plan, layer) for plan, layer in layers if plan.paths)
-    return SealedLabels({str(name): str(text) for name, text in labels.items()}, held)
+    with_paths = tuple((plan, layer) for plan, layer in layers if plan.paths)
+    return SealedLabels({str(name): str(text) for name, text in labels.items()}, with_paths)
 
 
 def _plan(comment: str) -> LayerPlan:
-    """The store paths that a line of history names, in order; none for the root layer."""
+    """The store paths in a comment of the history, in order; none for the root layer."""
     words = tuple(comment.split())
     return LayerPlan(words if all(map(is_store_path, words)) else ())
 
 
 def _folded(attribute: str) -> str:
-    """An attribute path as a repository path may spell it: case aside, without an underscore before a digit."""
+    """An attribute path as a repository path may spell it: lowercase, without an underscore before a leading digit."""
     parts = [part.removeprefix("_") if part[1:2].isdigit() else part for part in attribute.lower().split(".")]
     return ".".join(parts)
 
 
-#: The layer that this host makes of these store paths; None where it has not got them all.
+#: Packs these store paths on this host; None if the host lacks one of them.
 Prove = Callable[[LayerPlan], Awaitable[Layer | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class SetWords:
-    """What labels and tags say of one package set: its name there, and its tags that move."""
+    """The words of one package set: its name in labels, and its moving tags."""
 
     label: str
     moving: frozenset[str]
@@ -105,7 +104,10 @@ class SetWords:
 
 @dataclass(slots=True)
 class Summary:
-    """What was found: tags, those of them that are ours, layers that are known now, and those that nobody could prove."""
+    """Counts: all tags, our tags, recorded layers, and layers that this host could not prove.
+
+    `strangers`: images with a whole seal whose labels do not name their repository and tag.
+    """
 
     tags: int = 0
     ours: int = 0
@@ -115,7 +117,7 @@ class Summary:
 
 
 class Reindexer:
-    """Reads one registry into one state."""
+    """Records the images of one registry in one state."""
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class Reindexer:
         codec: str,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`sets` by the operator's names, the default one under the empty name; `codec` is that of `prove`."""
+        """`sets`: by the operator's names; the default set has the empty name. `codec`: the one that `prove` uses."""
         self._registry = registry
         self._state = state
         self._words = words
@@ -141,10 +143,10 @@ class Reindexer:
         self._proved: set[Layer] = set()
         self._unproved: set[Layer] = set()
 
-    async def read(self, listed: AsyncIterator[tuple[str, Sequence[str]]]) -> Summary:
-        """Record what these tags are. Raises `RegistryUnavailable`."""
+    async def read(self, images: AsyncIterator[tuple[str, Sequence[str]]]) -> Summary:
+        """Record these images, which come as repositories with their tags. Raises `RegistryUnavailable`."""
         summary = Summary()
-        async for repository, tags in listed:
+        async for repository, tags in images:
             for tag in tags:
                 summary.tags += 1
                 await self._tag(repository, tag, summary)
@@ -164,23 +166,25 @@ class Reindexer:
             return
         summary.ours += 1
         record = TagRecord(repository, tag, digest, "", self._now(), moving=moving)
-        await self._state.record_tag(record)  # the image is as new from now on: it is not pruned at once
+        await self._state.record_tag(
+            record
+        )  # the image counts as new, so that prune does not delete it at once
         if moving:
             await self._state.record_tag(TagRecord(repository, tag, digest, "", 0.0, moving=True))
 
     async def _claim(self, repository: str, digest: str) -> SealedLabels | None:
-        """What an image says of itself; None for what is none of ours, or none at all."""
+        """The claims of an image; None for a manifest that is no image with our seal."""
         try:
             manifest = await self._registry.content(repository, "manifests", digest)
             config = config_of(manifest)
             if config is None:
                 return None
             return read(manifest, await self._registry.content(repository, "blobs", config))
-        except RegistryRefused:  # somebody's image that lacks its config
+        except RegistryRefused:  # an image without its config, which is not ours
             return None
 
     def _moving(self, repository: str, tag: str, claim: SealedLabels) -> bool | None:
-        """Whether this tag of ours moves; None where it is not ours."""
+        """Whether this tag moves; None if it is not ours."""
         try:
             request = names.parse(repository, tag, self._words)
         except NixfrontError:

@@ -1,8 +1,8 @@
-"""A list of images, pulled as a client would, so that they are there when somebody wants them: by hand, or by a timer."""
+"""Pull a list of images as a client would, so that they exist before anybody needs them."""
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -13,6 +13,7 @@ from proxy.core.errors import NameInvalid, RegistryUnavailable
 from proxy.registry.client import EVERY_MANIFEST_TYPE
 from proxy.registry.endpoint import Endpoint, OpenEndpoint
 from proxy.registry.login import pulling
+from proxy.tools.retry import retry
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)  # an image may be built first
 _HEADERS: dict[str, str] = {hdrs.ACCEPT: EVERY_MANIFEST_TYPE, hdrs.USER_AGENT: f"nixfront-warm/{__version__}"}
@@ -23,7 +24,7 @@ _NAME = re.compile(r"(?P<repository>[a-z0-9][a-z0-9._/-]*)(?::(?P<tag>[A-Za-z0-9
 
 @dataclass(frozen=True, slots=True)
 class Warmed:
-    """What became of one: the `digest` of its manifest, or an `error`."""
+    """The outcome for one image: the `digest` of its manifest, or an `error`."""
 
     name: str
     digest: str = ""
@@ -31,51 +32,72 @@ class Warmed:
 
 
 def read(lines: Iterable[str]) -> list[tuple[str, str]]:
-    """Repository and tag of each line, once; empty lines and what follows a `#` do not count. Raises `NameInvalid`."""
-    found: dict[tuple[str, str], None] = {}
+    """Repository and tag of each line, without repetitions. `#` begins a comment. Raises `NameInvalid`."""
+    images: dict[tuple[str, str], None] = {}
     for number, line in enumerate(lines, 1):
         name = line.partition("#")[0].strip()
         if not name:
             continue
         match = _NAME.fullmatch(name)
         if match is None:
-            raise NameInvalid(f"line {number}: {name!r} is no NAME[:TAG]")
-        found[match["repository"], match["tag"] or "latest"] = None
-    return list(found)
+            raise NameInvalid(f"line {number}: {name!r} is not NAME[:TAG]")
+        images[match["repository"], match["tag"] or "latest"] = None
+    return list(images)
 
 
-async def warm(
-    nixfront: Endpoint, images: Sequence[tuple[str, str]], at_once: int, on_done: Callable[[Warmed], None]
-) -> list[Warmed]:
-    """What became of each image of this nixfront, in their order; `on_done` hears it as it comes."""
+async def warm(nixfront: Endpoint, images: Sequence[tuple[str, str]], at_once: int) -> AsyncIterator[Warmed]:
+    """Pull these images (repository and tag) through a nixfront; yields each outcome as soon as it is there."""
     slots = asyncio.Semaphore(at_once)
 
     async def one(repository: str, tag: str) -> Warmed:
         async with slots:
-            done = await _one(reached, repository, tag)
-        on_done(done)
-        return done
+            return await _pull(reached, repository, tag)
 
     async with nixfront.opened() as reached:
-        return await asyncio.gather(*(one(repository, tag) for repository, tag in images))
-
-
-async def _one(nixfront: OpenEndpoint, repository: str, tag: str) -> Warmed:
-    name, path = f"{repository}:{tag}", f"/v2/{repository}/manifests/{tag}"
-    for attempt in range(_TRIES):
+        pulls = [asyncio.create_task(one(repository, tag)) for repository, tag in images]
         try:
-            async with nixfront.ask("GET", path, pulling(repository), _HEADERS, timeout=_TIMEOUT) as answer:
-                if answer.status == 200:
-                    return Warmed(name, answer.headers.get("Docker-Content-Digest", ""))
-                if answer.status != 429 or attempt == _TRIES - 1:
-                    return Warmed(name, error=f"{answer.status} {answer.reason}")
-                pause = _seconds(answer.headers.get(hdrs.RETRY_AFTER, ""))
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return Warmed(name, error=f"no answer of {nixfront.url}{path}: {error}")
-        except RegistryUnavailable as error:
-            return Warmed(name, error=str(error))
-        await asyncio.sleep(pause)
-    raise AssertionError("unreachable: the last try returns")
+            for pull in asyncio.as_completed(pulls):
+                yield await pull
+        finally:
+            for task in pulls:
+                task.cancel()
+            await asyncio.gather(*pulls, return_exceptions=True)
+
+
+class _HostBusy(Exception):
+    """nixfront builds as much as it may; it answered 429 with a `Retry-After`."""
+
+    def __init__(self, status: str, retry_after: str) -> None:
+        super().__init__(status)
+        self.retry_after = retry_after
+
+
+async def _pull(nixfront: OpenEndpoint, repository: str, tag: str) -> Warmed:
+    name, path = f"{repository}:{tag}", f"/v2/{repository}/manifests/{tag}"
+
+    async def pull() -> Warmed:
+        async with nixfront.ask("GET", path, pulling(repository), _HEADERS, timeout=_TIMEOUT) as answer:
+            status = f"{answer.status} {answer.reason}"
+            if answer.status == 429:
+                raise _HostBusy(status, answer.headers.get(hdrs.RETRY_AFTER, ""))
+            if answer.status != 200:
+                return Warmed(name, error=status)
+            return Warmed(name, answer.headers.get("Docker-Content-Digest", ""))
+
+    try:
+        return await retry(pull, _tries, _pause)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return Warmed(name, error=f"{nixfront.url}{path} did not answer: {error}")
+    except (_HostBusy, RegistryUnavailable) as error:
+        return Warmed(name, error=str(error))
+
+
+def _tries(error: Exception) -> int:
+    return _TRIES if isinstance(error, _HostBusy) else 1
+
+
+def _pause(error: Exception) -> float:
+    return _seconds(error.retry_after) if isinstance(error, _HostBusy) else 0.0
 
 
 def _seconds(retry_after: str) -> float:

@@ -9,7 +9,7 @@ What the commands do by themselves, with Nix and without a server: an image as a
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -42,27 +42,17 @@ _LATEST = "latest"
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _Upkeep:
     registry: Registry
-    keeper: Management
+    management: Management
     state: State
-
-    async def tags(self, repository: str) -> Sequence[str]:
-        return await asyncio.to_thread(self.keeper.tags, repository)
-
-    async def delete(self, repository: str, digest: str) -> bool:
-        return await asyncio.to_thread(self.keeper.delete, repository, digest)
-
-    async def listed(self) -> AsyncIterator[tuple[str, Sequence[str]]]:
-        for repository in await asyncio.to_thread(lambda: list(self.keeper.repositories())):
-            yield repository, await self.tags(repository)
 
 
 @asynccontextmanager
 async def pruner(settings: Settings) -> AsyncIterator[Pruner]:
     """Raises a `NixfrontError` where the registry or the state cannot be had."""
-    async with _kept(settings) as kept:
-        yield Pruner(kept.registry, kept.state, kept.tags, kept.delete)
+    async with _upkeep(settings) as parts:
+        yield Pruner(parts.registry, parts.management, parts.state)
 
 
 async def reindex(settings: Settings) -> Summary:
@@ -86,34 +76,33 @@ async def reindex(settings: Settings) -> Summary:
         for name, chosen in settings.package_sources.items()
     }
     try:
-        async with _kept(settings) as kept:
+        async with _upkeep(settings) as parts:
             reindexer = Reindexer(
-                kept.registry,
-                kept.state,
+                parts.registry,
+                parts.state,
                 settings.vocabulary,
                 sets,
                 frozenset(settings.packages.always),
                 prove,
                 CODECS[compression],
             )
-            return await reindexer.read(kept.listed())
+            return await reindexer.read(parts.management.images())
     finally:
         await asyncio.to_thread(executor.shutdown)
 
 
 @asynccontextmanager
-async def _kept(settings: Settings) -> AsyncIterator[_Kept]:
+async def _upkeep(settings: Settings) -> AsyncIterator[_Upkeep]:
     async with AsyncExitStack() as stack:
         url = settings.registry.url or await stack.enter_async_context(_embedded(settings))
         reach = await asyncio.to_thread(registry_endpoint, settings, url)
         reached = await stack.enter_async_context(reach.opened())
-        registry = Registry(reached.session, url, reached.login)
+        registry = Registry(reached)
         await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
         state = await stack.enter_async_context(open.open_state(settings.state.url, settings.state_file))
         await state.check()
         await registry.repositories(1)  # it answers, and lets us in
-        keeper = stack.enter_context(await asyncio.to_thread(Management, reach))
-        yield _Kept(registry, keeper, state)
+        yield _Upkeep(registry, Management(reached), state)
 
 
 @asynccontextmanager
@@ -181,8 +170,7 @@ async def census_of_set(
     package_set: str,
     tag: str,
     attributes: Sequence[str],
-    say: census.Say,
-    on_line: census.Say,
+    on_line: Callable[[str], None],
 ) -> census.Census:
     """What the packages of a set need: those named, or else all that can be had. Raises a `NixfrontError`."""
     async with AsyncExitStack() as stack:
@@ -199,6 +187,5 @@ async def census_of_set(
             settings.packages.always,
             Path(roots.name),
             strict=bool(attributes),
-            say=say,
             on_line=on_line,
         )

@@ -76,7 +76,7 @@ async def open_service(
     session = await stack.enter_async_context(client_session(*traces))
     endpoint = await asyncio.to_thread(registry_endpoint, settings, url)
     connection = await stack.enter_async_context(endpoint.opened(*traces))
-    registry = Registry(connection.session, url, connection.login)
+    registry = Registry(connection)
     relay = Passthrough(connection.session, url, Networks(settings.http.trusted_proxies))
     _log.info("registry url=%s", url)
 

@@ -337,7 +337,7 @@ async def test_an_upload_that_is_given_up_is_gone_by_token_too(tmp_path: Path) -
     async with token_registry(folder, may_delete) as server:
         reach = Endpoint(server.url, Credentials("nixfront", PASSWORDS["nixfront"]))
         async with reach.opened() as reached:
-            registry = Registry(reached.session, server.url, reached.login)
+            registry = Registry(reached)
             mounted = await registry.mount("beta", "sha256:" + "0" * 64, "alpha")
         left = [*(folder / "data").rglob("beta/_uploads/*/startedat")]
 
@@ -358,9 +358,9 @@ async def test_the_commands_come_to_the_registry_as_nixfront(guarded: Server, to
         await handmade.push(guarded.url, name, "v1", made(), headers=own)
     registry = Endpoint(guarded.url, Credentials("nixfront", PASSWORDS["nixfront"]))
 
-    listed = await asyncio.to_thread(stored.listed, registry)
+    listed = await stored.listed(registry)
     with pytest.raises(RegistryUnavailable, match="401"):
-        await asyncio.to_thread(stored.listed, Endpoint(guarded.url))
+        await stored.listed(Endpoint(guarded.url))
 
     assert listed == {"beta": ("v1",), "team/tool": ("v1",)}
     assert await explained(registry, "beta") == handmade.digest_of(made().manifest)
@@ -370,14 +370,14 @@ async def test_the_commands_come_with_the_password_too(closed: Server) -> None:
     await handmade.push(closed.url, "beta", "v1", made(), headers=basic("nixfront"))
     registry = Endpoint(closed.url, Credentials("nixfront", PASSWORDS["nixfront"]))
 
-    assert await asyncio.to_thread(stored.listed, registry) == {"beta": ("v1",)}
+    assert await stored.listed(registry) == {"beta": ("v1",)}
     assert await explained(registry, "beta") == handmade.digest_of(made().manifest)
 
 
 async def test_warm_is_let_in_as_nixfront(start: Start, closed: Server, tmp_path: Path) -> None:
     own = {"username": "nixfront", "password": PASSWORDS["nixfront"]}
     async with start(closed.url, registry=own) as front:
-        nobody = await warm.warm(Endpoint(front.url), [("hello", "latest")], 1, lambda _: None)
+        nobody = [one async for one in warm.warm(Endpoint(front.url), [("hello", "latest")], 1)]
         here = settings.load(
             None,
             {},
@@ -386,7 +386,7 @@ async def test_warm_is_let_in_as_nixfront(start: Start, closed: Server, tmp_path
             registry={"url": closed.url, **own},
         )
         nixfront = await asyncio.to_thread(wiring_registry.nixfront_endpoint, here)
-        us = await warm.warm(nixfront, [("hello", "latest")], 1, lambda _: None)
+        us = [one async for one in warm.warm(nixfront, [("hello", "latest")], 1)]
 
     assert "401" in nobody[0].error
     assert us[0].digest, us[0].error

@@ -18,6 +18,7 @@ from proxy.core.errors import RegistryUnavailable, SettingsInvalid
 from proxy.core.events import BuildStarted
 from proxy.registry import embedded as registry_embedded
 from proxy.registry.client import Registry
+from proxy.registry.endpoint import Endpoint
 from proxy.state import redis as state_redis
 from proxy.tools.process import run
 from proxy.web.blobs import splice
@@ -272,8 +273,8 @@ async def test_an_upload_is_followed_on_the_registrys_own_host_only() -> None:
         yield b"x"
 
     try:
-        async with aiohttp.ClientSession() as session:
-            registry = Registry(session, f"http://127.0.0.1:{runner.addresses[0][1]}")
+        async with Endpoint(f"http://127.0.0.1:{runner.addresses[0][1]}").opened() as opened:
+            registry = Registry(opened)
             with pytest.raises(RegistryUnavailable, match="follows it on its own host only"):
                 await registry.upload("a", data(), lambda: "sha256:x")
     finally:

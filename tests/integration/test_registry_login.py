@@ -12,11 +12,13 @@ from aiohttp import web
 
 from proxy.core.errors import RegistryRefused, RegistryUnavailable
 from proxy.registry.client import Registry
+from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import Credentials, Login, pulling, pushing
 from tests.support.guarded import basic
 
 SCOPES = pulling("x")
 OURS = Credentials("nixfront", "between us")
+NOBODY = Credentials()
 
 
 @pytest.fixture
@@ -48,6 +50,10 @@ async def serving(answer: Callable[[web.BaseRequest], Awaitable[web.StreamRespon
         yield stub
     finally:
         await runner.cleanup()
+
+
+def registry_client(session: aiohttp.ClientSession, url: str, credentials: Credentials = NOBODY) -> Registry:
+    return Registry(OpenEndpoint(url, session, Login(session, credentials, secure=False)))
 
 
 @pytest_asyncio.fixture
@@ -90,9 +96,9 @@ async def test_nothing_is_sent_to_a_registry_that_wants_nothing(session: aiohttp
 async def test_a_password_is_sent_where_one_is_wanted(session: aiohttp.ClientSession) -> None:
     login = Login(session, OURS, secure=False)
 
-    assert login.refused(['Basic realm="x"'], SCOPES, "")
+    assert login.learn(['Basic realm="x"'], SCOPES, "")
     assert await login.authorization(SCOPES) == basic("nixfront", "between us")["Authorization"]
-    assert not login.refused(['Basic realm="x"'], SCOPES, "Basic x"), "it is wrong, and stays so"
+    assert not login.learn(['Basic realm="x"'], SCOPES, "Basic x"), "it is wrong, and stays so"
 
 
 @pytest.mark.parametrize("challenge", [[], ["Negotiate"], ['Basic realm="x"']])
@@ -101,7 +107,7 @@ async def test_who_has_nothing_to_send_does_not_try_again(
 ) -> None:
     login = Login(session, Credentials(), secure=False)
 
-    assert not login.refused(challenge, SCOPES, "")
+    assert not login.learn(challenge, SCOPES, "")
     assert await login.authorization(SCOPES) == ""
 
 
@@ -111,7 +117,7 @@ async def test_a_token_is_fetched_for_each_scope_and_kept_while_it_lives(
     clock = Clock()
     login = Login(session, OURS, secure=False, clock=clock)
     async with serving(Tokens()) as service:
-        assert login.refused(bearer(service.url), SCOPES, "")
+        assert login.learn(bearer(service.url), SCOPES, "")
         both = await asyncio.gather(login.authorization(SCOPES), login.authorization(SCOPES))
         other = await login.authorization(pushing("x", "y"))
         clock.now = 69
@@ -129,9 +135,9 @@ async def test_a_token_is_fetched_for_each_scope_and_kept_while_it_lives(
 async def test_a_token_that_is_refused_is_fetched_anew_once(session: aiohttp.ClientSession) -> None:
     login = Login(session, OURS, secure=False)
     async with serving(Tokens()) as service:
-        login.refused(bearer(service.url), SCOPES, "")
+        login.learn(bearer(service.url), SCOPES, "")
         first = await login.authorization(SCOPES)
-        assert login.refused(bearer(service.url), SCOPES, first)
+        assert login.learn(bearer(service.url), SCOPES, first)
         second = await login.authorization(SCOPES)
 
     assert (first, second) == ("Bearer token-1", "Bearer token-2")
@@ -158,7 +164,7 @@ async def test_a_service_that_gives_no_token(
 
     login = Login(session, OURS, secure=False)
     async with serving(answer) as service:
-        login.refused(bearer(service.url), SCOPES, "")
+        login.learn(bearer(service.url), SCOPES, "")
         with pytest.raises(RegistryUnavailable, match=message) as refused:
             await login.authorization(SCOPES)
 
@@ -181,18 +187,18 @@ async def test_a_service_that_gets_no_password(
     session: aiohttp.ClientSession, realm: str, secure: bool
 ) -> None:
     login = Login(session, OURS, secure=secure)
-    login.refused([f'Bearer realm="{realm}"'], SCOPES, "")
+    login.learn([f'Bearer realm="{realm}"'], SCOPES, "")
 
-    with pytest.raises(RegistryUnavailable, match="names no token service that nixfront may ask"):
+    with pytest.raises(RegistryUnavailable, match="names no token service that may get nixfront's password"):
         await login.authorization(SCOPES)
 
 
 async def test_a_service_that_is_away(session: aiohttp.ClientSession) -> None:
     login = Login(session, OURS, secure=False)
-    login.refused(bearer("http://127.0.0.1:1"), SCOPES, "")
+    login.learn(bearer("http://127.0.0.1:1"), SCOPES, "")
 
     with pytest.raises(
-        RegistryUnavailable, match=r"no answer of the registry's token service http://127.0.0.1:1/token \("
+        RegistryUnavailable, match=r"the registry's token service http://127.0.0.1:1/token did not answer \("
     ):
         await login.authorization(SCOPES)
 
@@ -213,9 +219,9 @@ async def test_an_upload_that_meets_a_401_is_to_be_begun_again(session: aiohttp.
             yield bytes(1 << 20)
 
     async with serving(Tokens()) as service, serving(registry) as stub:
-        asked = Registry(session, stub.url, Login(session, OURS, secure=False))
+        client = registry_client(session, stub.url, OURS)
         with pytest.raises(RegistryUnavailable, match="another token in the middle of PATCH"):
-            await asked.upload("x", data(), lambda: "sha256:x")
+            await client.upload("x", data(), lambda: "sha256:x")
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405])
@@ -224,7 +230,7 @@ async def test_a_mount_that_is_refused_is_none(session: aiohttp.ClientSession, s
         return web.Response(status=status if "from=y" in request.path_qs else 500)
 
     async with serving(registry) as stub:
-        assert not await Registry(session, stub.url).mount("x", "sha256:x", "y")
+        assert not await registry_client(session, stub.url).mount("x", "sha256:x", "y")
 
 
 async def test_a_refusal_says_whose_rights_are_wanting(session: aiohttp.ClientSession) -> None:
@@ -233,6 +239,6 @@ async def test_a_refusal_says_whose_rights_are_wanting(session: aiohttp.ClientSe
 
     async with serving(registry) as stub:
         with pytest.raises(
-            RegistryRefused, match=r"403 .*; nixfront comes there as registry\.username says$"
+            RegistryRefused, match=r"403 .*; check which rights registry\.username has there$"
         ):
-            await Registry(session, stub.url).manifest_digest("x", "latest")
+            await registry_client(session, stub.url).manifest_digest("x", "latest")

@@ -21,10 +21,10 @@ class StoredTag:
     digest: str
 
 
-def listed(registry: Endpoint) -> dict[str, tuple[str, ...]]:
-    """Every repository with its tags, as our own commands list them; blocks."""
-    with Management(registry) as keeper:
-        return dict(keeper.images())
+async def listed(registry: Endpoint) -> dict[str, tuple[str, ...]]:
+    """Every repository with its tags, as our own commands list them."""
+    async with registry.opened() as reached:
+        return {repository: tags async for repository, tags in Management(reached).images()}
 
 
 async def stored_tags(registry: str) -> list[StoredTag]:

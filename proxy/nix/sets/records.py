@@ -1,12 +1,12 @@
 """Records of fetched revisions, one file each: a recorded revision needs no network while the store has it."""
 
 import json
-import threading
 from dataclasses import asdict
 from pathlib import Path
 
 from proxy.core.model import PackageSet, canonical_json
 from proxy.nix.sets.configured import ConfiguredSet
+from proxy.tools.files import write_whole
 
 
 class Records:
@@ -31,10 +31,7 @@ class Records:
     def write(self, chosen: ConfiguredSet, found: PackageSet) -> None:
         """Record this revision of the set."""
         file = self._file(chosen, found.revision)
-        # Two references may come to one revision at the same time.
-        temporary = file.with_suffix(f".{threading.get_ident()}.new")
-        temporary.write_bytes(canonical_json({"date": chosen.choice.date, "set": asdict(found)}))
-        temporary.replace(file)
+        write_whole(file, canonical_json({"date": chosen.choice.date, "set": asdict(found)}))
 
     def _file(self, chosen: ConfiguredSet, revision: str) -> Path:
         return self._folder / f"{chosen.key}-{revision}.json"

@@ -30,6 +30,7 @@ from proxy.nix.sets.configured import LATEST, ConfiguredSet
 from proxy.nix.sets.debian.apt import Archive, download, update
 from proxy.nix.sets.debian.builder import PACKAGES, unpack
 from proxy.nix.sets.debian.graph import Available, resolve_nodes
+from proxy.tools.files import write_whole
 from proxy.tools.process import run
 
 SYSTEM = "x86_64-linux"
@@ -149,7 +150,7 @@ async def _resolve(
             raise PackageSetUnavailable(
                 f"{builder} is not the one that {path} was made with: delete the lock"
             )
-        await asyncio.to_thread(_write_lock, path, lock)
+        await asyncio.to_thread(write_whole, path, canonical_json(lock) + b"\n")
         _log.info("Debian set resolved nodes=%d lock=%s", len(lock["nodes"]), path)
     digest = await asyncio.to_thread(revision, lock, expression)
     return DebianSet(path, builder, digest, lock["created"])
@@ -229,10 +230,3 @@ async def _make_builder(builder: Path, apt: Path, debs: Iterable[Mapping[str, st
             f"nix-hash failed, is Nix installed? {' '.join(error.tail[-3:])}"
         ) from error
     return output.decode().strip()
-
-
-def _write_lock(path: Path, lock: Mapping[str, Any]) -> None:
-    """Write it whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(canonical_json(lock) + b"\n")
-    part.rename(path)
