@@ -60,7 +60,7 @@ class BuildLogs:
             self._writing = asyncio.create_task(self._write_soon())
 
     def lines_since(self, identity: str, seen: int) -> tuple[Sequence[str], int]:
-        """The lines of a running build's log after the first `seen`, as far as memory has them; and how many lines it has."""
+        """The lines of a running build after the first `seen` that memory has; and how many lines there are."""
         log = self._open.get(identity)
         if log is None:
             return (), seen

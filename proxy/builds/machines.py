@@ -19,7 +19,7 @@ _REPORTS_LOST = 3  # a machine that misses so many reports in a row is dead
 
 
 class SharedBuilds:
-    """The builds of one machine on their way to the state, and the newest builds in the state on their way back."""
+    """Writes the builds of one machine to the state, and reads the newest builds of all machines from it."""
 
     def __init__(self, state: State, clock: Callable[[], float], *, report_seconds: float) -> None:
         """`clock` gives seconds since 1970. A running build is reported at least every `report_seconds`."""

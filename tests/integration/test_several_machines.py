@@ -148,6 +148,24 @@ async def test_each_machine_shows_the_builds_of_all(farm: Farm, gate: Gate) -> N
     assert "gated-1.0.drv" in await farm.read(0, f"/builds/{build['id']}/log")
 
 
+async def test_without_redis_each_machine_shows_its_own_builds(tmp_path: Path, registry: Server) -> None:
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    source: dict[str, object] = {"kind": "path", "path": str(PACKAGES)}
+    async with redis(tmp_path / "redis", port) as memory, contextlib.AsyncExitStack() as stack:
+        farm = Farm(await start(stack, tmp_path, registry, url, source, 2), url)
+        assert (await farm.pull(0, "alpha"))[0] == 200
+        async with asyncio.timeout(60):
+            while [build["state"] for build in await farm.board(1, "alpha")] != ["made"]:
+                await asyncio.sleep(0.1)
+
+        os.kill(memory.process.pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while await farm.board(1, "alpha"):
+                await asyncio.sleep(0.1)
+        assert [build["state"] for build in await farm.board(0, "alpha")] == ["made"]
+
+
 async def test_when_the_builder_is_killed_another_one_goes_on(
     farm: Farm, registry: Server, gate: Gate
 ) -> None:

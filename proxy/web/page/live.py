@@ -99,7 +99,7 @@ class Live:
             await asyncio.sleep(_PAUSE)
 
     async def _wait(self, version: int) -> None:
-        """Return at the next version of the board, when it is time to say the same again, or when we close."""
+        """Return at the next version of the board, when the same message is due again, or when we close."""
         clock = asyncio.get_running_loop().time
         until = clock() + (_TICK if self._board.running else _HEARTBEAT)
         waits = [asyncio.create_task(self._board.change(version)), asyncio.create_task(self._closing.wait())]
