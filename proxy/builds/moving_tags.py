@@ -1,8 +1,8 @@
-"""Tags that move (`latest`, branches, channels, days): when their time to live is over, they are looked at again.
+"""Tags that move (`latest`, branches, channels, days): a pull after their time to live checks what they mean now.
 
-Told of every answer of the registry that names a manifest by its tag. The look is in memory: a tag whose turn it is not
-costs a dictionary. What is due is done behind the answer, or before it, as the operator wants. An image that cannot be made
-anew stays as it was: a puller is better served with last week's than with nothing, and the log says so.
+A pull whose tag is not due costs one look-up in a dictionary. A tag that is due is checked behind the answer or before it,
+as `packages.refresh` says. When the new image cannot be built, the tag keeps its old one: a client is better off with last
+week's image than with none, and the log says so.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from proxy.pipeline.build import Pipeline
 from proxy.pipeline.own_tags import OwnTags
 from proxy.state import State
 
-_MOST_TAGS = 1 << 16  # that are known not to be due
+_MOST_TAGS = 1 << 16  # that are not due
 _LONGEST_PAUSE = 60.0  # seconds in which a tag is not looked at again, whatever came of it
 
 When = Literal["behind", "wait", "never"]
@@ -53,34 +53,37 @@ class MovingTags:
         self._time_to_live = time_to_live
         self._when = when
         self._now = now
-        self._looked: TTLCache[tuple[str, str], bool] = TTLCache(
+        self._recent: TTLCache[tuple[str, str], bool] = TTLCache(
             _MOST_TAGS, min(time_to_live, _LONGEST_PAUSE), time.monotonic
         )
-        self._looking: dict[tuple[str, str], asyncio.Task[bool]] = {}
+        self._checks: dict[tuple[str, str], asyncio.Task[bool]] = {}
 
     async def refresh_if_due(self, repository: str, tag: str) -> bool:
-        """Look after a tag that the registry has just answered for; whether it names another image since."""
+        """Check a tag that a client pulls, if it is due. True if it names another image now than before the check.
+
+        With `when="behind"` the check goes on behind the answer, and the result is always False.
+        """
         key = (repository, tag)
         if self._when == "never":
             return False
-        looking = self._looking.get(key)
-        if looking is None:
-            if key in self._looked:
+        check = self._checks.get(key)
+        if check is None:
+            if key in self._recent:
                 return False
-            self._looked[key] = True
-            looking = asyncio.create_task(self._look(repository, tag))
-            self._looking[key] = looking
-            looking.add_done_callback(lambda _: self._looking.pop(key))
-        return await asyncio.shield(looking) if self._when == "wait" else False
+            self._recent[key] = True
+            check = asyncio.create_task(self._check(repository, tag))
+            self._checks[key] = check
+            check.add_done_callback(lambda _: self._checks.pop(key))
+        return await asyncio.shield(check) if self._when == "wait" else False
 
     async def close(self) -> None:
-        """Stop looking."""
-        looking = list(self._looking.values())
-        for task in looking:
+        """Cancel the checks that are under way."""
+        checks = list(self._checks.values())
+        for task in checks:
             task.cancel()
-        await asyncio.gather(*looking, return_exceptions=True)
+        await asyncio.gather(*checks, return_exceptions=True)
 
-    async def _look(self, repository: str, tag: str) -> bool:
+    async def _check(self, repository: str, tag: str) -> bool:
         record = await self._state.recall_tag(repository, tag)
         if record is None or not record.moving or self._now() - record.checked < self._time_to_live:
             return False

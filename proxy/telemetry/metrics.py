@@ -60,7 +60,7 @@ class Metrics:
             "layers", "Layers of images that were made, by how the registry has them.", "how"
         )
         self._layer_bytes = self._counter("layer_bytes", "Bytes of these layers.", "how")
-        self._remembered = self._counter("remembered", "Manifests that were answered from memory.")
+        self._remembered = self._counter("remembered", "Manifests that the cache answered.")
         self._waiting = Gauge(
             "nixfront_builds_waiting", "Builds that wait for their turn.", registry=self._registry
         )
@@ -88,7 +88,7 @@ class Metrics:
         cell(seconds, sent, received)
 
     def remembered(self) -> None:
-        """An answer was given again from memory; it is counted as any other too."""
+        """The cache answered; `answered` counts that request too."""
         self._remembered.inc()
 
     def queue(self, waiting: Callable[[], int]) -> None:

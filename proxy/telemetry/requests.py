@@ -1,7 +1,7 @@
 """Around everything that answers a client: the request's id, one line of the log, the counts.
 
 Rules of this file: it changes nothing but the one header that it adds, and costs microseconds, for answers from memory
-cost little more. A registry's own `X-Request-Id` stays as it is and is told in the line of the log beside ours.
+cost little more. A registry's own `X-Request-Id` stays as it is, and the log has it beside nixfront's.
 """
 
 import asyncio
@@ -119,7 +119,7 @@ async def name_request(_: web.Request, response: web.StreamResponse) -> None:
 
 
 def registry_trace(metrics: Metrics) -> aiohttp.TraceConfig:
-    """For a client session: how long the registry takes to answer, by what it was asked."""
+    """For a client session: how long the registry takes to answer, by kind of path."""
     config = aiohttp.TraceConfig()
 
     async def start(
@@ -146,9 +146,9 @@ def registry_trace(metrics: Metrics) -> aiohttp.TraceConfig:
 
 
 def kind_of(context: SimpleNamespace, url: URL) -> Kind | None:
-    """What nixfront asked a registry for at this URL; None where it asked something else, such as a token server.
+    """The kind of path at this URL of a registry; None for another server, such as one for tokens.
 
-    Whoever knows already passes a `RegistryPath` to the session as `trace_request_ctx`; the others ask with paths of their own.
+    A caller that has a `RegistryPath` passes it to the session as `trace_request_ctx`.
     """
     if not url.raw_path.startswith("/v2/"):
         return None

@@ -1,14 +1,13 @@
-"""Who may have an image made, where the operator narrows that. Everybody whom the registry let ask, by default.
+"""Who may start builds. By default, every client that the registry answers.
 
-The registry is asked first, always, and this file comes after its 404: it can take rights away and give none. It looks at
-nothing but the name and the client, and before anybody looks whether the image exists, so a refusal tells nothing
-about what the registry holds.
+The registry answers first, always, and this file applies after its 404: it takes rights away and gives none. It reads only the
+name and the client, before anything looks whether the image exists. So a refusal reveals nothing about the registry's content.
 
-The user is the one named in the request's `Authorization`. It was the registry that checked the password or the
-signature, so the name counts only where the registry checks at all: the same request without it must be refused.
+The user is the one in the request's `Authorization`. The registry checks the password or the signature. So the name counts only
+where the registry does check: the same request without it must be refused.
 
-The rate is of builds that a client *begins*: what exists, is under way, or failed a moment ago costs nothing, and
-neither does asking for the same name again.
+The rate counts the builds that a client *begins*. An image that exists, is being built, or failed a moment ago costs nothing,
+and neither does a second request for the same name.
 """
 
 import fnmatch
@@ -27,7 +26,7 @@ from proxy.web import client as web_client
 from proxy.web.client import NO_NETWORKS, Networks
 from proxy.web.passthrough import Passthrough
 
-ANYBODY = "*"  # among users: whoever the registry knows
+ANYBODY = "*"  # among users: everybody who can log in at the registry
 _MOST_CLIENTS = 8192
 _WINDOW = 60.0  # seconds
 
@@ -42,7 +41,7 @@ class AccessRules:
     builds_per_minute: int = 0
 
     def makes(self, repository: str) -> bool:
-        """Whether images of this name are made at all."""
+        """Whether nixfront builds images of this name."""
         patterns = self.repositories
         return not patterns or any(fnmatch.fnmatchcase(repository, pattern) for pattern in patterns)
 
@@ -75,13 +74,13 @@ class Access:
     """The rules, applied to requests."""
 
     def __init__(self, rules: AccessRules, passthrough: Passthrough) -> None:
-        """`passthrough` knows clients, and asks the registry as one would."""
+        """`passthrough` reads clients from requests, and asks the registry in their name."""
         self._rules = rules
         self._passthrough = passthrough
         self._rate = Rate(rules.builds_per_minute) if rules.builds_per_minute else None
 
     def makes(self, repository: str) -> bool:
-        """Whether images of this name are made for anybody."""
+        """Whether nixfront builds images of this name for any client."""
         return self._rules.makes(repository)
 
     @property
@@ -89,19 +88,19 @@ class Access:
         """Whether the builds that a client begins are counted."""
         return self._rate is not None
 
-    def charge(self, client: str, wanted: ImageRequest) -> None:
+    def charge(self, client: str, image: ImageRequest) -> None:
         """Count a build that is about to begin for this client of `admit`. Raises `TooManyBuilds`."""
         if self._rate is not None:
-            self._rate.count(client, (wanted.repository, wanted.tag))
+            self._rate.count(client, (image.repository, image.tag))
 
-    async def admit(self, request: web.Request, wanted: ImageRequest) -> str:
+    async def admit(self, request: web.Request, image: ImageRequest) -> str:
         """The name under which builds are counted and queued for the client of this request, which got a 404.
 
         Raises `NotMadeHere`, `BuildDenied`, `RegistryUnavailable`.
         """
         rules = self._rules
-        if not rules.makes(wanted.repository):
-            raise NotMadeHere(f"this host makes no image named {wanted.repository!r} (access.repositories)")
+        if not rules.makes(image.repository):
+            raise NotMadeHere(f"this host makes no image named {image.repository!r} (access.repositories)")
         address = self._passthrough.client(request).address
         if rules.networks and not rules.networks.contain(address):
             raise BuildDenied(f"this host makes no images for clients at {address} (access.networks)")

@@ -1,11 +1,11 @@
-"""The door of a server: what a connection may do before it has asked for anything.
+"""Limits of a connection before its first request, and certificates.
 
-aiohttp bounds each header and the time between requests, but neither the sum of the headers nor the time that they take;
-and whoever opens connections and says nothing holds a file of ours for each. So this stands between the socket and
-aiohttp's own protocol, counts while no request is being answered, and gets out of the way once there is one: bodies,
-builds and slow readers have all the time they want.
+aiohttp bounds each header and the time between requests. It bounds neither the sum of the headers nor the time that they take,
+and a client that opens connections and sends nothing occupies a file of nixfront's for each. So `ConnectionLimits` stands
+between the socket and aiohttp's protocol. It counts while no request is being answered; once there is a request, bodies, builds
+and slow readers have all the time they need.
 
-Certificates: the one that clients see, kept up with its files, and what the registry's is checked by.
+`ServerCertificate` is the certificate that clients see; it follows changes of its files.
 """
 
 import asyncio
@@ -47,10 +47,10 @@ def most_connections() -> int:
 
 
 class ConnectionLimits:
-    """Lets connections in to one or several servers."""
+    """Admits connections to one or several servers."""
 
     def __init__(self, rules: DoorRules) -> None:
-        """Nobody is in."""
+        """`inside` counts the connections that are open."""
         self.rules = rules
         self.inside = 0
 
@@ -162,7 +162,7 @@ class ServerCertificate:
     """A certificate chain with its key, in PEM files that are replaced while we serve.
 
     A new pair counts for new connections; those that are there stay as they are. A pair that cannot be used (half
-    written, or a key that belongs to another certificate) is told in the log, and the one before it goes on.
+    written, or a key that belongs to another certificate) goes to the log, and the old pair stays in use.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
@@ -201,8 +201,8 @@ class ServerCertificate:
         connection.context = self._current
 
     def _look(self) -> _State:
-        found = [file.stat() for file in self._files]
-        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found)
+        stats = [file.stat() for file in self._files]
+        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -1,9 +1,9 @@
-"""Whether nixfront lives, and whether it can do its work now.
+"""Whether nixfront lives, and whether it can work now.
 
-`/healthz` says that the event loop turns, and asks nobody. `/readyz` asks the registry and Nix, at most once in a few
-seconds however often it is asked, and is no while we are stopping, so that a balancer sends nobody here any more.
+`/healthz` answers while the event loop runs, and asks nobody. `/readyz` asks the registry and Nix, once in a few seconds at most.
+It says no while nixfront stops, so that a balancer sends no more clients.
 
-The addresses for machines that watch us: `/metrics`, `/healthz`, `/readyz`. None of them is ever passed on.
+`/metrics`, `/healthz` and `/readyz` are for machines that watch nixfront. None of them passes on to the registry.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from proxy.telemetry.metrics import CONTENT_TYPE, Metrics
 from proxy.web.client import Networks
 
 Check = Callable[[], Awaitable[None]]
-_KEPT = 3.0  # seconds for which an answer holds
+_VALID = 3.0  # seconds for which an answer holds
 _PATIENCE = 5.0  # seconds for one check
 
 
@@ -28,32 +28,32 @@ class Health:
         """`checks` by name; each raises a `NixfrontError` that says what is wrong."""
         self._checks = checks
         self._stopping = False
-        self._asking: asyncio.Task[dict[str, str]] | None = None
+        self._checking: asyncio.Task[dict[str, str]] | None = None
         self._until = 0.0
 
     def stop(self) -> None:
-        """From now on it is not ready."""
+        """Answer from now on that nixfront is not ready."""
         self._stopping = True
 
     async def problems(self) -> dict[str, str]:
         """What is wrong, by the name of the check; empty when it is ready."""
         if self._stopping:
             return {"shutdown": "nixfront is stopping"}
-        if self._asking is None or (self._asking.done() and time.monotonic() > self._until):
-            self._asking = asyncio.create_task(self._ask())
-        return await asyncio.shield(self._asking)
+        if self._checking is None or (self._checking.done() and time.monotonic() > self._until):
+            self._checking = asyncio.create_task(self._check_all())
+        return await asyncio.shield(self._checking)
 
     async def close(self) -> None:
-        """End what is being asked."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+        """Cancel the checks that are running."""
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.gather(self._checking, return_exceptions=True)
 
-    async def _ask(self) -> dict[str, str]:
+    async def _check_all(self) -> dict[str, str]:
         names = list(self._checks)
-        found = await asyncio.gather(*(self._one(self._checks[name]) for name in names))
-        self._until = time.monotonic() + _KEPT
-        return {name: problem for name, problem in zip(names, found, strict=True) if problem}
+        problems = await asyncio.gather(*(self._one(self._checks[name]) for name in names))
+        self._until = time.monotonic() + _VALID
+        return {name: problem for name, problem in zip(names, problems, strict=True) if problem}
 
     @staticmethod
     async def _one(check: Check) -> str:

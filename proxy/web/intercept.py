@@ -2,8 +2,8 @@
 
 The client's request goes to the registry first, unchanged, with the client's own credentials. Only where the registry
 answers 404 to a GET or HEAD of a manifest by tag may a build start, if `access` allows it to this client. Afterwards the same
-request goes to the registry again: the reply is always the registry's own. `answer_cache` repeats what the registry told
-everybody a moment ago.
+request goes to the registry again: the reply is always the registry's own. `answer_cache` repeats the
+registry's public answers of the last seconds.
 
 `tags/list` of a name that can be built and has no tag yet is an empty list, where a registry has no such repository. Its 404
 would end `skopeo list-tags`. It would also say "nothing to pull" to a person who looks before a first pull. So where the

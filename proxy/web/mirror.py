@@ -1,20 +1,19 @@
-"""What a request means that comes as to a mirror of another registry: whether it is ours, and what it asks for.
+"""What a request to a mirror of another registry means: whether nixfront serves it, and what it asks for.
 
-An engine that is set to try nixfront before docker.io asks it for *every* image. Most are none of ours, and the engine
-waits for our answer before it goes on; and an image of ours under the name of somebody else's would be taken for
-that, silently. So a mirror serves what the operator names, by `allow` or under `prefix`, and everything else is 404 at
-once: no evaluation, no build, and no question to the registry either. That last is deliberate. What the registry
-holds under `nginx` may be Nix's nginx that a direct client asked for, and it must not become docker.io's. What it
-holds under a name that *is* allowed is served, whoever put it there, before anything is built.
+An engine that tries nixfront before docker.io sends it the request for *every* image. Most are not nixfront's, and the engine
+waits for the answer before it goes on. An image of nixfront's under somebody else's name would silently replace that one. So a
+mirror serves what the operator names, by `allow` or under `prefix`. Everything else is 404 at once: no evaluation, no build,
+and no request to the registry either. The last one is deliberate: the registry may hold Nix's nginx under `nginx`, for a
+direct client, and that must not become docker.io's nginx. A name that *is* allowed is served from the registry first, and
+built only where the registry has nothing.
 
-How a mirror request is known: containerd says it, with `?ns=docker.io` in every URL. The value is compared with a list
-and never dialled, and it does not reach the registry. dockerd, podman and CRI-O give no sign, so they need an
-address of their own, `mirror.addr`: a switch for the whole process would need a second process, with a store and a
-state of its own, for the direct clients. The list of namespaces holds docker.io by default, as it opens nothing
-while `allow` and `prefix` are empty.
+containerd says that it uses a mirror, with `?ns=docker.io` in every URL. The value is compared with a list. It is never
+dialled, and the registry does not get it. dockerd, podman and CRI-O do not say that they use a mirror, so they need an address
+of their own, `mirror.addr`. The list of namespaces holds docker.io by default, as it opens nothing while `allow` and `prefix`
+are empty.
 
-The path becomes the one that a direct client uses, one `library/` or the prefix less, for manifests and blobs alike:
-both kinds of client share what was built. Mirrors are read: what writes is refused.
+The path becomes the one that a direct client uses, without `library/` or the prefix, for manifests and blobs alike: both kinds
+of client share the images. A mirror is read-only: it refuses every other method.
 """
 
 import fnmatch
@@ -32,7 +31,7 @@ _LIBRARY = "library/"
 
 @dataclass(frozen=True, slots=True)
 class MirrorRules:
-    """What the operator lets a mirror serve.
+    """The images that a mirror serves.
 
     `namespaces`: registries that we stand in for; `allow`: repositories, `*` for any characters in them; `prefix`:
     a path with a slash at its end, under which every package is served.
@@ -42,7 +41,7 @@ class MirrorRules:
     allow: tuple[str, ...]
     prefix: str
 
-    def served(self, repository: str) -> str:
+    def direct_name(self, repository: str) -> str:
         """The repository that a direct client names. Raises `NotMirrored` where this one is not for mirrors."""
         if not names.is_repository(repository):
             raise NotMirrored(f"{repository!r} is no name of a repository")
@@ -58,7 +57,7 @@ class Mirror:
     """The rules, at one address."""
 
     def __init__(self, rules: MirrorRules, *, always: bool) -> None:
-        """`always`: whatever comes here is a mirror's, said or not."""
+        """`always`: every client at this address uses a mirror, whether it says so or not."""
         self._rules = rules
         self._always = always
 
@@ -77,7 +76,7 @@ class Mirror:
                 )
             if method not in (hdrs.METH_GET, hdrs.METH_HEAD):
                 raise NotMirrored("a mirror takes nothing: push to the registry itself")
-            repository = self._rules.served(repository)
+            repository = self._rules.direct_name(repository)
         elif self._always and path.path.rstrip("/") != "/v2":
             raise NotMirrored("a mirror serves images and nothing else")
         return path.direct(repository)

@@ -1,10 +1,8 @@
-"""Which headers of a message go on to the other side. Pure: pairs in, pairs out, order and case kept.
+"""A client's request to the registry and the registry's answer to the client, streamed both ways.
 
-A client's request to the registry and the registry's answer to the client, streamed both ways.
-
-Nothing is decompressed, followed, cached or held in memory; backpressure is the sockets' own. Status, reason phrase
-and headers stay as they are, but for hop-by-hop ones and a `Location` that names the registry, which is made to name us.
-A client that asks before it sends a body is told to go on at once: a stock registry may keep it waiting for ever.
+nixfront decompresses, follows and stores nothing here; backpressure is the sockets' own. Status, reason phrase and headers
+stay as they are, except for two: hop-by-hop headers, and a `Location` that names the registry, which becomes a relative one. A
+client that waits for a 100 before it sends a body gets it at once: a stock registry may keep it waiting for ever.
 """
 
 import logging
@@ -42,7 +40,7 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-# `Host` is made anew too: our client writes the registry's.
+# aiohttp's client writes the registry's own `Host`.
 _CLIENT_ONLY = frozenset({"host"}) | FORWARDING
 
 
@@ -71,7 +69,7 @@ def local_location(location: str, registry: str) -> str:
         parts = urlsplit(location)
         if not parts.netloc or _authority(parts) != _authority(urlsplit(registry)):
             return location
-    except ValueError:  # no URL: what the registry said is what the client gets
+    except ValueError:  # no URL: the client gets it unchanged
         return location
     return urlunsplit(("", "", parts.path or "/", parts.query, parts.fragment))
 
@@ -83,15 +81,11 @@ def _authority(parts: SplitResult) -> tuple[str | None, int | None]:
 
 def _without(pairs: Pairs, dropped: frozenset[str]) -> list[tuple[str, str]]:
     """The pairs less `dropped` and less what `Connection` itself names (RFC 9110, section 7.6.1)."""
-    kept = list(pairs)
-    named = {
-        token.strip().lower()
-        for name, value in kept
-        if name.lower() == "connection"
-        for token in value.split(",")
-    }
-    gone = dropped | named
-    return [(name, value) for name, value in kept if name.lower() not in gone]
+    remaining = list(pairs)
+    connection = [value.lower() for name, value in remaining if name.lower() == "connection"]
+    if connection:
+        dropped |= {token.strip() for value in connection for token in value.split(",")}
+    return [(name, value) for name, value in remaining if name.lower() not in dropped]
 
 
 _log = logging.getLogger(__name__)
@@ -124,7 +118,7 @@ class Passthrough:
 
     def outgoing(self, request: web.Request) -> CIMultiDict[str]:
         """The headers that the registry gets, but for its own name."""
-        return self._told(request, forward(request.headers.items()))
+        return self._registry_headers(request, forward(request.headers.items()))
 
     @asynccontextmanager
     async def send(self, request: web.Request, method: str = "") -> AsyncIterator[aiohttp.ClientResponse]:
@@ -146,22 +140,22 @@ class Passthrough:
 
         Raises `RegistryUnavailable`.
         """
-        kept = forward(request.headers.items())
-        anonymous = [(name, value) for name, value in kept if name.lower() != "authorization"]
-        response = await self._ask(request, self._told(request, anonymous), None)
+        remaining = forward(request.headers.items())
+        anonymous = [(name, value) for name, value in remaining if name.lower() != "authorization"]
+        response = await self._ask(request, self._registry_headers(request, anonymous), None)
         response.release()
         return response.status in (401, 403)
 
-    def _told(self, request: web.Request, kept: Pairs) -> CIMultiDict[str]:
-        told = CIMultiDict([*kept, *self.client(request).headers()])
+    def _registry_headers(self, request: web.Request, remaining: Pairs) -> CIMultiDict[str]:
+        headers = CIMultiDict([*remaining, *self.client(request).headers()])
         if identity := CURRENT.get():
-            told[HEADER] = identity
-        return told
+            headers[HEADER] = identity
+        return headers
 
     async def _ask(
         self,
         request: web.Request,
-        told: CIMultiDict[str],
+        headers: CIMultiDict[str],
         body: AsyncIterator[bytes] | None,
         method: str = "",
     ) -> aiohttp.ClientResponse:
@@ -169,7 +163,7 @@ class Passthrough:
             return await self._session.request(
                 method or request.method,
                 URL(self._registry + target(request), encoded=True),
-                headers=told,
+                headers=headers,
                 data=body,
                 allow_redirects=False,
                 skip_auto_headers=_NOT_ADDED,
@@ -182,9 +176,9 @@ class Passthrough:
             raise RegistryUnavailable(f"the registry behind nixfront does not answer ({kind})") from error
 
     async def relay(
-        self, request: web.Request, answer: aiohttp.ClientResponse, read: bytes = b""
+        self, request: web.Request, answer: aiohttp.ClientResponse, start: bytes = b""
     ) -> web.StreamResponse:
-        """Send the answer on to the client; `read` is what was read of its body already.
+        """Send the answer on to the client; `start` is the part of its body that was read before.
 
         A body that breaks off breaks the client's connection too. Raises `ConnectionResetError` for that, and where the client
         is gone.
@@ -193,7 +187,7 @@ class Passthrough:
         await response.prepare(request)
         if request.method != hdrs.METH_HEAD and answer.status not in (204, 304):
             try:
-                await response.write(read)
+                await response.write(start)
                 async for chunk in answer.content.iter_any():
                     await response.write(chunk)
             except aiohttp.ClientConnectionResetError:

@@ -27,7 +27,7 @@ class AnswerRecord:
     """An answer without its body.
 
     `head`: the status line behind the version, and all headers but the last ones. `digest` and `size` are the body's.
-    `version`: of the repository's tags when the registry was asked.
+    `version`: of the repository's tags when nixfront asked the registry.
     """
 
     head: bytes

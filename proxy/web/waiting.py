@@ -1,4 +1,4 @@
-"""How a client waits while its image is made: which answer, at which hop, after how long.
+"""How a client waits for a build: which answer it gets, at which hop, after how long.
 
 Clients give up for different reasons (measured with dockerd 20.10, 26.1 and 28.5, this one on either of its stores and
 with its BuildKit, containerd 1.6, 1.7 and 2.1, skopeo 1.9 to 1.22 and podman 4.3 to 5.8; read in the sources of later
@@ -12,7 +12,8 @@ So there is one way for all, and it keeps no state but the number in the query:
     then   user agents of `restart_agents` are held for `restart_seconds` and get 408, upon which they start over (five
            times in all); others are held for `hold_seconds`, which they bear, and get 503
 
-A build that ends meanwhile is answered at once, its failure too. It is never waited for twice: whoever comes joins it.
+When the build ends or fails, every client that waits gets its answer at once. No image is built twice: each client joins the
+build that is under way.
 The last answer says in its reason phrase, the one thing that every client prints, how far the build is.
 """
 

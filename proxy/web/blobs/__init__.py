@@ -1,7 +1,7 @@
 """A blob's way from the registry to a client, where there is a shorter one than through our memory.
 
-Rules of this file: who may have a blob is the registry's decision, each time. It is asked with the client's own
-credentials, by the GET itself or by a HEAD before, and what is no 200 is answered by it and not by us. A way that does
+Rules of this file: the registry decides each time who may have a blob. nixfront asks with the client's own credentials,
+by the GET itself or by a HEAD before it. Where the registry answers no 200, its answer goes to the client. A way that does
 not fit a request is no failure: the next one is tried, and in the end everything passes through as ever.
 
     Redirected   to the registry's public address, when the operator says that clients can reach it
@@ -71,7 +71,7 @@ class Redirected:
         self._public = public
 
     async def serve(self, request: web.Request, blob: RegistryPath) -> web.StreamResponse | None:
-        """A 307, once the registry has said that this client may have the blob."""
+        """A 307, once the registry allows the blob to this client."""
         async with self._passthrough.send(request, hdrs.METH_HEAD) as allowed:
             if allowed.status != 200:
                 return None
@@ -87,7 +87,7 @@ class FromDisk:
         self._disk = disk
 
     async def serve(self, request: web.Request, blob: RegistryPath) -> web.StreamResponse | None:
-        """The whole file under the registry's own head, once it has said that this client may have the blob."""
+        """The whole file under the registry's own head, once the registry allows the blob to this client."""
         if not _CONDITIONS.isdisjoint(name.lower() for name in request.headers):
             return None
         async with self._passthrough.send(request, hdrs.METH_HEAD) as allowed:

@@ -1,7 +1,7 @@
 """GET over plain HTTP/1.1, on sockets of our own: behind a head that is read, the kernel itself can move the body on.
 
-h11 reads the heads and says where a body ends; this file has the sockets. Connections are kept for the next question
-while the server keeps them, and a question on one that turns out to be closed is asked again on a new one: it is a GET.
+h11 reads the heads and says where a body ends; this file has the sockets. A connection stays open for
+the next request as long as the server allows. A GET on one that the server has closed is sent again on a new one.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _IDLE_SECONDS = 30.0
 
 
 class BrokenOff(Exception):
-    """The server is not there, ended the connection too early, or said what is no HTTP."""
+    """The server is not there, ended the connection too early, or did not speak HTTP."""
 
 
 class Answer:
@@ -39,13 +39,13 @@ class Answer:
         self._stays = head.http_version == b"1.1" and (b"connection", b"close") not in [
             (name, value.lower()) for name, value in head.headers
         ]
-        said = dict(head.headers)
-        counted = self.status in (200, 206) and b"transfer-encoding" not in said
+        headers = dict(head.headers)
+        counted = self.status in (200, 206) and b"transfer-encoding" not in headers
         #: The bytes of the body that have not been read, None where only h11 can tell its end.
-        self.left = int(said[b"content-length"]) if counted and b"content-length" in said else None
+        self.left = int(headers[b"content-length"]) if counted and b"content-length" in headers else None
 
     def begun(self) -> bytes:
-        """What came of a body, whose length is known, together with the head. Raises `BrokenOff`."""
+        """What came of a body, whose length the head says, together with the head. Raises `BrokenOff`."""
         pieces = []
         while isinstance(event := _next(self._protocol), h11.Data):
             pieces.append(bytes(event.data))
@@ -94,14 +94,14 @@ class PlainHttp:
                 answer.socket.close()
 
     def close(self) -> None:
-        """Close what is kept."""
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop()[1].close()
 
     async def _answer(self, request: h11.Request) -> Answer:
-        while (kept := self._kept()) is not None:
+        while (connection := self._idle_one()) is not None:
             try:
-                return await _ask(kept, request)
+                return await _ask(connection, request)
             except BrokenOff:
                 pass  # it was about to be closed
         return await _ask(await self._connect(), request)
@@ -111,7 +111,7 @@ class PlainHttp:
             self._idle.popleft()[1].close()
         self._idle.append((time.monotonic(), connection))
 
-    def _kept(self) -> socket.socket | None:
+    def _idle_one(self) -> socket.socket | None:
         """A connection on which there is nothing to be read, not even its end."""
         while self._idle:
             since, connection = self._idle.pop()

@@ -1,4 +1,4 @@
-"""Blobs in the storage folder of a registry that shares a disk with us, once they are known to be what they are called.
+"""Blobs in the storage folder of a registry on the same disk, once their digests are verified.
 
 Rules of this file: it only reads, and knows no clients. A blob is there for a repository if the registry's own link
 says so. It is handed out only after all its bytes were hashed, in a thread, and for as long as the file is the same one
@@ -23,7 +23,7 @@ from cachetools import LRUCache
 
 _log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-_MOST_KNOWN = 65536
+_MOST_VERDICTS = 65536
 _MOST_WAITING = 1024  # files that are still to be hashed; others will be when they are pulled again
 _PIECE = 1 << 20
 # Bytes between two looks whether a file is in memory: no more than systems read ahead at once.
@@ -46,24 +46,26 @@ class SharedDisk:
     def __init__(self, folder: Path) -> None:
         """Files are hashed one after the other: pulls go on meanwhile."""
         self._root = folder / "docker" / "registry" / "v2"
-        self._known: LRUCache[_Identity, bool] = LRUCache(_MOST_KNOWN)
+        self._verdicts: LRUCache[_Identity, bool] = LRUCache(_MOST_VERDICTS)
         self._hashing: set[_Identity] = set()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="hashing")
         self._closed = False
 
     @asynccontextmanager
     async def open(self, repository: str, digest: str, size: int) -> AsyncIterator[FileIO | None]:
-        """The blob of this size, verified; None where the registry has to be asked for it."""
-        found = await _kept(asyncio.ensure_future(asyncio.to_thread(self._find, repository, digest, size)))
+        """The blob of this size, verified; None where only the registry can answer."""
+        found = await _shielded(
+            asyncio.ensure_future(asyncio.to_thread(self._find, repository, digest, size))
+        )
         if found is None:
             yield None
             return
         file, identity = found
         with file:
-            if self._known.get(identity):
+            if self._verdicts.get(identity):
                 yield file
                 return
-        if identity not in self._known and identity not in self._hashing:
+        if identity not in self._verdicts and identity not in self._hashing:
             self._verify(identity, digest)
         yield None
 
@@ -102,11 +104,13 @@ class SharedDisk:
 
     def _verified(self, identity: _Identity, digest: str, done: asyncio.Future[str]) -> None:
         self._hashing.discard(identity)
-        if done.cancelled() or (found := done.result()) == "":
+        if done.cancelled() or (digest_of_file := done.result()) == "":
             return
-        self._known[identity] = found == digest
-        if found != digest:
-            _log.warning("a blob on the shared disk is damaged path=%s found=%s", identity.path, found)
+        self._verdicts[identity] = digest_of_file == digest
+        if digest_of_file != digest:
+            _log.warning(
+                "a blob on the shared disk is damaged path=%s found=%s", identity.path, digest_of_file
+            )
 
     def _hash(self, identity: _Identity) -> str:
         """The digest of the file; nothing if it is another one by now, cannot be read, or time is over."""
@@ -121,8 +125,10 @@ class SharedDisk:
         return ""
 
 
-async def _kept(finding: asyncio.Future[tuple[FileIO, _Identity] | None]) -> tuple[FileIO, _Identity] | None:
-    """What is found, closed again if by then nobody waits for it."""
+async def _shielded(
+    finding: asyncio.Future[tuple[FileIO, _Identity] | None],
+) -> tuple[FileIO, _Identity] | None:
+    """The open file; it is closed again if the caller was cancelled meanwhile."""
 
     def close(done: asyncio.Future[tuple[FileIO, _Identity] | None]) -> None:
         if not done.cancelled() and (found := done.result()) is not None:

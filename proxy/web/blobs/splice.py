@@ -86,10 +86,10 @@ def _opened(request: web.Request, stack: contextlib.ExitStack) -> tuple[int, int
     Raises `ConnectionResetError` if the client is gone, `OSError` if there are too many files.
     """
     transport = request.transport
-    known = transport.get_extra_info("socket").fileno() if transport is not None else -1
-    if known < 0:
+    descriptor = transport.get_extra_info("socket").fileno() if transport is not None else -1
+    if descriptor < 0:
         raise ConnectionResetError("the client is gone")
-    client = os.dup(known)
+    client = os.dup(descriptor)
     stack.callback(os.close, client)
     out, into = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     stack.callback(os.close, out)

@@ -51,18 +51,18 @@ def direct(path: str, method: str = "GET", *, always: bool = True, rules: Mirror
 def test_what_is_served_and_as_what(repository: str, served: str | None) -> None:
     if served is None:
         with pytest.raises(NotMirrored):
-            RULES.served(repository)
+            RULES.direct_name(repository)
     else:
-        assert RULES.served(repository) == served
+        assert RULES.direct_name(repository) == served
 
 
 def test_nothing_is_served_by_default() -> None:
     with pytest.raises(NotMirrored):
-        MirrorRules(frozenset({"docker.io"}), (), "").served("library/hello")
+        MirrorRules(frozenset({"docker.io"}), (), "").direct_name("library/hello")
 
 
 def test_a_star_serves_everything() -> None:
-    assert MirrorRules(frozenset(), ("*",), "").served("library/nginx") == "nginx"
+    assert MirrorRules(frozenset(), ("*",), "").direct_name("library/nginx") == "nginx"
 
 
 @pytest.mark.parametrize(
