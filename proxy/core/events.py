@@ -31,6 +31,14 @@ class NixBegun:
 
 
 @dataclass(frozen=True, slots=True)
+class NixRan:
+    """A run of Nix has ended, well or not; `program` with its verb, as in `nix-store --realise`."""
+
+    program: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class LogLine:
     """A line that Nix or a builder wrote while it worked on the packages `attributes`."""
 
@@ -98,6 +106,7 @@ Event = (
     BuildStarted
     | Resolved
     | NixBegun
+    | NixRan
     | LogLine
     | LayersReady
     | LayerStored

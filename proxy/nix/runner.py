@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy.core.errors import NixUnavailable, ProcessFailed
+from proxy.core.events import NixRan, Sink
 from proxy.nix import commands
 from proxy.nix.commands import NO_CACHES, Caches
 from proxy.nix.output import trouble_of_host
@@ -39,16 +40,16 @@ class NixRunner:
         *,
         store: str = "",
         caches: Caches = NO_CACHES,
-        timed: Callable[[str, float], None] = lambda _, __: None,
+        sink: Sink = lambda _: None,
     ) -> None:
         """`store` is the folder that holds a store (`nix/store` in it); empty means the store of the system.
 
-        `timed` gets the kind of each run, and its seconds.
+        `sink` gets a `NixRan` for each run.
         """
         self.limits = limits
         self.store = store
         self._caches = caches
-        self._timed = timed
+        self._sink = sink
 
     async def run(
         self,
@@ -83,4 +84,4 @@ class NixRunner:
                 raise trouble from error
             raise
         finally:
-            self._timed(commands.kind_of_run(argv), time.perf_counter() - started)
+            self._sink(NixRan(commands.kind_of_run(argv), time.perf_counter() - started))

@@ -27,6 +27,7 @@ from proxy.core.events import (
     LayerStored,
     LogLine,
     NixBegun,
+    NixRan,
     RefreshFailed,
     Resolved,
 )
@@ -150,6 +151,8 @@ def log_event(event: Event) -> None:
             _log.debug("build resolved", image=f"{repository}:{tag}", content=content)
         case NixBegun(content, part):
             _log.debug(part, content=content)
+        case NixRan(program, seconds):
+            _log.debug("nix ran", program=program, seconds=round(seconds, 3))
         case LogLine(attributes, line):
             _log.debug("log", packages="/".join(attributes), line=line)
         case LayersReady(repository, tag, ready, total):

@@ -20,7 +20,7 @@ from prometheus_client import (
 )
 
 from proxy import __version__
-from proxy.core.events import BuildEnded, BuildStarted, Event, LayerStored, RefreshFailed
+from proxy.core.events import BuildEnded, BuildStarted, Event, LayerStored, NixRan, RefreshFailed
 from proxy.core.request import Kind
 
 #: What `/metrics` is served as: the text format of Prometheus, version 0.0.4.
@@ -107,10 +107,6 @@ class Metrics:
         """The registry did not answer."""
         self._registry_failures.labels(kind).inc()
 
-    def ran_nix(self, program: str, seconds: float) -> None:
-        """A run of Nix ended, well or not."""
-        self._nix_seconds.labels(program).observe(seconds)
-
     def see(self, event: Event) -> None:
         """Count an event of a build."""
         match event:
@@ -121,6 +117,8 @@ class Metrics:
                 self._builds.labels(event.outcome).inc()
                 for stage, seconds in event.seconds:
                     self._stage_seconds.labels(stage).observe(seconds)
+            case NixRan(program, seconds):
+                self._nix_seconds.labels(program).observe(seconds)
             case RefreshFailed():
                 self._refreshes_failed.inc()
             case LayerStored(how, size):

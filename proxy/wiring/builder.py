@@ -5,7 +5,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields
@@ -53,12 +53,12 @@ def open_packages(
     settings: Settings,
     stack: AsyncExitStack,
     session: aiohttp.ClientSession,
-    timed: Callable[[str, float], None] = lambda _, __: None,
+    sink: Sink = lambda _: None,
     state: State | None = None,
 ) -> Packages:
     """Packages that stay open as long as the stack.
 
-    `timed` gets the name and the seconds of each run of Nix. `state` shares resolved references between machines.
+    `sink` gets an event of each run of Nix. `state` shares resolved references between machines.
     """
     folder = settings.data_dir / "sets"
     chosen = settings.nix
@@ -72,7 +72,7 @@ def open_packages(
         ),
         store=settings.nix_store,
         caches=Caches(chosen.substituters, chosen.public_keys, chosen.builders),
-        timed=timed,
+        sink=sink,
     )
     store = NixStore(runner, files.EXPRESSIONS)
     evaluator = Evaluator(

@@ -88,7 +88,7 @@ async def open_service(
     stack.push_async_callback(board.close)
     sink = events.fan_out(board.see, sink)
 
-    packages = open_packages(settings, stack, session, metrics.ran_nix, state)
+    packages = open_packages(settings, stack, session, sink, state)
     tags = OwnTags(registry, state)
     answers = AnswerCache(
         relay, tags.versions, seconds=settings.answers.seconds, most_bytes=settings.answers.most_bytes

@@ -4,7 +4,7 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.core.events import BuildEnded, BuildStarted, RefreshFailed
+from proxy.core.events import BuildEnded, BuildStarted, NixRan, RefreshFailed
 from proxy.telemetry.metrics import Metrics
 
 
@@ -54,7 +54,7 @@ def test_names_units_and_help_are_as_prometheus_wants_them() -> None:
     metrics.answered("blob", "GET", 200, 0.1, 1, 1)
     metrics.registry_answered("ping", "GET", 0.1)
     metrics.registry_failed("ping")
-    metrics.ran_nix("nix-store --realise", 0.1)
+    metrics.see(NixRan("nix-store --realise", 0.1))
     metrics.see(BuildStarted("a", "b"))
     metrics.see(BuildEnded("a", "b"))
 
