@@ -1,5 +1,5 @@
 # An attribute path as a person writes it -> its parts: `python3Packages.numpy` has two. `--2b` is `+`, as in the path of a
-# repository (proxy/names.py says it once more, for those).
+# repository. `proxy/core/names.py` does the same for those.
 typed:
 let
   unescape = part: builtins.concatStringsSep "" (map

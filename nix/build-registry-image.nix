@@ -3,31 +3,30 @@
 #   nix-build nix/build-registry-image.nix --argstr name hello --argstr packages '["hello"]'
 #
 # What comes out is one JSON document:
-#   name, tag        `tag` is the hash of the outputs where none is given
+#   name, tag        `tag` is by default the hash of the outputs
 #   manifest         the manifest; manifestLocation: the file that has it, byte for byte
 #   layerLocations   { DIGEST = { path; size; mediaType; ... }; }: for the config and each layer, the file of the store that
 #                    serves it. Layers are not compressed; for each of them there are diffId and storePaths too.
 # The output `image` (nix-build -A image) is the folder of those files, as skopeo reads it: `skopeo copy dir:result-image ...`.
 #
-# Lists and sets may be given as JSON text (--argstr packages '["git"]') or as values (--arg packages '[ "git" ]').
+# Lists and sets may be JSON text (--argstr packages '["git"]') or as values (--arg packages '[ "git" ]').
 #
 #   packages        attribute paths, resolved like a puller's; or derivations
 #   contents        store paths, or derivations: more that is linked into the root
 #   extraCommands   bash, run on the root tree before its layer is made; see config/images.nix
 #   uid, gid        who owns the files of the root layer
 #   maxLayers       as layers.most of the settings, whose default is another
-#   set             the package set: a path, a function or a set; setArguments: what the function in it is given.
+#   set             the package set: a path, a function or a set; setArguments: the arguments of that function.
 #                   Default: <nixpkgs>, or that of `channel` (a channel's name, or a commit)
 #   always          attributes of every image, where the set has them: packages.always of the settings
 #   format          docker or oci: image.format of the settings
 #   table           a file: layers.table of the settings (the demo set's own is debian/packages.table.json)
 #   policy          as in default.nix; what it leaves out is as strict as the settings' defaults
 #   origin          { name; revision; source; created; narHash; } of the set, for the labels and dates of the image
-#   named           whether it is an image like those of images.file, called `name`; the default says so where contents,
-#                   extraCommands, uid or gid are given, which a mere path of packages cannot say
+#   named           whether the image is like those of images.file, with this `name`. By default it is, if it has contents,
+#                   extraCommands, uid or gid, which a path of packages cannot have
 #
-# The layers are made by proxy/registry_image.py and the modules that the proxy itself makes them with, under the set's own
-# python3 and nothing else.
+# `proxy/image/` makes the layers, as it does for a pull. It runs under the set's own python3 and nothing else.
 { name
 , tag ? null
 , packages ? [ ]
@@ -48,7 +47,7 @@
 , named ? null
 }:
 let
-  value = given: if builtins.isString given then builtins.fromJSON given else given;
+  value = argument: if builtins.isString argument then builtins.fromJSON argument else argument;
 
   # --- the package set --------------------------------------------------------------------------------------
 
@@ -88,10 +87,10 @@ let
   # --- what is in the image ---------------------------------------------------------------------------------
 
   resolve = import ./resolve.nix pkgs;
-  describe = import ./describe.nix { policy = strict // { inherit system; }; asked = true; };
+  describe = import ./describe.nix { policy = strict // { inherit system; }; byClient = true; };
   find = wanted:
     if builtins.isString wanted then resolve { typed = wanted; path = import ./attribute-path.nix wanted; }
-    else { kind = "found"; typed = wanted.name; attribute = wanted.name; value = wanted; };
+    else { kind = "attribute"; typed = wanted.name; attribute = wanted.name; value = wanted; };
   problem = result: {
     missing = "no package ${result.typed}";
     ambiguous = "${result.typed} could be ${builtins.concatStringsSep " and " result.names}, which differ only in case";

@@ -5,7 +5,7 @@
 #   script   the commands, for bash; bash: the program; path: where the script finds its programs
 #
 # result: a store path with `tree`, the root as the script left it, and `modes`, which has a mode and a path for each member
-# of it, all ended by NUL: Nix itself keeps of a mode only whether a file is executable.
+# of it, each ended by NUL: Nix itself keeps of a mode only whether a file is executable.
 { system, tree, modes, script, bash, path, inputs }:
 derivation {
   name = "nixfront-root";

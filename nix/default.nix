@@ -4,13 +4,13 @@
 #
 # request:
 #   expression   absolute path of the package set: a set, or a function that yields one
-#   arguments    { name = string; } given to that function, those of them that it takes
+#   arguments    { name = string; } for that function, which gets those of them that it takes
 #   system       "x86_64-linux", ...
-#   attributes   [ { typed = "python3packages.numpy"; path = [ "python3packages" "numpy" ]; } ]: attribute paths as they
-#                were typed, and their parts
+#   attributes   [ { typed = "python3packages.numpy"; path = [ "python3packages" "numpy" ]; } ]: attribute paths as the
+#                client typed them, and their parts
 #   policy       { allowUnfree; allowInsecure; allowBroken; denyPackages; denyLicenses; onlyPackages; onlyLicenses; }: lists
-#                of names; "*" in an allowing one is everything; an `only` one that is empty is no limit
-#   optional     the same, for packages that are simply left out where the set has none
+#                of names; "*" in an `allow` list allows everything; an empty `only` list is no limit
+#   optional     as `attributes`, for packages that the result leaves out where the set lacks them
 #
 # result: one list entry for each attribute, in the order of the request (optional ones last):
 #   { kind = "package"; typed; attribute; name; pname; drvPath; outputs = [ { name; path; } ]; mainProgram; description; license; }
@@ -24,13 +24,13 @@
 # Evaluation writes the .drv files and builds nothing. Names reach this file as data, never as Nix source text.
 { request }:
 let
-  asked = builtins.fromJSON request;
+  question = builtins.fromJSON request;
   resolve = import ./resolve.nix;
-  policy = asked.policy // { inherit (asked) system; };
+  policy = question.policy // { inherit (question) system; };
 
-  packages = import ./load.nix asked;
+  packages = import ./load.nix question;
 
-  describe = named: attribute: import ./describe.nix { inherit policy; asked = named; } (resolve packages attribute);
+  describe = byClient: attribute: import ./describe.nix { inherit policy byClient; } (resolve packages attribute);
 in
-map (describe true) asked.attributes
-++ builtins.filter (result: result.kind == "package") (map (describe false) asked.optional)
+map (describe true) question.attributes
+++ builtins.filter (result: result.kind == "package") (map (describe false) question.optional)

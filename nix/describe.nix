@@ -1,11 +1,13 @@
-# What `resolve.nix` found -> the facts about a package that an image needs, or why the operator's policy refuses it
-# (shapes: see default.nix). What is refused is not evaluated any further.
-{ asked, policy }: found:
+# A result of `resolve.nix` -> the facts about a package that an image needs, or why the operator's policy refuses it
+# (shapes: see default.nix). Nix evaluates nothing more of a package that the policy refuses.
+#
+#   byClient   whether a client named the package; otherwise it is the operator's own wish
+{ byClient, policy }: result:
 let
-  inherit (found) value;
+  inherit (result) value;
   meta = value.meta or { };
 
-  # An output named by the path (`openssl.dev`) is meant alone; otherwise what the package says is to be installed.
+  # A path may name one output (`openssl.dev`); otherwise the package says which outputs to install.
   outputNames =
     if value.outputSpecified or false then [ value.outputName ]
     else meta.outputsToInstall or [ (value.outputName or "out") ];
@@ -23,14 +25,14 @@ let
   nonfree = builtins.filter (l: !(l.free or true)) (builtins.filter builtins.isAttrs licenses);
   unfree = builtins.filter (name: !allowed policy.allowUnfree name) (map licenseName nonfree);
   vulnerabilities = meta.knownVulnerabilities or [ ];
-  # What is not asked for by name is the operator's own wish, and bound by no `only` list.
-  limited = only: asked && only != [ ];
+  # The `only` lists bound what clients name, and not the operator's own wish.
+  limited = only: byClient && only != [ ];
   unlisted = limited policy.onlyPackages
-    && builtins.all (name: !builtins.elem name policy.onlyPackages) [ found.attribute pname value.name ];
+    && builtins.all (name: !builtins.elem name policy.onlyPackages) [ result.attribute pname value.name ];
   # Several licences hold together, so each has to be listed.
   unlistedLicense = limited policy.onlyLicenses
     && (licenseNames == [ ] || builtins.any (name: !builtins.elem name policy.onlyLicenses) licenseNames);
-  denied = builtins.filter (name: builtins.elem name policy.denyPackages) [ found.attribute pname value.name ];
+  denied = builtins.filter (name: builtins.elem name policy.denyPackages) [ result.attribute pname value.name ];
   deniedLicenses = builtins.filter (name: builtins.elem name policy.denyLicenses) licenseNames;
   platforms = meta.platforms or [ ];
 
@@ -53,21 +55,21 @@ let
 
   pname = value.pname or (builtins.parseDrvName value.name).name;
 in
-if found.kind != "found" then found
+if result.kind != "attribute" then result
 else if !(builtins.isAttrs value && value.type or null == "derivation") then {
   kind = "no-package";
-  inherit (found) typed attribute;
+  inherit (result) typed attribute;
   type = builtins.typeOf value;
 }
 else if refusals != null then {
   kind = "refused";
-  inherit (found) typed attribute;
+  inherit (result) typed attribute;
   inherit (value) name;
   inherit (refusals) reason what;
 }
 else {
   kind = "package";
-  inherit (found) typed attribute;
+  inherit (result) typed attribute;
   inherit (value) name;
   inherit pname;
   drvPath = plain value.drvPath;

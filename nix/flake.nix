@@ -1,5 +1,5 @@
-# The packages of a flake as a package set: `flake` is the store path of its source (fetched and locked before, together
-# with its inputs), `attribute` the output that holds packages by system.
+# The packages of a flake as a package set. `flake` is the store path of its source: nixfront has fetched it before, with all
+# inputs of its lock file. `attribute` is the output that holds packages by system.
 { flake, attribute, system }:
 let
   outputs = builtins.getFlake "path:${flake}";

@@ -3,7 +3,7 @@
 #   nix-instantiate --eval --strict --json --read-write-mode nix/images.nix --argstr request JSON
 #
 # request: what default.nix takes (the set whose packages the image's strings name), but `image` for `attributes`, and
-#   image     name of the image, as it was typed
+#   image     name of the image, as the client typed it
 #   file      absolute path of the operator's file: a set of images, or a function of { pkgs, system, ... } that yields one
 #   pkgs      { expression; arguments; }: the default package set, for that function
 #   set       name of the package set that the strings are about, "" for the default one
@@ -13,8 +13,8 @@
 # result, one of
 #   { kind = "missing"; part; names; }        the file has no such image, but `names`
 #   { kind = "ambiguous"; names; }            these differ only in case
-#   { kind = "elsewhere"; image; set; }       the image is about another package set than this request: to be asked again with it
-#   { kind = "wrong"; image; mistakes; }      mistakes = [ { key; problem; known; } ]: `known` are the keys there are, where one is not
+#   { kind = "elsewhere"; image; set; }       the image is about another package set than this request: ask again with it
+#   { kind = "wrong"; image; mistakes; }      mistakes = [ { key; problem; known; } ]: for a wrong key, `known` are all the right ones
 #   { kind = "image"; image; packages; contents; optional; tools; ...}: the keys of the definition with their defaults, and
 #     packages, optional   results as in default.nix
 #     contents      the same for derivations, and { kind = "path"; path; drvPath; output; } for store paths (drvPath and output
@@ -22,23 +22,23 @@
 #     tools         bash and coreutils, as in default.nix, where there are extraCommands
 #     env, labels   [ { name; value; } ], sorted
 #     runs, commands { texts; plain; derivations = [ { drvPath; outputs; } ]; }: the texts that say what a container runs,
-#                   and extraCommands; `texts` were made from derivations, `plain` from none
+#                   and extraCommands; `texts` refer to derivations, `plain` to none
 #
 # A text may name store paths of derivations, and a path of the file's folder may be a content: evaluation writes both to
 # the store and builds nothing.
 { request }:
 let
-  asked = builtins.fromJSON request;
+  question = builtins.fromJSON request;
   resolve = import ./resolve.nix;
-  policy = asked.policy // { inherit (asked) system; };
+  policy = question.policy // { inherit (question) system; };
 
-  packages = import ./load.nix asked;
-  pkgs = if asked.set == "" then packages else import ./load.nix (asked // asked.pkgs);
+  packages = import ./load.nix question;
+  pkgs = if question.set == "" then packages else import ./load.nix (question // question.pkgs);
 
-  # What the operator wrote is the operator's own wish: bound by the policy, and by no list of what may be asked for.
-  describe = import ./describe.nix { inherit policy; asked = false; };
-  byName = typed: describe (resolve packages { inherit typed; path = parts (asked.aliases.${typed} or typed); });
-  byValue = value: describe { kind = "found"; typed = value.name; attribute = value.name; inherit value; };
+  # An image is the operator's own wish: the policy bounds it, but not the lists of what clients may name.
+  describe = import ./describe.nix { inherit policy; byClient = false; };
+  byName = typed: describe (resolve packages { inherit typed; path = parts (question.aliases.${typed} or typed); });
+  byValue = value: describe { kind = "attribute"; typed = value.name; attribute = value.name; inherit value; };
   package = value: if builtins.isString value then byName (plain value) else byValue value;
 
   parts = import ./attribute-path.nix;
@@ -118,9 +118,9 @@ let
 
   mistakesOf = definition:
     let
-      given = builtins.attrNames definition;
-      unknown = builtins.filter (key: !(keys ? ${key})) given;
-      unfit = builtins.filter (key: keys ? ${key} && definition.${key} != null && !keys.${key}.is definition.${key}) given;
+      names = builtins.attrNames definition;
+      unknown = builtins.filter (key: !(keys ? ${key})) names;
+      unfit = builtins.filter (key: keys ? ${key} && definition.${key} != null && !keys.${key}.is definition.${key}) names;
     in
     map (key: { inherit key; problem = "is no key of an image"; known = builtins.attrNames keys; }) unknown
     ++ map
@@ -133,36 +133,36 @@ let
 
   # --- the answer -------------------------------------------------------------------------------------------
 
-  written = import (/. + asked.file);
-  arguments = { inherit pkgs; inherit (asked) system; };
+  written = import (/. + question.file);
+  arguments = { inherit pkgs; inherit (question) system; };
   taken = builtins.functionArgs written;
   images =
     if !builtins.isFunction written then written
     else written (if taken == { } then arguments else builtins.intersectAttrs taken arguments);
-  found = resolve images { typed = asked.image; path = [ asked.image ]; };
-  image = found.attribute;
+  match = resolve images { typed = question.image; path = [ question.image ]; };
+  image = match.attribute;
 
   wrong = key: problem: { kind = "wrong"; inherit image; mistakes = [ { inherit key problem; known = [ ]; } ]; };
   answer = definition:
     let
-      value = key: default: let given = definition.${key} or null; in if given == null then default else given;
+      value = key: default: let own = definition.${key} or null; in if own == null then default else own;
       chosen = builtins.mapAttrs (key: about: value key about.default) keys;
       pairs = set: map (name: { inherit name; value = plain set.${name}; }) (builtins.attrNames set);
       mistakes = mistakesOf definition;
     in
     if mistakes != [ ] then { kind = "wrong"; inherit image mistakes; }
-    else if chosen.set != "" && !builtins.elem chosen.set asked.sets then
+    else if chosen.set != "" && !builtins.elem chosen.set question.sets then
       wrong "set" (
         "names no package set, but \"${chosen.set}\"; "
-        + (if asked.sets == [ ] then "there is only the default one" else "there are ${builtins.concatStringsSep ", " asked.sets}")
+        + (if question.sets == [ ] then "there is only the default one" else "there are ${builtins.concatStringsSep ", " question.sets}")
       )
-    else if chosen.set != asked.set then { kind = "elsewhere"; inherit image; inherit (chosen) set; }
+    else if chosen.set != question.set then { kind = "elsewhere"; inherit image; inherit (chosen) set; }
     else {
       kind = "image";
       inherit image;
       packages = map package chosen.packages;
       contents = map content chosen.contents;
-      optional = builtins.filter (result: result.kind == "package") (map (name: byName name) asked.optional);
+      optional = builtins.filter (result: result.kind == "package") (map (name: byName name) question.optional);
       tools = if chosen.extraCommands == "" then [ ] else map byName [ "bash" "coreutils" ];
       runs = named (chosen.cmd ++ chosen.entrypoint ++ builtins.attrValues chosen.env ++ [ chosen.workdir ]);
       commands = named [ chosen.extraCommands ];
@@ -177,7 +177,7 @@ if !builtins.isAttrs images then {
   image = "";
   mistakes = [ { key = ""; problem = "images.file has to yield a set of images, and yields a ${kindOf images}"; known = [ ]; } ];
 }
-else if found.kind != "found" then { inherit (found) kind part names; }
-else if !builtins.isAttrs found.value || isDerivation found.value then
-  wrong "" "has to be a set that defines an image, and is a ${kindOf found.value}"
-else answer found.value
+else if match.kind != "attribute" then { inherit (match) kind part names; }
+else if !builtins.isAttrs match.value || isDerivation match.value then
+  wrong "" "has to be a set that defines an image, and is a ${kindOf match.value}"
+else answer match.value

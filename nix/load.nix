@@ -1,16 +1,16 @@
 # A request (shape: see default.nix) -> the package set that it names.
-asked:
+question:
 let
-  inherit (asked) policy;
+  inherit (question) policy;
   allowed = list: name: builtins.elem "*" list || builtins.elem name list;
   nonfree = package:
-    let found = package.meta.license or [ ]; in
-    builtins.filter (l: builtins.isAttrs l && !(l.free or true)) (if builtins.isList found then found else [ found ]);
+    let licenses = package.meta.license or [ ]; in
+    builtins.filter (l: builtins.isAttrs l && !(l.free or true)) (if builtins.isList licenses then licenses else [ licenses ]);
   licenseName = license: license.spdxId or license.shortName or license.fullName or "";
-  imported = import (/. + asked.expression);
-  offered = asked.arguments // {
-    inherit (asked) system;
-    # nixpkgs checks by itself too, and offers no other way than its own settings to be told what is allowed.
+  imported = import (/. + question.expression);
+  offered = question.arguments // {
+    inherit (question) system;
+    # nixpkgs also checks by itself, and only its own settings can allow something.
     config = {
       allowUnfree = builtins.elem "*" policy.allowUnfree;
       allowUnfreePredicate = package: builtins.all (l: allowed policy.allowUnfree (licenseName l)) (nonfree package);

@@ -1,15 +1,15 @@
-# The names of a package set's attributes, for search and suggestions: what can be put into an image at the top level,
-# and one level below wherever the set says that there is more (`recurseForDerivations`, `...Packages`).
+# The names of a package set's attributes, for search and suggestions: the packages of the top level, and one level below
+# wherever the set says that there is more (`recurseForDerivations`, `...Packages`).
 #
 #   request: as in default.nix, and `look`: which values to look at. "all" leaves out what is no package or refuses to
-#            be evaluated, but a single value that aborts ends it all; the caller then asks again with "none", which
-#            looks at no value, and with the name of each set that it cares for, whose names alone are then listed.
+#            be evaluated, but a single value that aborts ends the whole evaluation. The caller then asks again with "none",
+#            which looks at no value, and with the name of each set, which lists the names of that set alone.
 #
 # result: [ "git" "python3Packages.numpy" ... ]
 { request }:
 let
-  asked = builtins.fromJSON request;
-  packages = import ./load.nix asked;
+  question = builtins.fromJSON request;
+  packages = import ./load.nix question;
   isPackage = value: builtins.isAttrs value && value.type or null == "derivation";
   goesOn = name: value:
     builtins.isAttrs value
@@ -24,6 +24,6 @@ let
     else [ ];
   isSet = name: builtins.match ".*Packages" name != null;
 in
-if asked.look == "all" then builtins.concatMap below (builtins.attrNames packages)
-else if asked.look == "none" then builtins.attrNames packages
-else below asked.look
+if question.look == "all" then builtins.concatMap below (builtins.attrNames packages)
+else if question.look == "none" then builtins.attrNames packages
+else below question.look

@@ -1,8 +1,8 @@
-# An attribute path as a person typed it -> the attribute of the set that it means.
+# An attribute path as a client typed it -> the attribute of the set that it means.
 #
 # Registry names are lowercase, attributes are not: at every level an exact match comes first, then the one
 # attribute that differs only in case; a part that starts with a digit also finds the attribute with an underscore
-# before it (`7zz` is `_7zz`). Two that fit are reported, never chosen between.
+# before it (`7zz` is `_7zz`). Where two fit, the result names both.
 packages: { typed, path }:
 let
   upper = [ "A" "B" "C" "D" "E" "F" "G" "H" "I" "J" "K" "L" "M" "N" "O" "P" "Q" "R" "S" "T" "U" "V" "W" "X" "Y" "Z" ];
@@ -24,14 +24,14 @@ let
     let
       part = builtins.head rest;
       at = builtins.concatStringsSep "." done;
-      found = matches value part;
-      name = builtins.head found;
+      names = matches value part;
+      name = builtins.head names;
       problem = kind: names: { inherit kind typed at part names; };
     in
-    if rest == [ ] then { kind = "found"; inherit typed value; attribute = at; }
+    if rest == [ ] then { kind = "attribute"; inherit typed value; attribute = at; }
     else if !builtins.isAttrs value then problem "missing" [ ]
-    else if found == [ ] then problem "missing" (builtins.attrNames value)
-    else if builtins.length found > 1 then problem "ambiguous" found
+    else if names == [ ] then problem "missing" (builtins.attrNames value)
+    else if builtins.length names > 1 then problem "ambiguous" names
     else descend value.${name} (done ++ [ name ]) (builtins.tail rest);
 in
 descend packages [ ] path

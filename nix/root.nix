@@ -1,4 +1,4 @@
-# The root tree of a named image, changed by the operator's extraCommands (commands.nix), as the proxy asks for it.
+# The root tree of a named image, changed by the operator's extraCommands (commands.nix), as nixfront itself builds it.
 #
 #   nix-build nix/root.nix --argstr request FILE
 #
@@ -9,15 +9,16 @@
 #   script   the commands; bash: the program, in a store path; path: where the script finds its programs, in store paths
 #   inputs   store paths: those that the tree and the script name, and those of `bash` and `path`
 #
-# Not restricted, as it names store paths (builtins.storePath); but no set of packages and no word of a puller's comes here.
+# This evaluation is not restricted, as it names store paths (builtins.storePath). It reads no package set, and nothing that
+# a client typed.
 { request }:
 let
-  asked = builtins.fromJSON (builtins.readFile (/. + request));
+  question = builtins.fromJSON (builtins.readFile (/. + request));
 in
 import ./commands.nix {
-  inherit (asked) system script bash path;
-  # As files of the store: an argument may not be as long as they may be.
-  tree = builtins.path { name = "nixfront-tree"; path = /. + asked.tree; };
-  modes = builtins.toFile "nixfront-modes" (builtins.concatStringsSep "\n" (asked.modes ++ [ "" ]));
-  inputs = map builtins.storePath asked.inputs;
+  inherit (question) system script bash path;
+  # Files of the store, because they may be longer than an argument may be.
+  tree = builtins.path { name = "nixfront-tree"; path = /. + question.tree; };
+  modes = builtins.toFile "nixfront-modes" (builtins.concatStringsSep "\n" (question.modes ++ [ "" ]));
+  inputs = map builtins.storePath question.inputs;
 }

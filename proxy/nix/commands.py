@@ -1,8 +1,7 @@
-"""The command lines of Nix, and the environment that it is started in: values, and nothing is run here.
+"""The command lines of Nix, and its environment, as values; nothing runs here.
 
-What a person typed reaches Nix as JSON in one argument, never as source text. Facts seen on Nix 2.8 that shaped this:
-`--eval` writes no .drv without `--read-write-mode`; a bare .drv realises every output, `drv!out` the named ones; `path-info`
-needs the feature `nix-command`.
+What a client typed reaches Nix as JSON in one argument, never as source text. In Nix 2.8 `--eval` writes no .drv without
+`--read-write-mode`. A bare .drv realises every output, `drv!out` only `out`. `path-info` needs the feature `nix-command`.
 """
 
 import grp
@@ -15,15 +14,15 @@ from typing import Any
 
 from proxy.core.model import Package, canonical_json
 
-# util-linux's, on every Linux that is not cut down: an evaluation that eats memory dies, not the host.
+# A program of util-linux: an evaluation that eats memory ends, before the host runs out of it.
 _PRLIMIT = shutil.which("prlimit")
-_NOT_STARTED = (126, 127)  # what prlimit ends with when it cannot start the program
+_NOT_STARTED = (126, 127)  # the exit codes of prlimit when it cannot start the program
 _INSTANTIATE = ("nix-instantiate", "--eval", "--strict", "--json", "--read-write-mode")
 
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """Where else store paths come from: `substituters` and the `public_keys` that sign there, and `builders`, as Nix has them."""
+    """Where else store paths come from, in Nix's own words: binary caches, the keys that sign there, and remote builders."""
 
     substituters: tuple[str, ...] = ()
     public_keys: tuple[str, ...] = ()
@@ -43,41 +42,41 @@ def evaluate_argv(
 ) -> tuple[str, ...]:
     """Evaluate one of our expressions on a request: prints its result (shape: its head comment).
 
-    Restricted: it reads nothing but our expressions and what is `readable`, fetches nothing, and builds nothing
-    unless it `may_build` (import from derivation). `memory`: bytes of address space, 0 for no limit.
+    The evaluation is restricted: it reads only our expressions and the `readable` paths, and fetches nothing. It builds only
+    if it `may_build` (import from derivation). `memory`: bytes of address space, 0 for no limit.
     """
     bounded = (_PRLIMIT, f"--as={memory}") if _PRLIMIT and memory else ()
     building = ("--option", "allow-import-from-derivation", str(may_build).lower())
     restricted = ("--option", "restrict-eval", "true", "--option", "allowed-uris", "", *building)
     search = tuple(word for path in (str(entry.parent), *readable) for word in ("-I", path))
-    asked = ("--argstr", "request", canonical_json(request).decode())
-    return (*bounded, *_INSTANTIATE, *restricted, *search, str(entry), *asked)
+    argument = ("--argstr", "request", canonical_json(request).decode())
+    return (*bounded, *_INSTANTIATE, *restricted, *search, str(entry), *argument)
 
 
 def fetch_argv(entry: Path, source: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
     """Fetch the source of a package set (shape: `nix/source.nix`)."""
-    asked = ("--argstr", "source", canonical_json(source).decode(), "--argstr", "prefix", prefix)
-    return (*_INSTANTIATE, str(entry), *asked)
+    arguments = ("--argstr", "source", canonical_json(source).decode(), "--argstr", "prefix", prefix)
+    return (*_INSTANTIATE, str(entry), *arguments)
 
 
 def flake_argv(verb: str, reference: str) -> tuple[str, ...]:
-    """`archive`: fetch a flake and its inputs; `metadata`: what it is. A flake without a whole lock file is refused."""
+    """`archive`: fetch a flake and its inputs; `metadata`: describe it. Nix refuses a flake without a whole lock file."""
     return ("nix", "flake", verb, "--json", "--no-update-lock-file", reference)
 
 
 def realise_argv(packages: Iterable[Package], root: Path, beside: Iterable[str] = ()) -> tuple[str, ...]:
-    """Build or fetch exactly the wanted outputs, and what is wanted `beside` them, and root them at `root`, `root-2`, ..."""
+    """Build or fetch the outputs of the packages, and what is `beside` them, and root all at `root`, `root-2`, ..."""
     wanted = dict.fromkeys((*(_installable(package) for package in packages), *beside))
     return ("nix-store", "--realise", *wanted, "--add-root", str(root), "--indirect")
 
 
 def plan_argv(packages: Iterable[Package]) -> tuple[str, ...]:
-    """Say what realising the packages would build and fetch, and do neither."""
+    """Print what Nix would build and fetch for the packages, and do neither."""
     return (*realise_argv(packages, Path())[:-3], "--dry-run")
 
 
 def build_argv(entry: Path, request: Path, root: Path) -> tuple[str, ...]:
-    """Build the one derivation of our own (shape: `nix/root.nix`) and root it at `root`; prints its path."""
+    """Build the root tree of a named image (shape: `nix/root.nix`) and root it at `root`; prints its path."""
     return ("nix-build", str(entry), "--argstr", "request", str(request), "--out-link", str(root))
 
 
@@ -110,13 +109,12 @@ def child_environment(
     log_bytes: int = 0,
     caches: Caches = NO_CACHES,
 ) -> dict[str, str]:
-    """The environment of a Nix child: ours, less our own settings, plus what this use of Nix needs.
+    """The environment of a Nix process: ours without nixfront's settings, and with `NIX_CONFIG` for this run.
 
-    Root without the build users' group builds as root itself; this is said to the child alone, and to no file of
-    the host. A daemon ignores it.
+    Where root has no group of build users, Nix builds as root itself. A daemon ignores that setting.
     """
     lines = [
-        "" if substitutes else "sandbox = true",  # what is only built here must not depend on here
+        "" if substitutes else "sandbox = true",  # what no cache can hold must not depend on this host
         base.get("NIX_CONFIG", ""),
         "extra-experimental-features = nix-command flakes",
         "allow-import-from-derivation = false",
@@ -124,7 +122,7 @@ def child_environment(
     if os.geteuid() == 0 and not _has_group("nixbld"):
         lines.append("build-users-group =")
     own = " ".join(caches.substituters)
-    if not substitutes:  # no cache of others knows it
+    if not substitutes:  # only the operator's own caches can have it
         lines.append(f"substituters = {own}" if own else "substitute = false")
     elif own:
         lines.append(f"extra-substituters = {own}")
@@ -143,12 +141,12 @@ def child_environment(
 
 
 def was_started(argv: Sequence[str], returncode: int | None) -> bool:
-    """Whether a command line that ended so got as far as Nix."""
+    """Whether Nix itself ran, by the exit code of its command line."""
     return returncode is not None and not (argv[0] == _PRLIMIT and returncode in _NOT_STARTED)
 
 
 def _installable(package: Package) -> str:
-    """What Nix has to realise for the outputs of a package."""
+    """The argument of `nix-store --realise` for the outputs of a package."""
     outputs = ",".join(name for name, _ in package.outputs)
     return f"{package.drv_path}!{outputs}" if package.drv_path else package.outputs[0][1]
 

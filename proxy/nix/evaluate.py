@@ -110,9 +110,11 @@ class Evaluator:
         question = self._question(package_set, system)
         source = [package_set.revision, package_set.nar_hash, package_set.import_from_derivation]
         # The policy bounds what a client names; `optional` is the operator's own wish (see `nix/describe.nix`).
-        asked, wished = (canonical_json([question, source, kind]) for kind in ("attributes", "optional"))
-        found = self._packages.recall(asked, attributes) | self._packages.recall(wished, optional)
-        new, others = ([name for name in names if name not in found] for names in (attributes, optional))
+        by_client, by_operator = (
+            canonical_json([question, source, kind]) for kind in ("attributes", "optional")
+        )
+        answers = self._packages.recall(by_client, attributes) | self._packages.recall(by_operator, optional)
+        new, others = ([name for name in names if name not in answers] for names in (attributes, optional))
         if new or others:
             request = {
                 **question,
@@ -121,10 +123,10 @@ class Evaluator:
             }
             output = await self._run("default.nix", package_set, request, " ".join(attributes))
             answer = await asyncio.to_thread(json.loads, output)
-            self._packages.store(asked, answer[: len(new)])
-            self._packages.store(wished, answer[len(new) :], others)
-            found |= {result["typed"]: result for result in answer}
-        results = [result for name in (*attributes, *optional) if (result := found.get(name)) is not None]
+            self._packages.store(by_client, answer[: len(new)])
+            self._packages.store(by_operator, answer[len(new) :], others)
+            answers |= {result["typed"]: result for result in answer}
+        results = [result for name in (*attributes, *optional) if (result := answers.get(name)) is not None]
         missing = any(result["kind"] == "missing" for result in results)
         names = await self.names_soon(package_set) if missing else ()
         return await asyncio.to_thread(read_packages, results, package_set.name, names)

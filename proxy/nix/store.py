@@ -1,6 +1,6 @@
 """The Nix store: fetch sources into it, build and fetch packages, read closures, copy them to a binary cache.
 
-Everything here starts from a derivation or a store path; `evaluate` says which. `Nix` is run by `NixRunner`.
+Everything here starts from a derivation or a store path; `evaluate` says which. `NixRunner` runs Nix.
 """
 
 import asyncio
@@ -63,13 +63,11 @@ class NixStore:
         """
         try:
             output = await self._build(commands.fetch_argv(self._source, source, self.prefix))
-            found = json.loads(output)
-            await self.keep([found["path"]], root)
+            tree = json.loads(output)
+            await self.keep([tree["path"]], root)
         except ProcessFailed as error:
             raise not_fetched(str(source.get("url") or source.get("path")), error) from error
-        return Source(
-            found["path"], found["narHash"], found["revision"], found["lastModified"], found["archive"]
-        )
+        return Source(tree["path"], tree["narHash"], tree["revision"], tree["lastModified"], tree["archive"])
 
     async def fetch_flake(self, reference: str, root: Path) -> Source:
         """Fetch a flake and all its inputs, and root them. Raises as `fetch` does."""

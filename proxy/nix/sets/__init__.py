@@ -81,9 +81,11 @@ class PackageSets:
         own = chosen.choice.revision or chosen.choice.ref or LATEST
         reference = own if tag == LATEST else tag
         cached = self._moving.get((name, reference))
-        found = cached or await self._loading.run((name, reference), lambda: self._load(chosen, reference))
+        package_set = cached or await self._loading.run(
+            (name, reference), lambda: self._load(chosen, reference)
+        )
         # This is a setting of today and no fact about the revision, so no record has it.
-        return replace(found, import_from_derivation=chosen.choice.import_from_derivation)
+        return replace(package_set, import_from_derivation=chosen.choice.import_from_derivation)
 
     async def close(self) -> None:
         """Stop fetching."""
@@ -92,23 +94,25 @@ class PackageSets:
     async def _load(self, chosen: ConfiguredSet, reference: str) -> PackageSet:
         """The set at this reference: from its record, else fetched and recorded."""
         pinned = is_revision(reference)
-        if pinned and (found := await self._recall(chosen, reference)) is not None:
-            return found
+        if pinned and (package_set := await self._recall(chosen, reference)) is not None:
+            return package_set
         if not pinned and (commit := await self._shared_commit(chosen, reference)):
             return await self._load(chosen, commit)
         commit = await chosen.commit(reference)
-        found = await self._recall(chosen, commit) if commit else None
-        if found is None:
-            found = await chosen.fetch(reference, commit)
+        package_set = await self._recall(chosen, commit) if commit else None
+        if package_set is None:
+            package_set = await chosen.fetch(reference, commit)
             if chosen.recorded:
-                await asyncio.to_thread(self._records.write, chosen, found)
+                await asyncio.to_thread(self._records.write, chosen, package_set)
         if not pinned:
-            self._moving[chosen.name, reference] = found
+            self._moving[chosen.name, reference] = package_set
             if self._state is not None and chosen.has_commits:
                 where = f"{chosen.name} {chosen.address}"
-                await self._state.record_revision(where, reference, found.revision, self._now())
-        _log.info("package set=%s reference=%s revision=%s", found.name, reference, found.revision)
-        return found
+                await self._state.record_revision(where, reference, package_set.revision, self._now())
+        _log.info(
+            "package set=%s reference=%s revision=%s", package_set.name, reference, package_set.revision
+        )
+        return package_set
 
     async def _recall(self, chosen: ConfiguredSet, revision: str) -> PackageSet | None:
         return await asyncio.to_thread(self._records.recall, chosen, revision)

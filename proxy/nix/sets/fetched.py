@@ -103,9 +103,9 @@ class FlakeSet(ConfiguredSet):
 
     @override
     def describe(self, source: Source, commit: str) -> PackageSet:
-        found = super().describe(source, commit)
+        package_set = super().describe(source, commit)
         return replace(
-            found,
+            package_set,
             expression=str(self.tools.expressions / "flake.nix"),
-            arguments={"flake": found.expression, "attribute": self.choice.attribute},
+            arguments={"flake": package_set.expression, "attribute": self.choice.attribute},
         )

@@ -19,19 +19,19 @@ class Records:
         """The set of this revision; None where the settings have changed, or the store has lost it."""
         try:
             record = json.loads(self._file(chosen, revision).read_bytes())
-            found = PackageSet(**record["set"])
+            package_set = PackageSet(**record["set"])
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        same = found.source == chosen.address and record["date"] == chosen.choice.date
-        same &= found.arguments.get("attribute", chosen.choice.attribute) == chosen.choice.attribute
-        paths = (found.expression, *found.arguments.values())
+        same = package_set.source == chosen.address and record["date"] == chosen.choice.date
+        same &= package_set.arguments.get("attribute", chosen.choice.attribute) == chosen.choice.attribute
+        paths = (package_set.expression, *package_set.arguments.values())
         there = all(Path(path).exists() for path in paths if path.startswith("/"))
-        return found if same and there else None
+        return package_set if same and there else None
 
-    def write(self, chosen: ConfiguredSet, found: PackageSet) -> None:
+    def write(self, chosen: ConfiguredSet, package_set: PackageSet) -> None:
         """Record this revision of the set."""
-        file = self._file(chosen, found.revision)
-        write_whole(file, canonical_json({"date": chosen.choice.date, "set": asdict(found)}))
+        record = {"date": chosen.choice.date, "set": asdict(package_set)}
+        write_whole(self._file(chosen, package_set.revision), canonical_json(record))
 
     def _file(self, chosen: ConfiguredSet, revision: str) -> Path:
         return self._folder / f"{chosen.key}-{revision}.json"

@@ -94,7 +94,7 @@ def test_no_count_is_above_its_total() -> None:
         ),
         (["error: builder for 'x' failed with exit code 3;"], "builder for 'x' failed with exit code 3"),
         (["error: build of 'x' failed"], "build of 'x' failed"),
-        (["nothing at all"], "no error was told"),
+        (["nothing at all"], "Nix printed no error"),
     ],
     ids=["first of many", "the builder", "a consequence alone", "none"],
 )

@@ -1,16 +1,16 @@
-"""The demo package set: Debian 12, its versions resolved once and then kept in a lock.
+"""The demo package set: packages of Debian 12, whose versions a lock holds from the first use on.
 
-For a host that reaches a Debian archive but no binary cache. `nix/debian/default.nix` turns the lock into derivations.
+It is for a host that reaches a Debian archive but no binary cache. `nix/debian/default.nix` turns the lock into derivations.
 
 The lock is canonical JSON:
   system       "x86_64-linux"
-  recipe       SHA-256 (hex) of the recipe that it was made from: another recipe means another lock
+  recipe       SHA-256 (hex) of the recipe: another recipe means another lock
   created      RFC 3339, the date of the archive's release
   attributes   { path: { node, program } }
   nodes        { name: { version, description, debs: [ { name, url, sha256 } ], deps: [ node ], fixups } }
   builder      { debs: as above, hash: SHA-256 (hex) of the folder as a NAR }
 
-A lock is never changed: the set stays what it is until someone deletes the file, and no network is needed for it.
+nixfront never changes a lock: the set stays as it is, without any network, until somebody deletes the file.
 """
 
 import asyncio
@@ -114,7 +114,7 @@ class DemoSet(ConfiguredSet):
 async def resolve(
     folder: Path, *, expression: Path, recipe: Path, archive: str | None, deadline: float
 ) -> DebianSet:
-    """The set that the lock in `folder` says; without a lock, the newest that Debian offers, and the lock of it.
+    """The set of the lock in `folder`; without a lock, the newest packages that Debian offers, and a new lock of them.
 
     `expression` is the folder of the Nix expression that builds it, and `recipe` one shaped like the
     `packages.json` in there; `archive` is the URL of a Debian archive, None for those of the host's own apt
@@ -145,15 +145,13 @@ async def _resolve(
         fetched = await update(apt, archive, deadline)
         lock = await asyncio.to_thread(_new_lock, recipe, fetched)
     if fresh or not await asyncio.to_thread(builder.is_dir):
-        found = await _make_builder(builder, apt, lock["builder"]["debs"], deadline)
-        if lock["builder"].setdefault("hash", found) != found:
-            raise PackageSetUnavailable(
-                f"{builder} is not the one that {path} was made with: delete the lock"
-            )
+        digest = await _make_builder(builder, apt, lock["builder"]["debs"], deadline)
+        if lock["builder"].setdefault("hash", digest) != digest:
+            raise PackageSetUnavailable(f"{builder} is another builder than that of {path}: delete the lock")
         await asyncio.to_thread(write_whole, path, canonical_json(lock) + b"\n")
         _log.info("Debian set resolved nodes=%d lock=%s", len(lock["nodes"]), path)
-    digest = await asyncio.to_thread(revision, lock, expression)
-    return DebianSet(path, builder, digest, lock["created"])
+    chosen = await asyncio.to_thread(revision, lock, expression)
+    return DebianSet(path, builder, chosen, lock["created"])
 
 
 def read_recipe(file: Path, shipped: Path) -> dict[str, Any]:
@@ -181,21 +179,21 @@ def read_recipe(file: Path, shipped: Path) -> dict[str, Any]:
 
 
 def revision(lock: Mapping[str, Any], expression: Path) -> str:
-    """What makes the set this one and no other: the lock but for its URLs, and the code that builds it."""
+    """The hash of all that decides what the set is: the lock without its URLs, and the code that builds the packages."""
     files = [*expression.glob("*.py"), expression / "default.nix"]
     code = {file.name: sha256_hex(file.read_bytes()) for file in files}
     return sha256_hex(canonical_json({"lock": _without_urls(lock), "code": code}))
 
 
 def _without_urls(value: Any) -> Any:
-    """Where a file came from says nothing about it: its hash does."""
+    """The value without any `url`: a file's hash says what it is, and its address does not."""
     if isinstance(value, dict):
         return {key: _without_urls(inner) for key, inner in value.items() if key != "url"}
     return [_without_urls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _read_lock(path: Path, recipe: str) -> dict[str, Any] | None:
-    """The lock, None when there is none or when it is of another recipe."""
+    """The lock; None where there is none, or where it belongs to another recipe."""
     try:
         lock: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """Debian's archive through apt's own tools: package lists that its keys have signed, and files by their hash.
 
-The only file that knows apt's options. apt gets a state, a cache and a configuration of its own below one folder: it
-works for any user, needs no lists on the host, runs none of the host's hooks, and leaves the host as it was. Of the
-host's configuration it takes two things: where Debian's archive is, and how to get there (`Acquire`: proxies, retries).
+Only this file uses apt's options. apt gets a state, a cache and a configuration of its own below one folder. So it works
+for any user, needs no lists on the host, runs none of the host's hooks, and changes nothing else. It takes two things from the
+host's configuration: where Debian's archive is, and how to get there (`Acquire`: proxies, retries).
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from proxy.tools.process import run
 RELEASE = "bookworm"
 ARCHITECTURE = "amd64"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_HELPER = "/usr/lib/apt/apt-helper"  # not on PATH, and in this place wherever apt is
+_HELPER = "/usr/lib/apt/apt-helper"  # not on PATH; apt always installs it here
 
 # How a host may name the release and its updates. "stable" may also be another release: see `_indexes`.
 _SUITES = frozenset(
@@ -42,7 +42,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """What an update brought.
+    """The result of an update.
 
     `created` is the date in the release's own Release file, RFC 3339. It changes with a point release alone: the dates
     of the updates and security suites change daily, and hosts would disagree on them for the same packages.
@@ -89,7 +89,7 @@ async def update(folder: Path, archive: str | None, deadline: float) -> Archive:
 
 
 async def download(folder: Path, files: Sequence[tuple[str, str, Path]], deadline: float) -> None:
-    """Fetch files, each given as (URL, SHA-256 in hex, where to put it); apt checks the hash.
+    """Fetch files, each a tuple (URL, SHA-256 in hex, path to write to); apt checks the hash.
 
     Raises `PackageSetUnavailable`.
     """
@@ -151,7 +151,7 @@ def _configure(folder: Path, dump: str, sources: Sequence[Source]) -> dict[str, 
     own = {
         "APT::Architecture": ARCHITECTURE,
         "APT::Architectures": ARCHITECTURE,
-        "Acquire::AllowInsecureRepositories": "false",  # whatever the host allows itself
+        "Acquire::AllowInsecureRepositories": "false",  # even where the host allows it
         "Acquire::AllowDowngradeToInsecureRepositories": "false",
         "Acquire::GzipIndexes": "false",
         "Acquire::Languages": "none",
@@ -175,16 +175,16 @@ def _configure(folder: Path, dump: str, sources: Sequence[Source]) -> dict[str, 
 
 def _indexes(targets: Sequence[str]) -> Archive:
     """The lists of the release among those fetched, and the release's date."""
-    found = [line.split("|") for line in targets]
+    fields = [line.split("|") for line in targets]
     ours = [
         (Path(path), repository, component, codename)
-        for path, repository, component, origin, codename in found
+        for path, repository, component, origin, codename in fields
         if origin == "Debian" and codename in (RELEASE, f"{RELEASE}-updates", f"{RELEASE}-security")
     ]
     base = next((path for path, _, _, codename in ours if codename == RELEASE), None)
     if base is None:
         offered = (
-            ", ".join(sorted({f"{origin} {codename}" for _, _, _, origin, codename in found})) or "nothing"
+            ", ".join(sorted({f"{origin} {codename}" for _, _, _, origin, codename in fields})) or "nothing"
         )
         raise PackageSetUnavailable(f"the archive offers {offered}, but not Debian 12 ({RELEASE}): {_REMEDY}")
     for _, repository, _, _ in ours:
@@ -203,7 +203,7 @@ def _indexes(targets: Sequence[str]) -> Archive:
 
 
 async def _apt(*argv: str, env: dict[str, str] | None = None, deadline: float) -> str:
-    """What one of apt's tools printed. Raises `PackageSetUnavailable`."""
+    """What one of apt's tools prints. Raises `PackageSetUnavailable`."""
     try:
         output = await run(argv, env={**os.environ, "LC_ALL": "C", **(env or {})}, deadline=deadline)
     except ProcessFailed as error:

@@ -1,11 +1,10 @@
 """The builder of the Debian package set: a Python, patchelf and their libraries, unpacked into one folder.
 
-It is all that a build of the set runs, so nothing of the host enters the sandbox. Only what `build.py` uses is
-kept: the folder is copied into the Nix store of each host, and must be the same there.
+A build of the set runs nothing else, so nothing of the host enters the sandbox. The folder has only what `build.py` uses. It
+goes into the Nix store of each host, and must be the same there.
 
-Why the files are fetched by apt and not by Nix: Nix needs this folder to unpack a .deb at all, so its content has to
-be there before the first build; and apt has already shown that it can reach the archive, by proxies that only its own
-configuration may know. The hash is checked either way.
+apt fetches the files, and not Nix: Nix needs this folder to unpack any .deb, so it has to exist before the first build. apt
+has already reached the archive, perhaps by proxies that only its own configuration names. Both would check the hash.
 """
 
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from debian.debfile import DebFile
 
-#: Debian packages that the builder is made of.
+#: The Debian packages of the builder.
 PACKAGES = (
     "libbz2-1.0",
     "libc6",
@@ -47,9 +46,9 @@ _UNUSED_MODULES = re.compile(
 
 
 def place(name: str) -> str | None:
-    """Where a member of a .deb belongs in the builder, None for what it does without.
+    """Where a member of a .deb belongs in the builder; None for a member that it does not need.
 
-    All libraries share one folder, as the loader is told of one.
+    All libraries share one folder, because the loader searches only one.
     """
     name = name.removeprefix("./")
     if _PROGRAMS.fullmatch(name):
@@ -61,7 +60,7 @@ def place(name: str) -> str | None:
 
 
 def unpack(debs: Iterable[Path], folder: Path) -> None:
-    """Make `folder` out of the .debs, in one step for whoever looks: it is there whole, or not at all."""
+    """Unpack the .debs into `folder`, which appears whole or not at all."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     for deb in sorted(debs):

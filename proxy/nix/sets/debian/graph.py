@@ -16,7 +16,7 @@ from proxy.core.errors import PackageSetUnavailable
 
 _NAME = re.compile(rb"^Package: (\S+)$", re.MULTILINE)
 
-# Every build needs them: scripts are given this shell, programs this loader.
+# Every build needs them: scripts use this shell, programs this loader.
 _ALWAYS = ("bash", "libc6")
 
 
@@ -38,7 +38,7 @@ class Deb:
 
 
 class Available:
-    """All packages of some lists. A stanza is parsed when it is asked for: a release has 64,000 of them."""
+    """All packages of some lists. Stanzas are parsed one by one when needed: a release has 64,000 of them."""
 
     def __init__(self, lists: Iterable[tuple[bytes, str]]) -> None:
         """Take (text of a list, URL that its file names are relative to)."""
@@ -171,12 +171,12 @@ def _merge_cycles(graph: Mapping[str, set[str]], groups: Iterable[str]) -> dict[
 
 
 def _reachable(start: str, graph: Mapping[str, set[str]]) -> set[str]:
-    found, pending = {start}, [start]
+    reached, pending = {start}, [start]
     while pending:
-        new = graph[pending.pop()] - found
-        found |= new
+        new = graph[pending.pop()] - reached
+        reached |= new
         pending += new
-    return found
+    return reached
 
 
 def _lead(node: str, packages: Sequence[str], groups: Mapping[str, Sequence[str]]) -> str:
