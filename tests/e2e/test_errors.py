@@ -30,7 +30,7 @@ class Row:
     text: str
 
 
-#: `tests/unit/test_errors.py` looks whether a class is missing.
+#: `tests/unit/core/test_errors.py` looks whether a class is missing.
 ROWS = [
     Row(errors.NameInvalid, "fetch--00", "stands for no visible character of ASCII"),
     Row(errors.TagUnknown, "tool:v1", "tag 'v1' names no revision of package set path"),
