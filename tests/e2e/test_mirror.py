@@ -92,7 +92,6 @@ async def test_docker(mirror: Mirror, tmp_path: Path) -> None:
 
     assert mirror.statuses("slow") == {405, 307, 200}
     assert mirror.statuses("hello") == {404}
-    assert max(line["ms"] for line in mirror.answers("/v2/library/hello/")) < 1000
     assert mirror.nix.starts() == starts
     assert other.returncode != 0
     assert "https://registry-1.docker.io/" in other.output, "it went on, and shows that error alone"

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,21 +19,22 @@ import pytest_asyncio
 from tests.support.clients import SKOPEO_COPY, Ctr, Docker, Podman, containerd, dockerd, podman, skopeo_copy
 from tests.support.processes import program, write
 from tests.support.servers import Server, nixfront, stock_registry
+from tests.support.wait import Gate, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 _CLIENTS = ("docker", "ctr", "podman", "skopeo")
-_LONG = 18  # seconds of a build: longer than a chain and what follows it
-_SHORT = 8  # of those whose client is killed
+_KINDS = ("long", "short")
 _SCALED = {"patience": 1, "hop_seconds": 1, "hops": 9, "restart_seconds": 1, "hold_seconds": 120}
 
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """nixfront on packages whose builds sleep, and the registry behind it."""
+    """nixfront on packages whose builds wait at a gate, and the registry behind it."""
 
     proxy: Server
     registry: Server
+    gates: Mapping[str, Gate]
 
     def asked(self, method: str, repository: str) -> int:
         """How often its client asked for `latest`; nixfront's own questions are left out."""
@@ -47,9 +48,7 @@ class Slow:
 
     async def until(self, event: str, repository: str) -> None:
         """Wait until nixfront's log has this event of this image's build."""
-        async with asyncio.timeout(90):
-            while not self._told(event, repository):
-                await asyncio.sleep(0.1)
+        await until(lambda: self._told(event, repository))
 
     def _told(self, event: str, repository: str) -> int:
         whole, _, _ = self.proxy.process.log_text().rpartition("\n")  # it is being written
@@ -81,19 +80,22 @@ class Clients:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def slow(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slow]:
     folder = tmp_path_factory.mktemp("slow")
-    packages = [f'long-{client} = sleep "{client}" {_LONG};' for client in _CLIENTS]
-    packages += [f'short-{client} = sleep "{client}" {_SHORT};' for client in _CLIENTS]
+    packages = [f'{kind}-{client} = waits "{client}" "{kind}";' for kind in _KINDS for client in _CLIENTS]
+    gates = {kind: Gate(folder / "gates" / kind) for kind in _KINDS}
+    for gate in gates.values():
+        await asyncio.to_thread(gate.folder.mkdir, parents=True)
     source = f"""
         {{ system }}:
-        let sleep = name: seconds: derivation {{
+        let waits = name: gate: derivation {{
           inherit name system;
           builder = "/bin/sh";
-          args = [ "-c" "sleep ${{toString seconds}}; mkdir $out; echo ${{name}} > $out/name" ];
+          args = [ "-c" "until [ -e /gates/${{gate}}/open ]; do sleep 0.1; done; mkdir $out; echo ${{name}} > $out/name" ];
           PATH = "/usr/bin:/bin";
         }};
         in {{ {" ".join(packages)} }}
     """
     await asyncio.to_thread(write, folder / "packages" / "default.nix", source)
+    visible = f"/bin /usr /lib /lib64 /gates={folder}/gates"
     async with (
         stock_registry(folder / "registry") as registry,
         nixfront(
@@ -105,10 +107,10 @@ async def slow(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slow]:
                 "builds": _SCALED,
                 "log": {"level": "debug", "format": "json"},
             },
-            env={"NIX_CONFIG": "substituters =\nextra-sandbox-paths = /bin /usr /lib /lib64\n"},
+            env={"NIX_CONFIG": f"substituters =\nextra-sandbox-paths = {visible}\n"},
         ) as proxy,
     ):
-        yield Slow(proxy, registry)
+        yield Slow(proxy, registry, gates)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -119,7 +121,16 @@ async def clients(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> A
 
 
 async def test_a_build_longer_than_the_chain_arrives(slow: Slow, clients: Clients) -> None:
-    await asyncio.gather(*(clients.pull(client, f"{slow.proxy.host}/long-{client}") for client in _CLIENTS))
+    pulls = asyncio.gather(*(clients.pull(client, f"{slow.proxy.host}/long-{client}") for client in _CLIENTS))
+    # Ten are a chain, whose last one is held; ctr starts over.
+    least = {client: 12 if client == "ctr" else 10 for client in _CLIENTS}
+    await until(
+        lambda: (
+            pulls.done() or all(slow.asked("GET", f"long-{client}") >= least[client] for client in _CLIENTS)
+        )
+    )
+    slow.gates["long"].open()
+    await pulls
 
     heads = {client: slow.asked("HEAD", f"long-{client}") for client in _CLIENTS}
     gets = {client: slow.asked("GET", f"long-{client}") for client in _CLIENTS}
@@ -146,11 +157,12 @@ async def test_a_killed_client_does_not_stop_the_build(slow: Slow, clients: Clie
         }
         for client in _CLIENTS:
             await slow.until("build started", f"short-{client}")
-        await asyncio.sleep(2)  # each is in the middle of its chain
+            await until(lambda client=client: slow.asked("GET", f"short-{client}") >= 2)  # type: ignore[misc]
         for child in started.values():
             os.killpg(child.pid, signal.SIGKILL)
         os.kill(engine.pid, signal.SIGKILL)
 
+    slow.gates["short"].open()
     for client in _CLIENTS:
         await slow.until("build done", f"short-{client}")
         await clients.pull(client, f"{name}{client}")

@@ -251,7 +251,7 @@ async def test_a_registry_program_that_does_not_start_says_why(
     program = tmp_path / "programs" / "docker-registry"
     program.write_text("#!/bin/sh\necho no room on this host >&2; exit 1\n", encoding="ascii")
     program.chmod(0o755)
-    monkeypatch.setattr(registry_embedded, "_START_SECONDS", 1.0)
+    monkeypatch.setattr(registry_embedded, "_START_SECONDS", 3.0)
 
     with pytest.raises(RegistryUnavailable, match="it said: no room on this host"):
         async with registry_embedded.run(tmp_path / "registry"):

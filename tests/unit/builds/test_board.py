@@ -111,7 +111,7 @@ async def test_whoever_waits_hears_of_a_change(builds: BuildBoard) -> None:
 
     builds.see(BuildStarted("a", "latest"))
 
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 60)
 
 
 async def test_what_ended_is_there_after_a_restart(tmp_path: Path, state: SqliteState) -> None:

@@ -55,7 +55,7 @@ async def border(store: Store) -> AsyncIterator[WriteBehind]:
 
 
 async def back(border: WriteBehind) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while border._looking is not None:
             await asyncio.sleep(0)
 
@@ -87,7 +87,7 @@ async def test_a_store_that_goes_again_in_the_middle_loses_nothing(store: Store,
 
     store.takes = 1
     store.gone = False
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not store.gone:
             await asyncio.sleep(0)
     assert store.kept == [1]

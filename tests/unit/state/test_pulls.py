@@ -1,6 +1,5 @@
 """Pulls are gathered and told to the state in one go."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from proxy.state import ImageRecord, TagRecord, pulls
 from proxy.state.pulls import Pulls
 from proxy.state.sqlite import SqliteState, open_state
+from tests.support.wait import until
 
 TAG = TagRecord("git", "latest", "sha256:aa", "key", 1.0)
 
@@ -25,11 +25,11 @@ async def test_the_last_pull_is_told_after_a_while(tmp_path: Path, monkeypatch: 
         gathered.pulled("git", "sha256:aa")
         gathered.pulled("git", "sha256:aa")
         gathered.pulled("other", "sha256:aa")
-        assert await images(state) == [ImageRecord("git", "sha256:aa", 1.0)], "not yet"
 
-        async with asyncio.timeout(5):
-            while not (await images(state))[0].pulled:
-                await asyncio.sleep(0.01)
+        async def told() -> bool:
+            return (await images(state))[0].pulled > 0
+
+        await until(told)
         assert await images(state) == [ImageRecord("git", "sha256:aa", 1.0, 7.0)]
         await gathered.close()
 
@@ -39,6 +39,7 @@ async def test_nothing_is_lost_at_the_end(tmp_path: Path) -> None:
         await state.record_tag(TAG)
         gathered = Pulls(state, lambda: 9.0)
         gathered.pulled("git", "sha256:aa")
+        assert await images(state) == [ImageRecord("git", "sha256:aa", 1.0)], "not yet"
         await gathered.close()
 
         assert (await images(state))[0].pulled == 9.0

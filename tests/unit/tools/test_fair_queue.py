@@ -160,7 +160,7 @@ def test_everybody_gets_a_turn_in_the_end(clients: list[str], at_once: int, shar
                 running[client] -= 1
 
         async with AsyncExitStack():
-            await asyncio.wait_for(asyncio.gather(*map(one, clients)), 10)
+            await asyncio.wait_for(asyncio.gather(*map(one, clients)), 60)
         assert (queue.running, queue.waiting) == (0, 0)
 
     asyncio.run(play())

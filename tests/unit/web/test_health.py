@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from proxy.core.errors import RegistryUnavailable
 from proxy.web.health import Health
 
@@ -31,7 +33,8 @@ async def test_it_is_not_ready_while_it_stops() -> None:
     assert list(await health.problems()) == ["shutdown"]
 
 
-async def test_many_who_ask_are_one_question() -> None:
+async def test_many_who_ask_are_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.web.health._KEPT", 600.0)
     asked = 0
 
     async def counted() -> None:
@@ -47,15 +50,20 @@ async def test_many_who_ask_are_one_question() -> None:
 
 
 async def test_one_who_goes_away_does_not_take_the_answer_along() -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
     async def slow() -> None:
-        await asyncio.sleep(0.05)
+        begun.set()
+        await go.wait()
 
     health = Health({"nix": slow})
     first = asyncio.create_task(health.problems())
-    await asyncio.sleep(0.01)
+    await begun.wait()
     second = asyncio.create_task(health.problems())
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     first.cancel()
+    await asyncio.sleep(0)
+    go.set()
 
     assert await second == {}
     await health.close()
