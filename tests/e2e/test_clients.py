@@ -272,6 +272,14 @@ async def test_second_pull_starts_no_nix(demo: Demo, docker: Docker) -> None:
     assert demo.nix.starts() == before
 
 
+async def test_misspelt_name_gets_a_suggestion(demo: Demo, docker: Docker) -> None:
+    refused = await docker("pull", f"{demo.proxy.host}/helo")
+
+    assert refused.returncode != 0
+    assert "no package helo" in refused.output
+    assert "did you mean hello" in refused.output
+
+
 async def test_unknown_tag_starts_no_nix(demo: Demo, docker: Docker) -> None:
     before = demo.nix.starts()
 
