@@ -120,7 +120,7 @@ MISTAKES = [
     ("types", "set has to be a string, and is a list;"),
     ("texts", "contents holds '/nix/store/short', which is no store path (/nix/store/HASH-NAME)"),
     ("texts", "contents holds '/etc', which is no store path"),
-    ("texts", "uid is 4294967295, which no system knows"),
+    ("texts", "uid is 4294967295, but the highest possible is 4294967294"),
     ("texts", "user 'a b' is no UID:GID and no name"),
     ("texts", "env holds 'A=B', which is no name of a variable"),
     ("texts", "labels holds 'nixfront.x'; names that start with nixfront. are nixfront's own"),
