@@ -14,7 +14,7 @@ from proxy.cli.command import Command, Console, Working
 from proxy.registry.endpoint import Endpoint
 from proxy.settings import Settings
 from proxy.upkeep import warm
-from proxy.upkeep.warm import Warmed
+from proxy.upkeep.warm import Outcome
 from proxy.wiring import commands, registry
 
 _DAY = 86_400.0
@@ -25,12 +25,12 @@ def _warm(settings: Settings, arguments: argparse.Namespace, console: Console) -
     with sys.stdin if arguments.file == "-" else open(arguments.file, encoding="utf-8") as lines:  # noqa: PTH123 - or standard input
         images = warm.read(lines)
     nixfront = Endpoint(arguments.url) if arguments.url else registry.nixfront_endpoint(settings)
-    warmed: dict[str, Warmed] = {}
+    outcomes: dict[str, Outcome] = {}
 
     async def pull_all(working: Working) -> None:
         async for one in warm.warm(nixfront, images, arguments.at_once):
-            warmed[one.name] = one
-            working.at(one.name, len(warmed), len(images))
+            outcomes[one.name] = one
+            working.at(one.name, len(outcomes), len(images))
             if one.error:
                 console.complain(f"{one.name}: {one.error}")
             else:
@@ -38,8 +38,8 @@ def _warm(settings: Settings, arguments: argparse.Namespace, console: Console) -
 
     with console.working("pulling") as working:
         asyncio.run(pull_all(working))
-    console.document([asdict(warmed[f"{repository}:{tag}"]) for repository, tag in images])
-    return 1 if any(one.error for one in warmed.values()) else 0
+    console.document([asdict(outcomes[f"{repository}:{tag}"]) for repository, tag in images])
+    return 1 if any(one.error for one in outcomes.values()) else 0
 
 
 def _warm_arguments(parser: argparse.ArgumentParser) -> None:

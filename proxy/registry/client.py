@@ -16,7 +16,7 @@ from yarl import URL
 from proxy.core.errors import DigestMismatch, RegistryRefused, RegistryUnavailable
 from proxy.core.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Buffer, digest_of
 from proxy.registry.endpoint import OpenEndpoint
-from proxy.registry.login import CATALOG, Scopes, deleting, pulling, pushing
+from proxy.registry.login import CATALOG, Scopes, delete_scopes, pull_scopes, push_scopes
 from proxy.tools.retry import retry
 
 _log = logging.getLogger(__name__)
@@ -51,21 +51,21 @@ class Registry:
         """The digest of the manifest with this tag or digest, of any media type; None if there is none."""
         url = self._url(repository, "manifests", reference)
         status, headers = await self._retry(
-            "HEAD", url, (200, 404), pulling(repository), {"Accept": EVERY_MANIFEST_TYPE}
+            "HEAD", url, (200, 404), pull_scopes(repository), {"Accept": EVERY_MANIFEST_TYPE}
         )
         return headers.get("Docker-Content-Digest", "") if status == 200 else None
 
     async def has_blob(self, repository: str, digest: str) -> bool:
         """Whether the repository has this blob."""
         url = self._url(repository, "blobs", digest)
-        status, _ = await self._retry("HEAD", url, (200, 404), pulling(repository))
+        status, _ = await self._retry("HEAD", url, (200, 404), pull_scopes(repository))
         return status == 200
 
     async def mount(self, repository: str, digest: str, origin: str) -> bool:
         """Give the repository a blob of the repository `origin`. False if the registry did not mount it."""
         url = self._url(repository, "blobs", "uploads/").with_query(mount=digest, **{"from": origin})
         try:
-            status, headers = await self._retry("POST", url, (201, 202), pushing(repository, origin))
+            status, headers = await self._retry("POST", url, (201, 202), push_scopes(repository, origin))
         except RegistryRefused as error:
             if not error.temporary:  # we may not read from the origin, or this registry mounts nothing
                 return False
@@ -81,7 +81,7 @@ class Registry:
         """
         rest = aiter(chunks)
         first, is_all = await _first_chunks(rest)
-        scopes = pushing(repository)
+        scopes = push_scopes(repository)
         start = self._url(repository, "blobs", "uploads/")
         _, headers = await self._retry("POST", start, (202,), scopes)
         location = self._location(start, headers)
@@ -116,7 +116,7 @@ class Registry:
         """
         url = self._url(repository, "manifests", reference)
         _, headers = await self._retry(
-            "PUT", url, (201,), pushing(repository), {"Content-Type": media_type}, data=data
+            "PUT", url, (201,), push_scopes(repository), {"Content-Type": media_type}, data=data
         )
         _check_digest(digest_of(data), headers)
 
@@ -126,7 +126,9 @@ class Registry:
         Also raises `DigestMismatch` if the registry sent other bytes.
         """
         accept = EVERY_MANIFEST_TYPE if kind == "manifests" else "*/*"
-        data = await self._read(self._url(repository, kind, digest), pulling(repository), {"Accept": accept})
+        data = await self._read(
+            self._url(repository, kind, digest), pull_scopes(repository), {"Accept": accept}
+        )
         if digest_of(data) != digest:
             raise DigestMismatch(f"nixfront asked the registry for {digest} and got {digest_of(data)}")
         return data
@@ -139,7 +141,7 @@ class Registry:
     async def tag_names(self, repository: str) -> list[str]:
         """The tags of a repository, in the registry's order. Without a tag, the repository need not exist."""
         try:
-            body = await self._read(self._url(repository, "tags", "list"), pulling(repository))
+            body = await self._read(self._url(repository, "tags", "list"), pull_scopes(repository))
         except RegistryRefused as error:
             if error.status == 404:
                 return []
@@ -198,7 +200,7 @@ class Registry:
     async def _cancel(self, location: URL, repository: str) -> None:
         """End an upload that stays unfinished, so that the registry drops its bytes."""
         with suppress(RegistryRefused, RegistryUnavailable):
-            await self._once("DELETE", location, (204,), deleting(repository))
+            await self._once("DELETE", location, (204,), delete_scopes(repository))
 
     async def _retry(
         self,

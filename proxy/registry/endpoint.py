@@ -124,7 +124,7 @@ def client_session(
     )
 
 
-def toward_registry(ca: str, certificate: str, key: str) -> ssl.SSLContext:
+def registry_tls(ca: str, certificate: str, key: str) -> ssl.SSLContext:
     """TLS toward the registry: trusts the host's authorities and those in the file `ca`, and shows our `certificate`, if any.
 
     Reads files, so it blocks. Raises `SettingsInvalid`.
@@ -145,7 +145,7 @@ def toward_registry(ca: str, certificate: str, key: str) -> ssl.SSLContext:
     return context
 
 
-def trusting(certificate: str) -> ssl.SSLContext:
+def pinned_tls(certificate: str) -> ssl.SSLContext:
     """TLS that trusts only the certificates of this file, whether an authority's or a server's own.
 
     Reads the file, so it blocks. Raises `SettingsInvalid`.

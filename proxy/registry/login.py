@@ -196,19 +196,19 @@ def _read(body: bytes, service: URL) -> _Token:
     return _Token(text, life - min(_SPARE, life / 2))
 
 
-def pulling(repository: str) -> Scopes:
+def pull_scopes(repository: str) -> Scopes:
     """The scopes of reading."""
     return (f"repository:{repository}:pull",)
 
 
-def pushing(repository: str, origin: str = "") -> Scopes:
+def push_scopes(repository: str, origin: str = "") -> Scopes:
     """The scopes of an upload, and of a mount from the repository `origin`."""
     return (
         f"repository:{repository}:pull,push",
-        *(pulling(origin) if origin and origin != repository else ()),
+        *(pull_scopes(origin) if origin and origin != repository else ()),
     )
 
 
-def deleting(repository: str) -> Scopes:
+def delete_scopes(repository: str) -> Scopes:
     """The scopes of deleting a manifest, and of giving up an upload."""
     return (f"repository:{repository}:delete",)

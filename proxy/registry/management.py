@@ -14,7 +14,7 @@ import aiohttp
 
 from proxy.core.errors import RegistryUnavailable
 from proxy.registry.endpoint import OpenEndpoint
-from proxy.registry.login import CATALOG, Scopes, deleting, pulling
+from proxy.registry.login import CATALOG, Scopes, delete_scopes, pull_scopes
 
 _PAGE = 100  # repositories in one response
 
@@ -48,7 +48,7 @@ class Management:
     async def tags(self, repository: str) -> tuple[str, ...]:
         """The tags of a repository, sorted. Without a tag, the repository need not exist."""
         document = await self._call(
-            "list", "GET", "/v2/{name}/tags/list", pulling(repository), name=repository
+            "list", "GET", "/v2/{name}/tags/list", pull_scopes(repository), name=repository
         )
         return tuple(sorted((document or {}).get("tags") or ()))
 
@@ -58,7 +58,7 @@ class Management:
             "delete",
             "DELETE",
             "/v2/{name}/manifests/{reference}",
-            deleting(repository),
+            delete_scopes(repository),
             name=repository,
             reference=digest,
         )

@@ -12,13 +12,13 @@ import aiohttp
 from proxy.core.errors import RegistryUnavailable, TagUnknown
 from proxy.registry.client import EVERY_MANIFEST_TYPE
 from proxy.registry.endpoint import OpenEndpoint
-from proxy.registry.login import pulling
+from proxy.registry.login import pull_scopes
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)  # the image may be built first
 
 
 @dataclass(frozen=True, slots=True)
-class ExplainedLayer:
+class LayerExplanation:
     """A layer: its blob, its DiffID, its store paths (none in the root layer), and the comment in its history."""
 
     digest: str
@@ -40,7 +40,7 @@ class Explanation:
     media_type: str
     created: str
     labels: dict[str, str]
-    layers: tuple[ExplainedLayer, ...]
+    layers: tuple[LayerExplanation, ...]
     run: dict[str, Any] = field(default_factory=dict)
 
 
@@ -51,7 +51,7 @@ async def explain(registry: OpenEndpoint, repository: str, reference: str) -> Ex
     """
     name = f"{repository}:{reference}"
     path = f"/v2/{repository}"
-    scopes = pulling(repository)
+    scopes = pull_scopes(repository)
     headers = {"Accept": EVERY_MANIFEST_TYPE}
     try:
         async with registry.ask(
@@ -81,7 +81,7 @@ def _explanation(name: str, digest: str, manifest: dict[str, Any], config: dict[
     ]
     comments += [""] * (len(manifest["layers"]) - len(comments))
     layers = tuple(
-        ExplainedLayer(
+        LayerExplanation(
             digest=layer["digest"],
             size=layer["size"],
             diff_id=diff_id,

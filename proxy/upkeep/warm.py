@@ -1,7 +1,6 @@
 """Pull a list of images as a client would, so that they exist before anybody needs them."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,20 +9,20 @@ from aiohttp import hdrs
 
 from proxy import __version__
 from proxy.core.errors import NameInvalid, RegistryUnavailable
+from proxy.core.names import is_repository, is_tag
 from proxy.registry.client import EVERY_MANIFEST_TYPE
 from proxy.registry.endpoint import Endpoint, OpenEndpoint
-from proxy.registry.login import pulling
+from proxy.registry.login import pull_scopes
 from proxy.tools.retry import retry
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)  # an image may be built first
 _HEADERS: dict[str, str] = {hdrs.ACCEPT: EVERY_MANIFEST_TYPE, hdrs.USER_AGENT: f"nixfront-warm/{__version__}"}
 _TRIES = 10  # while the host is busy
 _LONGEST_PAUSE = 60.0  # seconds
-_NAME = re.compile(r"(?P<repository>[a-z0-9][a-z0-9._/-]*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]*))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Warmed:
+class Outcome:
     """The outcome for one image: the `digest` of its manifest, or an `error`."""
 
     name: str
@@ -38,18 +37,18 @@ def read(lines: Iterable[str]) -> list[tuple[str, str]]:
         name = line.partition("#")[0].strip()
         if not name:
             continue
-        match = _NAME.fullmatch(name)
-        if match is None:
+        repository, colon, tag = name.partition(":")
+        if not is_repository(repository) or (colon and not is_tag(tag)):
             raise NameInvalid(f"line {number}: {name!r} is not NAME[:TAG]")
-        images[match["repository"], match["tag"] or "latest"] = None
+        images[repository, tag or "latest"] = None
     return list(images)
 
 
-async def warm(nixfront: Endpoint, images: Sequence[tuple[str, str]], at_once: int) -> AsyncIterator[Warmed]:
+async def warm(nixfront: Endpoint, images: Sequence[tuple[str, str]], at_once: int) -> AsyncIterator[Outcome]:
     """Pull these images (repository and tag) through a nixfront; yields each outcome as soon as it is there."""
     slots = asyncio.Semaphore(at_once)
 
-    async def one(repository: str, tag: str) -> Warmed:
+    async def one(repository: str, tag: str) -> Outcome:
         async with slots:
             return await _pull(reached, repository, tag)
 
@@ -72,24 +71,24 @@ class _HostBusy(Exception):
         self.retry_after = retry_after
 
 
-async def _pull(nixfront: OpenEndpoint, repository: str, tag: str) -> Warmed:
+async def _pull(nixfront: OpenEndpoint, repository: str, tag: str) -> Outcome:
     name, path = f"{repository}:{tag}", f"/v2/{repository}/manifests/{tag}"
 
-    async def pull() -> Warmed:
-        async with nixfront.ask("GET", path, pulling(repository), _HEADERS, timeout=_TIMEOUT) as answer:
+    async def pull() -> Outcome:
+        async with nixfront.ask("GET", path, pull_scopes(repository), _HEADERS, timeout=_TIMEOUT) as answer:
             status = f"{answer.status} {answer.reason}"
             if answer.status == 429:
                 raise _HostBusy(status, answer.headers.get(hdrs.RETRY_AFTER, ""))
             if answer.status != 200:
-                return Warmed(name, error=status)
-            return Warmed(name, answer.headers.get("Docker-Content-Digest", ""))
+                return Outcome(name, error=status)
+            return Outcome(name, answer.headers.get("Docker-Content-Digest", ""))
 
     try:
         return await retry(pull, _tries, _pause)
     except (aiohttp.ClientError, TimeoutError) as error:
-        return Warmed(name, error=f"{nixfront.url}{path} did not answer: {error}")
+        return Outcome(name, error=f"{nixfront.url}{path} did not answer: {error}")
     except (_HostBusy, RegistryUnavailable) as error:
-        return Warmed(name, error=str(error))
+        return Outcome(name, error=str(error))
 
 
 def _tries(error: Exception) -> int:

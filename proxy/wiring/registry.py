@@ -24,7 +24,7 @@ def registry_endpoint(settings: Settings, url: str) -> Endpoint:
     Blocking: it reads files. Raises `SettingsInvalid`.
     """
     section = settings.registry
-    trusted = endpoint.toward_registry(section.ca, section.client_certificate, section.client_key)
+    trusted = endpoint.registry_tls(section.ca, section.client_certificate, section.client_key)
     return Endpoint(url, Credentials(section.username, section.secret()), trusted)
 
 
@@ -54,7 +54,7 @@ def image_endpoint(settings: Settings) -> Endpoint:
 
 def _trust_only(certificate: str) -> ssl.SSLContext:
     """Trust in this one certificate, whatever name it has: a certificate rarely names the address that we listen at."""
-    context = endpoint.trusting(certificate)
+    context = endpoint.pinned_tls(certificate)
     context.check_hostname = False
     return context
 

@@ -13,10 +13,10 @@ from aiohttp import web
 from proxy.core.errors import RegistryRefused, RegistryUnavailable
 from proxy.registry.client import Registry
 from proxy.registry.endpoint import OpenEndpoint
-from proxy.registry.login import Credentials, Login, pulling, pushing
+from proxy.registry.login import Credentials, Login, pull_scopes, push_scopes
 from tests.support.guarded import basic
 
-SCOPES = pulling("x")
+SCOPES = pull_scopes("x")
 OURS = Credentials("nixfront", "between us")
 NOBODY = Credentials()
 
@@ -119,7 +119,7 @@ async def test_a_token_is_fetched_for_each_scope_and_kept_while_it_lives(
     async with serving(Tokens()) as service:
         assert login.learn(bearer(service.url), SCOPES, "")
         both = await asyncio.gather(login.authorization(SCOPES), login.authorization(SCOPES))
-        other = await login.authorization(pushing("x", "y"))
+        other = await login.authorization(push_scopes("x", "y"))
         clock.now = 69
         kept = await login.authorization(SCOPES)
         clock.now = 71  # 30 seconds before its end

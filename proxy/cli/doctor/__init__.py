@@ -24,7 +24,7 @@ from proxy.cli.doctor import nix
 from proxy.core.errors import NixfrontError, RegistryUnavailable, SettingsInvalid
 from proxy.registry import embedded
 from proxy.registry.endpoint import Endpoint, OpenEndpoint
-from proxy.registry.login import Credentials, deleting, pushing
+from proxy.registry.login import Credentials, delete_scopes, push_scopes
 from proxy.settings import Settings
 from proxy.wiring import registry as wiring_registry
 from proxy.wiring.registry import nixfront_endpoint
@@ -201,13 +201,13 @@ async def _rights(registry: OpenEndpoint, status: int, version: str) -> list[Fin
         return [Finding("registry credentials", "wrong", told, cure)]
     found = [Finding("registry", "fine", f"{url} speaks {version}")]
     begin = f"/v2/{_PROBE}/blobs/uploads/"
-    async with registry.ask("POST", begin, pushing(_PROBE), timeout=_TIMEOUT, redirects=False) as answer:
+    async with registry.ask("POST", begin, push_scopes(_PROBE), timeout=_TIMEOUT, redirects=False) as answer:
         begun, location = answer.status, answer.headers.get("Location", "")
     if begun == 202:
         with suppress(aiohttp.ClientError, ValueError):
             upload = answer.url.join(type(answer.url)(location, encoded=True))
             if upload.origin() == answer.url.origin():
-                async with registry.ask("DELETE", upload, deleting(_PROBE), timeout=_TIMEOUT):
+                async with registry.ask("DELETE", upload, delete_scopes(_PROBE), timeout=_TIMEOUT):
                     pass
     else:
         told = f"{url} does not let us push: {begun} to the start of an upload"
@@ -220,7 +220,7 @@ async def _rights(registry: OpenEndpoint, status: int, version: str) -> list[Fin
             )
         )
     manifest = f"/v2/{_PROBE}/manifests/{_ZERO}"
-    async with registry.ask("DELETE", manifest, deleting(_PROBE), timeout=_TIMEOUT) as answer:
+    async with registry.ask("DELETE", manifest, delete_scopes(_PROBE), timeout=_TIMEOUT) as answer:
         if answer.status == 405:
             cure = "set storage.delete.enabled: true in the registry's configuration (REGISTRY_STORAGE_DELETE_ENABLED=true)"
             found.append(
