@@ -1,10 +1,14 @@
-"""Who builds what, and when: one build for each tag on all machines, and no more at once than this host bears.
+"""Who builds what, and when: one build for each tag on all machines, and no more builds at once than this host bears.
 
-    flight (all who ask this machine) -> queue (this machine's turns) -> lease (all machines) -> pipeline
+    flight (all clients of this machine) -> look -> queue (this machine's turns) -> lease (all machines) -> pipeline
+
+The look (`is_new`, or the first step of a flight) asks the registry for the tag under every media type, because a
+client's own request may name too few of them.
+It is repeated only after a wait, in the queue or for a lease, in which another machine may have built the image.
 
 A machine that does not get the lease gives its turn back and looks now and then: for the tag, for the error that the
-other met, or for a lease that nobody prolongs any more because its holder is dead. The lease keeps work from being done
-twice and nothing else: two who build the same image make the same bytes.
+other machine recorded, or for a lease that nobody prolongs any more because its holder is dead. The lease saves work and
+does nothing else: two machines that build the same image make the same bytes.
 """
 
 import asyncio
@@ -17,14 +21,14 @@ from proxy.core import errors
 from proxy.core.errors import NixfrontError, Stopping
 from proxy.core.model import ImageRequest
 from proxy.pipeline.build import Pipeline
-from proxy.registry.client import Registry
+from proxy.pipeline.destination import Destination
 from proxy.state import Failure, State, TagRecord
 from proxy.tools.fair_queue import FairQueue
 from proxy.tools.flight import SingleFlight
 
 _log = logging.getLogger(__name__)
 _LOOK = 0.5  # seconds between two looks whether another machine is done
-_OURSELVES = ""  # the client in whose name tags are refreshed
+_OURSELVES = ""  # the client of the queue that refreshes tags
 
 
 class Coordinator:
@@ -33,7 +37,7 @@ class Coordinator:
     def __init__(
         self,
         pipeline: Pipeline,
-        registry: Registry,
+        registry: Destination,
         state: State,
         queue: FairQueue,
         *,
@@ -41,7 +45,7 @@ class Coordinator:
         lease_seconds: float,
         failure_seconds: float,
     ) -> None:
-        """`machine` holds the leases: a name that no other has, and that it has again after a crash."""
+        """`machine` is the holder of the leases: a name that no other machine has, and the same after a crash."""
         self._pipeline = pipeline
         self._registry = registry
         self._state = state
@@ -52,23 +56,34 @@ class Coordinator:
         self._flights: SingleFlight[str, None] = SingleFlight()
         self._stopping = False
 
-    async def ensure(self, request: ImageRequest, client: str = "") -> None:
-        """The registry has the tag when this returns; a tag that it has already is left as it is.
+    async def image(self, request: ImageRequest, client: str = "", *, is_new: bool = False) -> None:
+        """The registry has the tag when this returns; a tag that is there already is left as it is.
 
-        Goes on when the caller is cancelled. `client`: in the queue, each gets a share. Raises a `NixfrontError`.
+        `client` gets its share of the queue. `is_new` is the result of that method a moment ago; True saves a question
+        to the registry. A build goes on when the caller is cancelled. Raises a `NixfrontError`.
         """
         key = _key(request)
-        await self._run(key, lambda: self._make(key, request, client))
+        await self._run(key, lambda: self._make(key, request, client, is_new=is_new))
+
+    async def is_new(self, request: ImageRequest) -> bool:
+        """Whether `image` would start a build: no build of it runs, none failed recently, and the tag is not there."""
+        key = _key(request)
+        return (
+            key not in self._flights.keys
+            and await self._state.recall_failure(key) is None
+            and await self._registry.manifest_digest(request.repository, request.tag) is None
+            and key not in self._flights.keys
+        )
 
     async def refresh(self, request: ImageRequest, record: TagRecord) -> None:
-        """The tag names what it means now, if it is still ours. Raises a `NixfrontError`."""
+        """Make the tag name the image that it means now, if it is still ours. Raises a `NixfrontError`."""
         key = f"refresh {request.repository}:{request.tag}"
         await self._run(key, lambda: self._renew(key, request, record))
 
     async def drain(self, seconds: float) -> None:
-        """Start nothing new, and let what is under way end, for so long at most.
+        """Start no build any more, and wait at most these seconds for those that run. Then cancel the rest.
 
-        What is broken off then is not lost: what it has realised and sent is there for the next pull.
+        Their work is not lost: the next pull finds the store paths and blobs that are there.
         """
         self._stopping = True
         if not self._flights.keys:
@@ -81,7 +96,7 @@ class Coordinator:
         await self._flights.close()
 
     async def close(self) -> None:
-        """Cancel the builds that are under way."""
+        """Cancel the builds that run."""
         await self._flights.close()
         await self._pipeline.close()
 
@@ -98,51 +113,45 @@ class Coordinator:
                 ) from error
             raise
 
-    async def is_new(self, request: ImageRequest) -> bool:
-        """Whether `ensure` would begin a build: none is under way, none has just failed, and the tag is not there."""
-        key = _key(request)
-        return (
-            key not in self._flights.keys
-            and await self._state.recall_failure(key) is None
-            and await self._registry.manifest_digest(request.repository, request.tag) is None
-            and key not in self._flights.keys
-        )
-
-    async def _make(self, key: str, request: ImageRequest, client: str) -> None:
-        async def done() -> bool:
-            await self._raise_known(key)
+    async def _make(self, key: str, request: ImageRequest, client: str, *, is_new: bool) -> None:
+        async def is_done() -> bool:
+            """Whether the tag is there under any media type: then it stays, no matter who pushed it."""
+            await self._raise_failure(key)
             return await self._registry.manifest_digest(request.repository, request.tag) is not None
 
-        await self._raise_known(key)
-        await self._alone(key, client, lambda: self._pipeline.ensure(request), done)
+        if not is_new and await is_done():
+            return
+        await self._alone(key, client, lambda: self._pipeline.make(request), is_done)
 
     async def _renew(self, key: str, request: ImageRequest, record: TagRecord) -> None:
-        async def done() -> bool:
-            await self._raise_known(key)
+        async def is_done() -> bool:
+            await self._raise_failure(key)
             now = await self._state.recall_tag(record.repository, record.tag)
             return now is None or now.checked > record.checked
 
-        await self._alone(key, _OURSELVES, lambda: self._pipeline.refresh(request, record), done)
+        await self._alone(key, _OURSELVES, lambda: self._pipeline.make(request, record), is_done)
 
     async def _alone(
         self,
         key: str,
         client: str,
         work: Callable[[], Awaitable[None]],
-        done: Callable[[], Awaitable[bool]],
+        is_done: Callable[[], Awaitable[bool]],
     ) -> None:
-        """Work under the lease of this key, unless another machine has `done` it meanwhile."""
+        """Do the work under the lease of this key, unless another machine did it while this one waited."""
         while True:
-            async with self._queue.turn(client):
+            async with self._queue.turn(client) as waited:
                 if await self._state.take(key, self._machine, self._lease_seconds):
                     async with self._prolonged(key):
-                        return await self._told(key, work)
+                        if not (waited and await is_done()):
+                            await self._record_failure(key, work)
+                        return
             await asyncio.sleep(_LOOK)
-            if await done():
-                return None
+            if await is_done():
+                return
 
-    async def _told(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Work; an error that another machine would meet too is told to all."""
+    async def _record_failure(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work; an error that every machine would meet again is recorded for all of them."""
         try:
             await work()
         except NixfrontError as error:
@@ -151,14 +160,14 @@ class Coordinator:
                 await self._state.record_failure(key, failure, self._failure_seconds)
             raise
 
-    async def _raise_known(self, key: str) -> None:
+    async def _raise_failure(self, key: str) -> None:
         failure = await self._state.recall_failure(key)
         if failure is not None:
             raise errors.from_record(failure.kind, failure.message)
 
     @asynccontextmanager
     async def _prolonged(self, key: str) -> AsyncIterator[None]:
-        """The lease that was just taken, kept until the context ends."""
+        """Prolong the lease, which this machine has just taken, until the context ends."""
 
         async def prolong() -> None:
             while True:

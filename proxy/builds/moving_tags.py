@@ -92,7 +92,7 @@ class MovingTags:
             if request is None or (present := await self._own.present(record)) is None:
                 return False
             if record.key == await self._pipeline.key(request) and present == record.digest:
-                await self._own.checked(record)
+                await self._own.confirm(record)
                 return False
             await self._builds.refresh(request, record)
         except NixfrontError as error:

@@ -6,8 +6,9 @@ Quotes are from the OCI distribution and image specifications, with our remarks 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -167,6 +168,33 @@ class LayerPlan:
     """The store paths of one layer, sorted. Two images with an equal plan share the layer."""
 
     paths: tuple[str, ...]
+
+
+class BlobStream(Protocol):
+    """The bytes of a blob, to be read once with `async for`."""
+
+    @property
+    def digest(self) -> str:
+        """The digest of the bytes. Raises `DigestNotReady` before the last byte was read."""
+
+    def __aiter__(self) -> AsyncIterator[Buffer]:
+        """The bytes in pieces of any length."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallBlob:
+    """A blob that is in memory, as a stream of one piece."""
+
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        """The digest of the bytes."""
+        return digest_of(self.data)
+
+    async def __aiter__(self) -> AsyncIterator[Buffer]:
+        """The bytes, in one piece."""
+        yield self.data
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,15 @@
-"""What is known of a package set beforehand, by names that outlive its revisions: the table that layers follow.
+"""The table that layers follow: groups of packages, by names that outlive the revisions of a package set.
 
-A store path is a new one with every change of a package, so a table that shall serve later revisions speaks of
-`glibc` and `openssl-dev`, not of paths. The price is that a name may fit several paths. `keys` therefore gives a
-path's names from the narrowest (with the whole version) to the widest (without any); a table holds a narrow one only
-where paths of one wide name belong in different groups, and the narrowest that it holds is the one that counts.
+A package gets another store path with every change, so a table that serves later revisions names `glibc` and
+`openssl-dev` and no paths. The price is that a name may fit several paths. `names_of` therefore lists the names of a
+path from the narrowest (with the whole version) to the widest (with none). A table has a narrow name only where paths
+of one wide name belong in different groups; the narrowest name in the table decides.
 
 A table is one canonical JSON text, and its digest is part of the key of every image:
   format  1
-  source  for people: what it was made from
-  groups  { name: group }; what is in one group shares a layer
-No IO here, no clock; `cohorts` makes tables.
+  source  for people: where the table comes from
+  groups  { name: group }; the paths of one group share a layer
+No IO here, no clock; `upkeep.cohorts` makes tables.
 """
 
 import json
@@ -36,12 +36,12 @@ class LayerTable:
     source: str = ""
 
     def group(self, path: str) -> int | None:
-        """The group of a store path, None for one that the table does not know."""
+        """The group of a store path, None if the table has none of its names."""
         return next((self.groups[key] for key in names_of(path) if key in self.groups), None)
 
     @cached_property
     def digest(self) -> str:
-        """`sha256:` and 64 digits, equal for equal tables; empty for one that says nothing."""
+        """`sha256:` and 64 digits, equal for equal tables; empty for a table without groups."""
         return digest_of(write(self)) if self.groups else ""
 
 
@@ -64,7 +64,7 @@ def names_of(path: str) -> tuple[str, ...]:
 def _parts(whole: str) -> tuple[str, str, str]:
     """Name, version, and what follows it with its dash: `openjdk-17-jre-17.0.2-dev` -> `openjdk-17-jre`, `17.0.2`, `-dev`.
 
-    The version starts at the first word with a digit in front that no further word of the name comes after.
+    The version starts at the first word that begins with a digit and has no word of the name after it.
     """
     words = whole.split("-")
     last = len(words) - 1
@@ -91,7 +91,7 @@ def write(table: LayerTable) -> bytes:
 
 
 def read(text: bytes) -> LayerTable:
-    """The table of a JSON text. Raises `ValueError` for a text that is none."""
+    """The table of a JSON text. Raises `ValueError` if the text is no table."""
     value: Any = json.loads(text)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise ValueError(f"it is no table of format {FORMAT}, as `nixfront popularity` makes them")

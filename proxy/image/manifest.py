@@ -1,6 +1,6 @@
-"""Layers and facts about the packages -> config and manifest, byte for byte. It never sorts and never guesses.
+"""Layers and facts about the packages -> config and manifest, byte for byte. Nothing is sorted or guessed here.
 
-The order of layers is `layering`'s; the digests are `publish`'s. JSON is written with sorted keys and no spaces, so
+`layering` decides the order of layers, `pipeline.publish` computes their digests. JSON has sorted keys and no spaces, so
 equal input gives equal digests.
 """
 
@@ -56,9 +56,9 @@ _ARCHITECTURES = {
 
 @dataclass(frozen=True, slots=True)
 class ConfigFacts:
-    """What the config says beside its layers. `system` is Nix's (`x86_64-linux`), `created` is RFC 3339.
+    """The contents of the config beside its layers. `system` is Nix's (`x86_64-linux`), `created` is RFC 3339.
 
-    `user` is `UID:GID` or a name, `directory` where the command starts; empty: root, and `/`. `ports` are like `80/tcp`.
+    `user` is `UID:GID` or a name, `directory` is where the command starts; if empty, root and `/`. `ports`: `80/tcp`.
     """
 
     system: str
@@ -100,7 +100,7 @@ def assemble(
         run["WorkingDir"] = facts.directory
     config_value: dict[str, object] = {
         "architecture": architecture,
-        "config": run,  # [never null: Kubernetes reads its fields unasked]
+        "config": run,  # [never null: Kubernetes reads its fields without a check]
         "created": facts.created,
         "history": [
             {"created": facts.created, "created_by": "nixfront", "comment": comment}
@@ -136,9 +136,9 @@ def assemble(
 
 
 def sealed(config: Mapping[str, Any]) -> bytes:
-    """The config with a label that is a hash of all the rest: who builds on an image, or changes it, breaks the seal.
+    """The config with a label that is a hash of all the rest: an image that is built on this one, or a change, breaks the seal.
 
-    It proves no more than that: everybody who can compute a hash can seal.
+    The seal proves no more than that: anybody who can compute a hash can seal a config.
     """
     run = config["config"]
     labels = {**run["Labels"], SEAL: sha256_hex(canonical_json(config))}
@@ -146,7 +146,7 @@ def sealed(config: Mapping[str, Any]) -> bytes:
 
 
 def unsealed(config: bytes) -> dict[str, Any] | None:
-    """The config as it was before it was sealed; None for one that nobody sealed, or whose seal is broken."""
+    """The config without its seal; None if the config has no seal, or a broken one."""
     try:
         value = json.loads(config)
         value["config"]["Labels"].pop(SEAL)

@@ -1,10 +1,10 @@
 """The builder of `nix/build-registry-image.nix`: the image that the proxy pushes, made inside a Nix build.
 
-Runs under a bare python3 of the package set, so it and all that it imports needs the standard library alone. Every decision
-is made by the modules that the proxy makes it with; here they are only fed with what Nix says of the closure
-(`exportReferencesGraph`), and what they make is written down. The arguments come as Nix's structured attributes: `step`
-(`tree` or `image`), `asked` (the head comment of the expression), `graph`, `outputs`, and `changed`, the store path of the
-root as extraCommands left it.
+It runs under a bare python3 of the package set, so it and all that it imports needs the standard library alone. The modules
+that the proxy uses make every decision; this module hands them Nix's facts of the closure (`exportReferencesGraph`)
+and writes their results to files. The arguments are Nix's structured attributes: `step` (`tree` or `image`), `asked` (the
+request: see the head comment of the expression), `graph`, `outputs`, and `changed` (the store path of the root tree after
+extraCommands).
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from proxy.image import recipe as image_recipe
 from proxy.image.recipe import Definition, Recipe, TextPaths, command, comments, output_tag, owned, tag
 from proxy.image.tar import Entry
 
-#: What `skopeo copy dir:FOLDER` wants to find in the folder.
+#: The file `version` of a folder for `skopeo copy dir:FOLDER`.
 _DIR_VERSION = "Directory Transport Version: 1.1\n"
 
 
@@ -36,17 +36,17 @@ def main() -> None:
 
 
 def _attributes(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Nix's structured attributes. Nix 2.8 names a file that its own sandbox does not show; it is where builds begin."""
+    """Nix's structured attributes. Nix 2.8 names a file that its sandbox hides; a copy is where builds begin."""
     here = Path(environment["NIX_BUILD_TOP"], ".attrs.json")
     file = here if here.exists() else Path(environment["NIX_ATTRS_JSON_FILE"])
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    attributes: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return attributes
 
 
-def write_tree(asked: Mapping[str, Any], folder: Path) -> None:
-    """The merged root tree, and the modes that Nix would not keep, for `nix/commands.nix`."""
+def write_tree(request: Mapping[str, Any], folder: Path) -> None:
+    """Write the merged root tree, and the modes that Nix would not keep, for `nix/commands.nix`."""
     (folder / "tree").mkdir(parents=True)
-    root = image_recipe.root(_recipe(asked), store_tree.StoreListing())
+    root = image_recipe.root(_recipe(request), store_tree.StoreListing())
     modes = store_tree.lay_out(root.entries, folder / "tree")
     (folder / "modes").write_text(
         "".join(f"{line}\n" for line in modes), encoding="utf-8", errors="surrogateescape"
@@ -54,43 +54,45 @@ def write_tree(asked: Mapping[str, Any], folder: Path) -> None:
 
 
 def write_image(attributes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Every blob and the manifest of the image as files in `folder`; returns the document that tells where they are."""
-    asked, changed = attributes["asked"], attributes.get("changed") or ""
+    """Write every blob and the manifest of the image into `folder`; returns the document that says where they are."""
+    request, changed = attributes["asked"], attributes.get("changed") or ""
     folder.mkdir()
-    recipe, listing = _recipe(asked), store_tree.StoreListing()
-    table = layer_table.read(Path(asked["table"]).read_bytes()) if asked["table"] else layer_table.NO_TABLE
+    recipe, listing = _recipe(request), store_tree.StoreListing()
+    table = (
+        layer_table.read(Path(request["table"]).read_bytes()) if request["table"] else layer_table.NO_TABLE
+    )
     closure = Closure(recipe.packages, _closure(attributes["graph"], changed))
-    plans = layering.plan(closure, asked["maxLayers"] - 1, table)
+    plans = layering.plan(closure, request["maxLayers"] - 1, table)
     root = owned(recipe, store_tree.read_back(changed)) if changed else None
     root = root or image_recipe.root(recipe, listing).entries
 
     layers = [_write_layer(store_tree.store_entries(plan.paths), folder) for plan in plans]
     layers.append(_write_layer(root, folder))
     image = manifest.assemble(
-        image_recipe.facts(recipe, _package_set(asked), asked["system"], command(recipe, listing)),
+        image_recipe.facts(recipe, _package_set(request), request["system"], command(recipe, listing)),
         layers,
         comments(recipe, plans),
-        form=asked["format"],
+        form=request["format"],
         compression="none",
     )
     (folder / _hexadecimal(image.config_descriptor.digest)).write_bytes(image.config)
     (folder / "manifest.json").write_bytes(image.manifest)
     (folder / "version").write_text(_DIR_VERSION, encoding="ascii")
-    return _document(asked, folder, image, layers, plans)
+    return _document(request, folder, image, layers, plans)
 
 
-def _recipe(asked: Mapping[str, Any]) -> Recipe:
+def _recipe(request: Mapping[str, Any]) -> Recipe:
     """The recipe of packages as a path names them, or of a named image."""
     ordered: dict[object, Package] = {}
-    for facts in asked["packages"]:
+    for facts in request["packages"]:
         package = _package(facts)
-        ordered.setdefault(package.outputs if asked["named"] else package.attribute, package)
-    uid, gid = asked["owner"]
+        ordered.setdefault(package.outputs if request["named"] else package.attribute, package)
+    uid, gid = request["owner"]
     return Recipe(
         packages=tuple(ordered.values()),
-        image=asked["name"] if asked["named"] else "",
+        image=request["name"] if request["named"] else "",
         owner=(uid, gid),
-        script=bool(asked["extraCommands"]),
+        script=bool(request["extraCommands"]),
     )
 
 
@@ -99,8 +101,8 @@ def _package(facts: Mapping[str, Any]) -> Package:
     return Package(facts["attribute"], facts["name"], "", outputs, facts["mainProgram"])
 
 
-def _package_set(asked: Mapping[str, Any]) -> PackageSet:
-    origin = asked["origin"]
+def _package_set(request: Mapping[str, Any]) -> PackageSet:
+    origin = request["origin"]
     return PackageSet(
         name=origin["name"],
         expression="",
@@ -111,19 +113,19 @@ def _package_set(asked: Mapping[str, Any]) -> PackageSet:
     )
 
 
-def _tag(asked: Mapping[str, Any]) -> str:
-    """The hash of the outputs, as the proxy tags an image by it."""
-    recipe = _recipe(asked)
-    if not asked["named"]:
+def _tag(request: Mapping[str, Any]) -> str:
+    """The tag that the proxy gives an image of these outputs."""
+    recipe = _recipe(request)
+    if not request["named"]:
         return output_tag(sorted(path for package in recipe.packages for _, path in package.outputs))
-    tools = tuple(_package(facts) for facts in asked["tools"])
-    whole = Definition(recipe, TextPaths(), asked["maxLayers"], asked["extraCommands"], tools=tools)
-    return tag(whole)
+    tools = tuple(_package(facts) for facts in request["tools"])
+    definition = Definition(recipe, TextPaths(), request["maxLayers"], request["extraCommands"], tools=tools)
+    return tag(definition)
 
 
 def _closure(graph: Iterable[Mapping[str, Any]], without: str) -> tuple[PathInfo, ...]:
-    """What Nix says of the closure, less the root tree itself, which is in no layer of store paths."""
-    found = [
+    """Nix's facts of the closure, without the root tree itself, which is in no layer of store paths."""
+    infos = [
         PathInfo(
             path=item["path"],
             nar_size=item["narSize"],
@@ -132,11 +134,11 @@ def _closure(graph: Iterable[Mapping[str, Any]], without: str) -> tuple[PathInfo
         for item in graph
         if item["path"] != without
     ]
-    return tuple(sorted(found, key=lambda info: info.path))
+    return tuple(sorted(infos, key=lambda info: info.path))
 
 
 def _write_layer(entries: Iterable[Entry], folder: Path) -> Layer:
-    """The archive of these members, in a file that is called after its digest."""
+    """Write the archive of these members into a file whose name is its digest."""
     digest, size = hashlib.sha256(), 0
     new = folder / ".new"
     with new.open("wb") as file:
@@ -149,29 +151,29 @@ def _write_layer(entries: Iterable[Entry], folder: Path) -> Layer:
 
 
 def _document(
-    asked: Mapping[str, Any],
+    request: Mapping[str, Any],
     folder: Path,
     image: Image,
     layers: Iterable[Layer],
     plans: Iterable[LayerPlan],
 ) -> dict[str, Any]:
     parsed = json.loads(image.manifest)
-    described = {item["digest"]: item for item in [parsed["config"], *parsed["layers"]]}
+    descriptors = {item["digest"]: item for item in [parsed["config"], *parsed["layers"]]}
     locations: dict[str, dict[str, Any]] = {
         digest: {
             "path": str(folder / _hexadecimal(digest)),
             "size": item["size"],
             "mediaType": item["mediaType"],
         }
-        for digest, item in described.items()
+        for digest, item in descriptors.items()
     }
     paths = [*(list(plan.paths) for plan in plans), []]
-    for layer, held in zip(layers, paths, strict=True):
-        locations[layer.digest] |= {"diffId": layer.diff_id, "storePaths": held}
+    for layer, store_paths in zip(layers, paths, strict=True):
+        locations[layer.digest] |= {"diffId": layer.diff_id, "storePaths": store_paths}
     descriptor = image.manifest_descriptor
     return {
-        "name": asked["name"],
-        "tag": asked["tag"] or _tag(asked),
+        "name": request["name"],
+        "tag": request["tag"] or _tag(request),
         "manifest": parsed,
         "manifestLocation": {
             "path": str(folder / "manifest.json"),

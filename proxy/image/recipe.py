@@ -1,8 +1,8 @@
-"""What an image is laid out of and how it runs, as far as that is decided before anything is packed.
+"""A recipe says what an image consists of and how it runs, before anything is packed. Pure.
 
-Pure. A recipe comes from a request's packages or from a named image (`definition`); from here on there is no
-difference between the two. Wherever an image is made (in a registry, as a folder, inside a Nix build), its config says
-what these functions say, so that the digests agree.
+A recipe comes from the packages of a request or from a named image (`Definition`); later code need not know which.
+An image can be made in a registry, as a folder, or inside a Nix build: these functions decide its config
+everywhere, so that the digests agree.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ class Recipe:
 
 
 def from_request(request: ImageRequest, packages: Mapping[str, Package]) -> Recipe:
-    """The recipe of packages, by their names as typed: as the request names them, then those of every image, none twice."""
+    """The recipe of packages, by their names as typed: in the order of the request, then those of every image, none twice."""
     ordered = {packages[name].attribute: packages[name] for name in request.attributes}
     for package in packages.values():
         ordered.setdefault(package.attribute, package)
@@ -62,30 +62,30 @@ def root(recipe: Recipe, listing: root_tree.Listing) -> root_tree.Root:
 
 
 def owned(recipe: Recipe, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The members of the root layer with the owner that the recipe says; a user's home stays the user's."""
+    """The members of the root layer with the owner of the recipe; the home of a user keeps that user as owner."""
     home, uid_gid = root_tree.HOME.lstrip("/"), _owner(recipe.home)
     inside = f"{home}/"
 
-    def mine(entry: Entry) -> bool:
+    def is_home(entry: Entry) -> bool:
         return bool(recipe.home) and (entry.path == home or entry.path.startswith(inside))
 
-    return tuple(replace(entry, owner=uid_gid if mine(entry) else recipe.owner) for entry in entries)
+    return tuple(replace(entry, owner=uid_gid if is_home(entry) else recipe.owner) for entry in entries)
 
 
 def command(recipe: Recipe, listing: root_tree.Listing) -> tuple[str, ...]:
-    """What `docker run` starts, or hands to the entrypoint."""
+    """The command that `docker run` starts, or hands to the entrypoint."""
     if recipe.command or recipe.entrypoint or not recipe.packages:
         return recipe.command
     program = root_tree.main_program(recipe.packages[0], listing)
     return (program,) if program else ()
 
 
-def facts(recipe: Recipe, package_set: PackageSet, system: str, started: tuple[str, ...]) -> ConfigFacts:
-    """What the config says; `started` is what `command` found."""
+def facts(recipe: Recipe, package_set: PackageSet, system: str, start: tuple[str, ...]) -> ConfigFacts:
+    """The facts of the config; `start` is the result of `command`."""
     return ConfigFacts(
         system=system,
         created=package_set.created,
-        command=started,
+        command=start,
         entrypoint=recipe.entrypoint,
         user=recipe.user,
         directory=recipe.directory,
@@ -103,7 +103,7 @@ def comments(recipe: Recipe, plans: Sequence[LayerPlan]) -> list[str]:
 
 
 def output_tag(outputs: Sequence[str]) -> str:
-    """The tag that says which outputs an image holds, whatever they are called: 32 digits of a hash of the paths."""
+    """The tag of an image with these outputs, whatever their names: 32 digits of a hash of the store paths."""
     return sha256_hex(canonical_json(list(outputs)))[:32]
 
 
@@ -125,9 +125,9 @@ def _environment(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _labels(package_set: PackageSet, recipe: Recipe) -> dict[str, str]:
-    """What an image says of its origin: in our words, and in those that registry pages and scanners read.
+    """The origin of an image: in our words, and in those that registry pages and scanners read.
 
-    Every name by which it may be asked for is among them, so that one that stands under another is seen to be a copy.
+    Every name of the image is among them, so that a reader recognizes a copy under another name.
     image-spec, "Pre-Defined Annotation Keys": `created`, `revision` and `source` of `org.opencontainers.image`.
     """
     labels = {
@@ -147,26 +147,26 @@ def _labels(package_set: PackageSet, recipe: Recipe) -> dict[str, str]:
 
 
 def _attributes(recipe: Recipe) -> str:
-    """The attributes of the packages, sorted; nothing for a named image, which its name says."""
+    """The attributes of the packages, sorted; empty for a named image, whose name is enough."""
     return "" if recipe.image else " ".join(sorted({package.attribute for package in recipe.packages}))
 
 
 def _outputs(recipe: Recipe) -> str:
-    """The tag of the outputs, where the packages alone decide it."""
+    """The tag of the outputs; empty for a named image, where the packages alone do not decide it."""
     if recipe.image:
         return ""
     return output_tag(sorted(path for package in recipe.packages for _, path in package.outputs))
 
 
 def _owner(user: str) -> tuple[int, int]:
-    """`UID:GID` as numbers; root for an empty one."""
+    """`UID:GID` as numbers; root for an empty text."""
     uid, _, gid = (user or "0:0").partition(":")
     return int(uid), int(gid)
 
 
 @dataclass(frozen=True, slots=True)
 class TextPaths:
-    """Store paths that a text names, and what Nix has to realise (`drv!output`, or a path) so that they are there."""
+    """Store paths that a text names, and what Nix has to realise (`drv!output`, or a path) to have them."""
 
     paths: tuple[str, ...] = ()
     realise: tuple[str, ...] = ()
@@ -174,10 +174,10 @@ class TextPaths:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A named image. `recipe` is all but its files: the store paths that its command and environment name (`runs`),
-    and the operator's `script` with what that names (`commands`) and the `tools` that run it.
+    """A named image: its `recipe`, and the store paths that its texts name.
 
-    `most_layers`: 0 where the image does not say.
+    `runs`: paths in its command and environment. `script`: the extraCommands; `commands`: paths in them; `tools`: the
+    packages that run them. `most_layers`: 0 if the file does not say.
     """
 
     recipe: Recipe
@@ -189,9 +189,9 @@ class Definition:
 
 
 def tag(definition: Definition) -> str:
-    """The tag of a named image's outputs, as `recipes.output_tag`: with all else that its file says, which counts too.
+    """The tag of a named image: like `output_tag`, but a hash of all else in its definition too.
 
-    Outputs come in the order in which their files win; what the commands made is told by them and their tools.
+    The order of outputs decides whose file wins. The script and its tools stand for what the script makes.
     """
     recipe = definition.recipe
     outputs = [path for package in (*recipe.packages, *definition.tools) for _, path in package.outputs]

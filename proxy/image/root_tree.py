@@ -1,9 +1,9 @@
-"""Requested outputs -> the image's root: a tree of symlinks into the store, and the few files of our own.
+"""Outputs of packages -> the image's root: a tree of symlinks into the store, and a few files of our own.
 
-Rules of this file: it looks at the store only through a `Listing`, and what it yields depends on nothing else.
-The outputs come in the order in which they were asked for. Where two of them hold the same file, the first-named wins
-and the loss is reported. A directory that only one output has is one symlink; one that several have, and each that we
-write into, is real. A tree like this needs no Nix build (`buildEnv` fails on equal priorities, drops packages
+Rules of this file: it reads the store only through a `Listing`, and its result depends on nothing else.
+The outputs come in the order of the request. If two of them have the same file, the first-named wins
+and the collision is reported. A directory of one output is a symlink; a directory of several outputs, or one that we
+write into, is real. This needs no Nix build (`buildEnv` fails on equal priorities, drops packages
 that are a single file, and may turn `/etc` itself into a link into the read-only store).
 """
 
@@ -17,7 +17,7 @@ from proxy.image.tar import Entry, directory, file, symlink
 
 Kind = Literal["directory", "executable", "file"]
 
-#: Where PATH of an image looks, in order.
+#: The PATH of every image.
 PATH = "/bin:/sbin:/usr/bin"
 CA_BUNDLE = "/etc/ssl/certs/ca-bundle.crt"
 
@@ -36,17 +36,17 @@ _REAL = {
 }
 _STORE = "/nix/store/"
 _OURS = "the image's own directory"
-# Never taken from a package: the store is in layers of its own, the others are mounts of the engine.
+# Never linked from a package: the store is in layers of its own, the engine mounts the others.
 _NOT_FROM_PACKAGES = frozenset({"nix", "nix-support", "dev", "proc", "sys", "tmp"})
 
 _USERS = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/var/empty:/bin/false\n"
 _GROUPS = "root:x:0:\nnobody:x:65534:\n"
 _NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
 
-#: Name and home of the user that a meta-package asks for.
+#: Name and home of the user of a meta-package.
 USER = "user"
 HOME = f"/home/{USER}"
-# Where programs expect a thing, and which member of the tree gives it when it is there.
+# A path that programs expect -> the member of the tree that it is a link to, if that is there.
 _ALIASES = {
     "etc/ssl/certs/ca-certificates.crt": "etc/ssl/certs/ca-bundle.crt",
     "usr/bin/env": "bin/env",
@@ -57,10 +57,10 @@ class Listing(Protocol):
     """A view of the store; symlinks are followed."""
 
     def kind(self, path: str) -> Kind | None:
-        """What is at this path, None when nothing is."""
+        """The kind of file at this path, None if there is none."""
 
     def children(self, path: str) -> Mapping[str, Kind]:
-        """Names and kinds of what this directory holds; dangling symlinks count as files."""
+        """The members of this directory by name, and their kinds; dangling symlinks count as files."""
 
     def read(self, path: str) -> str:
         """The text of a small file."""
@@ -71,7 +71,7 @@ class Listing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Collision:
-    """`path` of the root is `winner`'s; `loser` had one too."""
+    """Two outputs have this path of the root: the image gets that of `winner` and not that of `loser`."""
 
     path: str
     winner: str
@@ -80,7 +80,7 @@ class Collision:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The members of the last layer, every parent before what is in it, and what had to give way."""
+    """The members of the last layer, every directory before its members, and the collisions."""
 
     entries: tuple[Entry, ...]
     collisions: tuple[Collision, ...]
@@ -89,27 +89,27 @@ class Root:
 def merge(packages: Sequence[Package], listing: Listing, user: str = "") -> Root:
     """The root tree of the packages, first-named first; `user` (`UID:GID`) gets a name and a home in it.
 
-    Raises `PackageUnusable` for a package that is a single file and no program, `StoreUnreadable` for one that is gone.
+    Raises `PackageUnusable` if a package is a single file and no program, `StoreUnreadable` if one is gone.
     """
     outputs = _with_propagated([path for package in packages for _, path in package.outputs], listing)
     view = _View(listing, outputs)
     collisions: list[Collision] = []
-    found: dict[str, Entry] = {}
-    _merge_directory("", [(output, frozenset()) for output in outputs], view, found, collisions)
+    members: dict[str, Entry] = {}
+    _merge_directory("", [(output, frozenset()) for output in outputs], view, members, collisions)
 
     for name, mode in _REAL.items():
-        found[name] = directory(name, mode)
+        members[name] = directory(name, mode)
     for entry in _own_files(user):
-        found.setdefault(entry.path, entry)
+        members.setdefault(entry.path, entry)
     for name, source in _ALIASES.items():
-        if source in found and name not in found:
-            found[name] = symlink(name, found[source].target)
-    entries = sorted(found.values(), key=lambda entry: entry.path.split("/"))
+        if source in members and name not in members:
+            members[name] = symlink(name, members[source].target)
+    entries = sorted(members.values(), key=lambda entry: entry.path.split("/"))
     return Root(tuple(entries), tuple(collisions))
 
 
 def _own_files(user: str) -> list[Entry]:
-    """What no package need bring: who is who, and the home of `user`."""
+    """The files that no package need bring: users, groups, and the home of `user`."""
     passwd, group, home = _USERS, _GROUPS, []
     if user:
         uid, gid = user.split(":")
@@ -127,7 +127,7 @@ def _own_files(user: str) -> list[Entry]:
 def main_program(package: Package, listing: Listing) -> str | None:
     """The program that `docker run` starts for this package, absolute in the image, or None.
 
-    What the package says (`meta.mainProgram`), else one with the package's own name, else the only one it has.
+    That is `meta.mainProgram` of the package, else a program with the package's name, else its only program.
     """
     outputs = [output for _, output in package.outputs]
     view = _View(listing, outputs)
@@ -147,12 +147,12 @@ def main_program(package: Package, listing: Listing) -> str | None:
 
 
 class _View:
-    """The outputs as directories: one that is a single program looks as if it held it in `bin`, under its name."""
+    """The outputs as directories: an output that is a single program looks like a directory with that program in `bin`."""
 
     def __init__(self, listing: Listing, outputs: Sequence[str]) -> None:
-        """Raises `PackageUnusable` for an output that is a single file and no program, `StoreUnreadable` for none at all."""
+        """Raises `PackageUnusable` if an output is a single file and no program, `StoreUnreadable` if it is not there."""
         self._listing = listing
-        self._made_up: dict[str, Mapping[str, Kind]] = {}
+        self._directories: dict[str, Mapping[str, Kind]] = {}
         self._targets: dict[str, str] = {}
         for output in outputs:
             if listing.kind(output) == "directory":
@@ -165,24 +165,24 @@ class _View:
                     f"{name} is a single file ({output}) and no program, so it has no place in an image's root; "
                     "ask for a package that has a directory, or for one that uses this file"
                 )
-            self._made_up |= {output: {"bin": "directory"}, f"{output}/bin": {name: "executable"}}
+            self._directories |= {output: {"bin": "directory"}, f"{output}/bin": {name: "executable"}}
             self._targets[f"{output}/bin/{name}"] = output
 
     def children(self, path: str) -> Mapping[str, Kind]:
-        """What this directory holds."""
-        return self._made_up.get(path) or self._listing.children(path)
+        """The members of this directory by name, and their kinds."""
+        return self._directories.get(path) or self._listing.children(path)
 
     def real(self, path: str) -> str:
         """The same place without symlinks on the way."""
-        return path if path in self._made_up else self._listing.real(path)
+        return path if path in self._directories else self._listing.real(path)
 
     def target(self, path: str) -> str:
-        """Where a link to this path has to point."""
+        """The target of a link to this path."""
         return self._targets.get(path, path)
 
 
 def _name_of(package: Package) -> str:
-    """The package's name without its version, as Nix divides them: at the first dash before no letter."""
+    """The package's name without its version. Nix divides them at the first dash that has no letter after it."""
     parts = package.name.split("-")
     for number, part in enumerate(parts[1:], start=1):
         if not part[:1].isalpha():
@@ -191,13 +191,13 @@ def _name_of(package: Package) -> str:
 
 
 def _with_propagated(outputs: Sequence[str], listing: Listing) -> list[str]:
-    """The outputs, then what they want installed beside them (`propagated-user-env-packages`), nothing twice."""
+    """The outputs, then those that they propagate (`propagated-user-env-packages`), nothing twice."""
     ordered = dict.fromkeys(outputs)
     pending = list(ordered)
     while pending:
-        wanted = f"{pending.pop(0)}/nix-support/propagated-user-env-packages"
-        if listing.kind(wanted) is not None:
-            new = [path for path in listing.read(wanted).split() if path not in ordered]
+        file_of_paths = f"{pending.pop(0)}/nix-support/propagated-user-env-packages"
+        if listing.kind(file_of_paths) is not None:
+            new = [path for path in listing.read(file_of_paths).split() if path not in ordered]
             new = [path for path in new if path.startswith(_STORE) and listing.kind(path) is not None]
             ordered.update(dict.fromkeys(new))
             pending += new
@@ -208,15 +208,15 @@ def _merge_directory(
     at: str,
     sources: Sequence[tuple[str, frozenset[str]]],
     view: _View,
-    found: dict[str, Entry],
+    members: dict[str, Entry],
     collisions: list[Collision],
 ) -> None:
-    """Put into `found` what directory `at` of the root holds, merged from `sources`, first come first served.
+    """Add directory `at` of the root to `members`, merged from `sources`; the first source wins.
 
-    A source is a path and the real paths of the directories above it: one that leads back into them
-    (`bin/X11 -> .`) is a link like one to a file.
+    A source is a path and the real paths of the directories above it. A link back into one of these
+    (`bin/X11 -> .`) counts as a file.
     """
-    having: dict[str, list[tuple[str, Kind]]] = {}
+    candidates: dict[str, list[tuple[str, Kind]]] = {}
     inside: dict[str, frozenset[str]] = {}
     for source, above in sources:
         real = above | {view.real(source)}
@@ -224,25 +224,25 @@ def _merge_directory(
             path = f"{source}/{name}"
             inside[path] = real
             circular = kind == "directory" and view.real(path) in real
-            having.setdefault(name, []).append((path, "file" if circular else kind))
-    for name in sorted(having):
+            candidates.setdefault(name, []).append((path, "file" if circular else kind))
+    for name in sorted(candidates):
         if not at and name in _NOT_FROM_PACKAGES:
             continue
         path = f"{at}/{name}" if at else name
-        (winner, kind), *others = having[name]
+        (winner, kind), *others = candidates[name]
         if path in _REAL:
-            winner, kind, others = _OURS, "directory", having[name]
+            winner, kind, others = _OURS, "directory", candidates[name]
         if kind == "directory":
-            directories = [source for source, kind in having[name] if kind == "directory"]
-            lost = [source for source, kind in others if kind != "directory"]
+            directories = [source for source, kind in candidates[name] if kind == "directory"]
+            losers = [source for source, kind in others if kind != "directory"]
             if at and len(directories) == 1 and path not in _REAL:
-                found[path] = symlink(path, winner)
+                members[path] = symlink(path, winner)
             else:
-                found[path] = directory(path)
+                members[path] = directory(path)
                 _merge_directory(
-                    path, [(source, inside[source]) for source in directories], view, found, collisions
+                    path, [(source, inside[source]) for source in directories], view, members, collisions
                 )
         else:
-            found[path] = symlink(path, view.target(winner))
-            lost = [source for source, _ in others]
-        collisions += [Collision(path, view.target(winner), view.target(source)) for source in lost]
+            members[path] = symlink(path, view.target(winner))
+            losers = [source for source, _ in others]
+        collisions += [Collision(path, view.target(winner), view.target(source)) for source in losers]

@@ -1,13 +1,12 @@
-"""The Nix store on disk: the members of a layer, and the view of it that the root tree is made from.
+"""The Nix store on disk: the members of a layer, and the view of the store that the root tree is made from.
 
 The standard library alone, and nothing asynchronous: the same code runs inside a Nix build under a bare Python.
-Names in the store are bytes; ours are UTF-8 with surrogates for what is none, whatever the locale of this host is.
-A store may be mounted somewhere (`prefix`); symlinks in such a store are followed in it, and never out of it.
+Names in the store are bytes; here they are UTF-8, with surrogates for other bytes, whatever the locale of this host is.
+A store may be mounted at a `prefix`; symlinks in such a store are followed inside it, and never out of it.
 
-A root tree on its way through the operator's extraCommands: laid out for the Nix build, and read back from it.
-
-What comes back was made by a script, so nothing in it is believed that the store itself does not show: members are
-found by walking without following a symlink, and of the record of modes only digits of known members count.
+extraCommands: `lay_out` writes a root tree for the Nix build that runs the operator's script, `read_back` reads its
+result. A script made that result, so only facts that the store itself shows count: the walk follows no symlink, and from
+the file of modes only octal digits of members that exist are read.
 """
 
 import os
@@ -28,9 +27,9 @@ _STORE = "/nix/store/"
 def store_entries(paths: Iterable[str], prefix: str = "") -> Iterator[Entry]:
     """The members of a layer that holds these store paths: `nix`, `nix/store`, then each path, sorted.
 
-    `prefix` is where the store's file system is mounted (empty for the system's own). Modes are those that Nix
-    knows: 0555 for directories and programs, 0444 for other files. A hard link is a file like any other, so a store
-    that was optimised gives the same bytes.
+    `prefix` is where the store's file system is mounted (empty for the system's own). Modes are those of Nix:
+    0555 for directories and programs, 0444 for other files. A hard link is a file like any other, so an
+    optimised store gives the same bytes.
     """
     yield tar.directory("nix")
     yield tar.directory("nix/store")
@@ -56,14 +55,13 @@ def _walk(path: str, prefix: str) -> Iterator[Entry]:
 
 
 class StoreListing:
-    """The store as `rootfs` sees it. `prefix` as in `store_entries`: symlinks in such a store are followed in it."""
+    """The store as a `root_tree.Listing`; `prefix` as in `store_entries`."""
 
     def __init__(self, prefix: str = "") -> None:
-        """Look at the store whose file system is mounted at `prefix`."""
         self._prefix = prefix
 
     def kind(self, path: str) -> Kind | None:
-        """What is at this path once symlinks are followed."""
+        """As `Listing.kind`."""
         real = self._resolve(path)
         if real is None:
             return None
@@ -73,7 +71,7 @@ class StoreListing:
         return "executable" if mode & stat.S_IXUSR else "file"
 
     def children(self, path: str) -> Mapping[str, Kind]:
-        """What this directory holds, sorted by name; a symlink that leads nowhere, or out of the store, is a file."""
+        """As `Listing.children`, sorted by name; a symlink that leads out of the store counts as a file too."""
         real = self._resolve(path)
         if real is None:
             return {}
@@ -81,17 +79,17 @@ class StoreListing:
         return {name: self.kind(f"{real}/{name}") or "file" for name in names}
 
     def read(self, path: str) -> str:
-        """The text of a small file."""
+        """As `Listing.read`."""
         real = self._prefix + (self._resolve(path) or path)
-        with open(raw(real), encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123
-            return opened.read()
+        with open(raw(real), encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+            return file.read()
 
     def real(self, path: str) -> str:
-        """The same place without symlinks on the way."""
+        """As `Listing.real`."""
         return self._resolve(path) or path
 
     def _resolve(self, path: str) -> str | None:
-        """The same place without symlinks on the way; None for nothing, a circle, and what is not in the store."""
+        """The place without symlinks on the way; None if nothing is there, for a circle, and outside the store."""
         todo = list(reversed(PurePosixPath(path).parts[1:]))
         done: list[str] = []
         followed = 0
@@ -115,11 +113,11 @@ class StoreListing:
             if target.is_absolute():
                 done = []
             todo.extend(reversed([piece for piece in target.parts if piece != "/"]))
-        found = "/" + "/".join(done)
-        return found if found.startswith(_STORE) else None
+        place = "/" + "/".join(done)
+        return place if place.startswith(_STORE) else None
 
     def _link(self, path: str) -> str | None:
-        """The target of the symlink at `path`, None when it is something else. Raises `OSError`."""
+        """The target of the symlink at `path`, None for anything else. Raises `OSError`."""
         real = raw(self._prefix + path)
         return raw_text(os.readlink(real)) if stat.S_ISLNK(os.lstat(real).st_mode) else None  # noqa: PTH115
 
@@ -129,16 +127,16 @@ _USUAL = {tar.DIRECTORY: 0o755, tar.FILE: 0o644}
 
 
 def lay_out(entries: Sequence[Entry], folder: Path) -> list[str]:
-    """Make the tree of these members (every parent before what is in it) in an empty folder.
+    """Write the tree of these members (every directory before its members) into an empty folder.
 
-    Returns the modes that are not the usual ones, as `nix/root.nix` takes them: Nix would not keep them.
+    Returns the modes that Nix would not keep, as lines for `nix/root.nix`.
     """
     top = os.fsencode(folder)
     for entry in entries:
         path = top + b"/" + raw(entry.path)
         match entry.kind:
             case tar.DIRECTORY:
-                os.mkdir(path)  # noqa: PTH102 - names in the store are bytes: see `store.raw`
+                os.mkdir(path)  # noqa: PTH102 - names in the store are bytes: see `tar.raw`
             case tar.SYMLINK:
                 os.symlink(raw(entry.target), path)  # noqa: PTH211
             case _:
@@ -148,17 +146,17 @@ def lay_out(entries: Sequence[Entry], folder: Path) -> list[str]:
 
 
 def read_back(output: str, prefix: str = "") -> tuple[Entry, ...]:
-    """The members of the tree in a store path that `nix/root.nix` made; `prefix` as in `store.store_entries`.
+    """The members of the tree in a store path that `nix/root.nix` made; `prefix` as in `store_entries`.
 
-    Raises `ImageInvalid` if the commands left something else in its place.
+    Raises `ImageInvalid` if the commands put something else in its place.
     """
     for place in (output, f"{output}/tree"):
         if not stat.S_ISDIR(os.lstat(raw(prefix + place)).st_mode):
             raise ImageInvalid(f"extraCommands left something at {place} that is no directory")
     words = _text(_bytes(f"{prefix}{output}/modes")).split("\0")
     modes = dict(zip(words[1::2], words[0::2], strict=False))
-    found = _members(f"{prefix}{output}/tree", "", modes)
-    return tuple(sorted(found, key=lambda entry: entry.path.split("/")))
+    members = _members(f"{prefix}{output}/tree", "", modes)
+    return tuple(sorted(members, key=lambda entry: entry.path.split("/")))
 
 
 def _members(folder: str, at: str, modes: dict[str, str]) -> Iterator[Entry]:

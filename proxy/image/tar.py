@@ -1,11 +1,9 @@
-"""Entries -> the bytes of a tar archive, every header field set by hand so that nothing comes from this host.
+"""Entries -> the bytes of a tar archive, in blocks of one size. Every header field is set here, so none comes from this host.
 
-Owner by number without names, mtime 1 (as Nix itself stores files), entries in the order given. Only names that need it
-get a PAX header. The headers of nearly all members are put together here: the standard library's tarfile takes 60 to
-130 us for one, this 3 to 6, and a quarter of the time of a layer of small files was that. What is rare (names outside
-ASCII, files of 8 GiB, owners beyond 21 bits) is left to tarfile, whose bytes are the same, as a test says.
-
-Entries -> the bytes of their archive, in blocks of one size, whatever the size of the files.
+An owner is a number without a name, mtime is 1 (as Nix itself stores files), the order of entries is the caller's. A name
+gets a PAX header only if it needs one. This module writes the headers of nearly all members itself: the standard library's
+tarfile takes 60 to 130 us for a header, this code 3 to 6, and for small files that is a quarter of a layer's time. The rare
+rest (names outside ASCII, files of 8 GiB, owners beyond 21 bits) goes to tarfile, whose bytes are the same, as a test says.
 
 The standard library alone, and nothing asynchronous: the same code runs inside a Nix build under a bare Python.
 """
@@ -30,7 +28,7 @@ MTIME = 1  # seconds since the epoch
 END = bytes(2 * tarfile.BLOCKSIZE)
 
 _NAME = 100  # bytes of a plain header's name, and of its target
-_MOST_SIZE = 8**11  # the first that eleven octal digits cannot say
+_MOST_SIZE = 8**11  # the first size that eleven octal digits cannot hold
 _MOST_OWNER = 8**7
 _TYPES = {DIRECTORY: tarfile.DIRTYPE, FILE: tarfile.REGTYPE, SYMLINK: tarfile.SYMTYPE}
 
@@ -60,12 +58,12 @@ def symlink(path: str, target: str) -> Entry:
 
 
 def file(path: str, content: bytes, mode: int = 0o644) -> Entry:
-    """A file whose bytes are known."""
+    """A file whose bytes are in memory."""
     return Entry(path, FILE, mode, content=content, size=len(content))
 
 
 def header(entry: Entry) -> bytes:
-    """The header block(s) of a member, PAX where a plain one cannot say it."""
+    """The header block(s) of a member: PAX where a plain header cannot hold it."""
     name = entry.path + "/" if entry.kind == DIRECTORY else entry.path
     size = entry.size if entry.kind == FILE else 0
     plain = name.isascii() and entry.target.isascii() and size < _MOST_SIZE and max(entry.owner) < _MOST_OWNER
@@ -96,7 +94,7 @@ def _block(
 
 @lru_cache
 def _constants(kind: bytes, mode: int, owner: tuple[int, int], mtime: int) -> tuple[bytes, bytes, int]:
-    """The fields before the size, mtime and those after the target, and what all of them and `kind` add to the sum."""
+    """The fields before the size; mtime and the fields after the target; the share of all of them and `kind` in the checksum."""
     before = b"%07o\0%07o\0%07o\0" % (mode & 0o7777, *owner)
     after = b"%011o\0" % mtime + b"ustar\x0000" + bytes(247)
     return before, after, sum(before) + sum(after) + sum(kind) + 8 * ord(" ")
@@ -127,7 +125,7 @@ def padding(size: int) -> bytes:
 
 
 def archive(entries: Iterable[Entry]) -> Iterator[bytes]:
-    """A whole archive of entries whose content is known; a part for each header, content and padding."""
+    """A whole archive of entries whose content is in memory; a piece for each header, content and padding."""
     for entry in entries:
         yield header(entry)
         if entry.content:
@@ -137,12 +135,12 @@ def archive(entries: Iterable[Entry]) -> Iterator[bytes]:
 
 
 def raw(path: str) -> bytes:
-    """A path for the system. Names in the store are bytes; ours are UTF-8, whatever the locale of this host is."""
+    """A path as bytes, for the operating system. Names are UTF-8 here, whatever the locale of this host is."""
     return path.encode("utf-8", "surrogateescape")
 
 
 def raw_text(name: bytes) -> str:
-    """The other way."""
+    """The text of a name that the operating system gave as bytes: the reverse of `raw`."""
     return name.decode("utf-8", "surrogateescape")
 
 
@@ -150,7 +148,7 @@ BLOCK = 1 << 20  # bytes of tar; also in one gzip member
 
 
 def blocks(entries: Iterable[Entry], length: int = BLOCK) -> Iterator[memoryview]:
-    """The archive in blocks of exactly `length` bytes, the last one shorter, each in memory of its own."""
+    """The archive in blocks of exactly `length` bytes, the last one shorter; no two blocks share memory."""
     block, used = memoryview(bytearray(length)), 0
     for read_into, size in _sources(entries):
         left = size
@@ -166,7 +164,7 @@ def blocks(entries: Iterable[Entry], length: int = BLOCK) -> Iterator[memoryview
 
 
 def _sources(entries: Iterable[Entry]) -> Iterator[tuple[Callable[[memoryview], int], int]]:
-    """What fills a buffer with the next bytes of the archive, and how many it has."""
+    """Pairs of a function that fills a buffer with the next bytes of the archive, and the number of bytes that it has."""
     for entry in entries:
         head = header(entry)
         if not entry.source:
@@ -183,7 +181,7 @@ def _sources(entries: Iterable[Entry]) -> Iterator[tuple[Callable[[memoryview], 
 
 
 def _reader(file: io.FileIO, entry: Entry) -> Callable[[memoryview], int]:
-    """`readinto`, but that it raises `PackageUnusable` where the file has ended."""
+    """As `readinto`, but raises `PackageUnusable` if the file ends too early."""
 
     def read_into(buffer: memoryview) -> int:
         read = file.readinto(buffer)

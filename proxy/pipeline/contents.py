@@ -1,21 +1,220 @@
-"""How large an image may be, and each of its layers: sizes against the operator's bounds. Pure.
+"""What an image holds: a request -> a content, that is store paths in the Nix store, and the plans of their layers.
 
-Sizes are those of NARs, the only ones that are known before anything is packed.
+There are two kinds of contents, with one contract: the packages of a request, and a named image of the operator's file.
+`resolve` says by a key which content a request means; to open the content builds it and holds it in the store.
 """
 
-from collections.abc import Sequence
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Protocol
 
-from proxy.core.errors import ImageTooLarge
-from proxy.core.model import Closure, LayerPlan
+from proxy.core.errors import DerivationLost, ImageTooLarge
+from proxy.core.events import LogLine, NixBegun, Sink
+from proxy.core.model import Closure, ImageRequest, LayerPlan, Package, PackageSet
+from proxy.image import layering
+from proxy.image import recipe as image_recipe
+from proxy.image.recipe import Recipe
+from proxy.image.root_tree import Root
+from proxy.nix.binary_cache import BinaryCache
+from proxy.nix.evaluate import Evaluator
+from proxy.nix.sets import PackageSets
+from proxy.nix.store import NixStore
+from proxy.pipeline.keys import ImageOptions, content_key, definition_key
+from proxy.pipeline.named import NamedImage, NamedImages
 
 
-def closure_within(most: int, closure: Closure, asked: Sequence[str]) -> None:
-    """Raises `ImageTooLarge` for a closure of more than `most` bytes (0: no limit); `asked` is what a person typed."""
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Store paths that are in the store, and the plans of their layers.
+
+    `packages` are those of a request, by the name as typed. A named image has its `recipe` and its `root` already.
+    """
+
+    package_set: PackageSet
+    plans: tuple[LayerPlan, ...]
+    output_tag: str
+    packages: Mapping[str, Package] = field(default_factory=dict)
+    recipe: Recipe | None = None
+    root: Root | None = None
+
+    def tags(self, tag: str) -> tuple[str, ...]:
+        """All tags of the image, `tag` last: the hash of its outputs and the revision of its set never change."""
+        never_changing = (self.output_tag, self.package_set.revision)
+        return (*(name for name in dict.fromkeys(never_changing) if name != tag), tag)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedContent:
+    """The content that a request means. `key` names it; `open` builds it and holds it in the store while it is open.
+
+    `open` raises a `NixfrontError` on entry.
+    """
+
+    key: str
+    open: Callable[[], AbstractAsyncContextManager[Content]]
+
+
+class Contents(Protocol):
+    """One kind of contents."""
+
+    async def resolve(self, request: ImageRequest) -> ResolvedContent:
+        """The content that this request means now; builds nothing. Raises a `NixfrontError`."""
+
+
+class PackageContents:
+    """The contents of requests that name packages."""
+
+    def __init__(
+        self,
+        sets: PackageSets,
+        evaluator: Evaluator,
+        store: NixStore,
+        binary_cache: BinaryCache,
+        options: ImageOptions,
+        roots: Path,
+        sink: Sink,
+    ) -> None:
+        """`roots` is the folder of the garbage-collector roots."""
+        self._sets = sets
+        self._evaluator = evaluator
+        self._store = store
+        self._binary_cache = binary_cache
+        self._options = options
+        self._roots = roots
+        self._sink = sink
+
+    async def resolve(self, request: ImageRequest) -> ResolvedContent:
+        """As `Contents.resolve`."""
+        package_set = await self._sets.resolve(request.package_set, request.tag)
+        key = content_key(request, package_set, self._options)
+        return ResolvedContent(key, partial(self._open, request, package_set, key))
+
+    @asynccontextmanager
+    async def _open(self, request: ImageRequest, package_set: PackageSet, key: str) -> AsyncIterator[Content]:
+        policy, table = self._options.policy, self._options.table(request.package_set)
+        async with _root_folder(self._roots) as roots:
+            try:
+                packages, closure = await self._realise(request, package_set, key, roots)
+            except DerivationLost:
+                # A garbage collection came after the evaluation: no root can hold a derivation before it is built.
+                self._evaluator.forget()
+                packages, closure = await self._realise(request, package_set, key, roots)
+            closure_within(policy.most_bytes, closure, request.asked)
+            plans = layering.plan(closure, self._options.most_layers - 1, table)
+            layers_within(policy.most_layer_bytes, plans, closure, request.asked)
+            outputs = sorted(path for package in packages.values() for _, path in package.outputs)
+            yield Content(package_set, plans, image_recipe.output_tag(outputs), packages=packages)
+
+    async def _realise(
+        self, request: ImageRequest, package_set: PackageSet, key: str, roots: Path
+    ) -> tuple[dict[str, Package], Closure]:
+        """The packages by name as typed, and their closure, which `roots` holds. Raises `DerivationLost`: try again."""
+        options = self._options
+        attributes = sorted(request.attributes)
+        self._sink(NixBegun(key, "evaluating"))
+        optional = [name for name in options.always if name not in attributes]
+        packages = await self._evaluator.evaluate(package_set, attributes, optional, request.preset.system)
+        most = options.policy.most_bytes
+        if most and package_set.substitutes:
+            download = await self._store.to_fetch(package_set, list(packages.values()))
+            bytes_within(most, download, 0, request.asked)
+        self._sink(NixBegun(key, "building"))
+        closure = await self._store.realise(
+            package_set,
+            list(packages.values()),
+            request.attributes,
+            roots,
+            _log_lines(self._sink, request.asked, key),
+        )
+        self._binary_cache.add([path for package in packages.values() for _, path in package.outputs])
+        return packages, closure
+
+
+class NamedContents:
+    """The contents of named images."""
+
+    def __init__(
+        self,
+        images: NamedImages,
+        evaluator: Evaluator,
+        binary_cache: BinaryCache,
+        options: ImageOptions,
+        roots: Path,
+        sink: Sink,
+    ) -> None:
+        """`roots` is the folder of the garbage-collector roots."""
+        self._images = images
+        self._evaluator = evaluator
+        self._binary_cache = binary_cache
+        self._options = options
+        self._roots = roots
+        self._sink = sink
+
+    async def resolve(self, request: ImageRequest) -> ResolvedContent:
+        """As `Contents.resolve`."""
+        image = await self._images.define(request)
+        key = definition_key(image, self._options)
+        return ResolvedContent(key, partial(self._open, request, image, key))
+
+    @asynccontextmanager
+    async def _open(self, request: ImageRequest, image: NamedImage, key: str) -> AsyncIterator[Content]:
+        options = self._options
+        most = options.policy.most_bytes
+        on_line = _log_lines(self._sink, request.asked, key)
+        async with _root_folder(self._roots) as roots:
+            if most and image.package_set.substitutes:
+                bytes_within(most, await self._images.to_fetch(image), 0, request.asked)
+            self._sink(NixBegun(key, "building"))
+            try:
+                in_store = await self._images.realise(image, roots, on_line)
+            except DerivationLost:  # as for packages
+                self._evaluator.forget()
+                image = await self._images.define(request)
+                in_store = await self._images.realise(image, roots, on_line)
+            self._binary_cache.add(in_store.paths)
+            closure_within(most, in_store.closure, request.asked)
+            layers = image.definition.most_layers or options.most_layers
+            plans = layering.plan(in_store.closure, layers - 1, options.table(image.set_name))
+            layers_within(options.policy.most_layer_bytes, plans, in_store.closure, request.asked)
+            yield Content(
+                image.package_set,
+                plans,
+                image_recipe.tag(image.definition),
+                recipe=image.definition.recipe,
+                root=in_store.root,
+            )
+
+
+@asynccontextmanager
+async def _root_folder(folder: Path) -> AsyncIterator[Path]:
+    """A new folder for garbage-collector roots; when the context ends, Nix may collect what they held."""
+    roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=folder)
+    try:
+        yield Path(roots.name)
+    finally:
+        await asyncio.to_thread(roots.cleanup)
+
+
+def _log_lines(sink: Sink, words: tuple[str, ...], key: str) -> Callable[[str], None]:
+    """What takes the lines of a build's log; `words` are what a person typed."""
+    return lambda line: sink(LogLine(words, line, key))
+
+
+# --- how large an image and each of its layers may be: NAR sizes, as no other size exists before packing ---
+
+
+def closure_within(most: int, closure: Closure, words: Sequence[str]) -> None:
+    """Raises `ImageTooLarge` for a closure of more than `most` bytes (0: no limit); `words` are what a person typed."""
     size = sum(info.nar_size for info in closure.paths)
-    bytes_within(most, size, len(closure.paths), asked)
+    bytes_within(most, size, len(closure.paths), words)
 
 
-def layers_within(most: int, plans: Sequence[LayerPlan], closure: Closure, asked: Sequence[str]) -> None:
+def layers_within(most: int, plans: Sequence[LayerPlan], closure: Closure, words: Sequence[str]) -> None:
     """Raises `ImageTooLarge` for a layer of more than `most` bytes (0: no limit)."""
     sizes = {info.path: info.nar_size for info in closure.paths}
     for plan in plans:
@@ -23,16 +222,16 @@ def layers_within(most: int, plans: Sequence[LayerPlan], closure: Closure, asked
         if most and size > most:
             largest = max(plan.paths, key=lambda path: (sizes[path], path))
             raise ImageTooLarge(
-                f"{' '.join(asked)} has a layer of {size / 1e6:.0f} MB ({len(plan.paths)} store paths, the largest "
+                f"{' '.join(words)} has a layer of {size / 1e6:.0f} MB ({len(plan.paths)} store paths, the largest "
                 f"is {largest}); policy.most_layer_bytes of this host allows {most / 1e6:.0f} MB"
             )
 
 
-def bytes_within(most: int, size: int, paths: int, asked: Sequence[str]) -> None:
-    """Raises `ImageTooLarge` for a closure of more than `most` bytes (0: no limit); `paths` 0: not fetched yet."""
+def bytes_within(most: int, size: int, paths: int, words: Sequence[str]) -> None:
+    """Raises `ImageTooLarge` for a closure of more than `most` bytes (0: no limit); `paths` is 0 if nothing is fetched yet."""
     if most and size > most:
         where = f"in {paths} store paths" if paths else "that would have to be fetched"
         raise ImageTooLarge(
-            f"{' '.join(asked)} and what it needs are {size / 1e6:.0f} MB {where}; "
+            f"{' '.join(words)} and what it needs are {size / 1e6:.0f} MB {where}; "
             f"policy.most_bytes of this host allows {most / 1e6:.0f} MB"
         )

@@ -1,13 +1,16 @@
-"""Where an image goes: what the pipeline asks of a registry, and of whatever else can hold an image.
+"""Where an image goes: what the pipeline needs of a registry, or of anything else that can hold an image.
 
-Two things are one: `registry.Registry`, and a folder (`oci_layout.OciLayout`). A blob is put before the manifest that names
-it; a manifest is what makes an image of them.
+Three things are one: `registry.client.Registry`, a folder (`oci_layout.OciLayout`), and memory, for tests.
+A blob is put before the manifest that names it; the manifest makes an image of its blobs.
 """
 
-from collections.abc import AsyncIterable, Callable
+import json
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Protocol
 
-from proxy.core.model import Buffer
+from proxy.core.errors import DigestMismatch, RegistryRefused
+from proxy.core.model import BlobStream, SmallBlob, digest_of
 
 
 class Destination(Protocol):
@@ -17,18 +20,84 @@ class Destination(Protocol):
         """Whether the repository has this blob."""
 
     async def mount(self, repository: str, digest: str, origin: str, /) -> bool:
-        """Give the repository a blob that another one has; False if that cannot be."""
+        """Give the repository a blob that the repository `origin` has; False if that cannot be."""
 
-    async def upload(
-        self, repository: str, chunks: AsyncIterable[Buffer], digest: Callable[[], str], /
-    ) -> None:
-        """Take a blob whose digest is known only once its bytes were read (then `digest` is called)."""
+    async def upload(self, repository: str, stream: BlobStream, /) -> None:
+        """Read a blob to its end and keep it. Raises `DigestMismatch` if other bytes arrived than were sent."""
 
     async def put_blob(self, repository: str, data: bytes, /) -> None:
-        """Take a small blob."""
+        """Keep a small blob."""
 
     async def manifest_digest(self, repository: str, reference: str, /) -> str | None:
-        """The digest of a manifest that is there and stands, None if there is none."""
+        """The digest of the manifest that `reference` names, whatever its media type; None if it names none."""
 
     async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes, /) -> None:
         """Make the reference name this manifest."""
+
+
+class MemoryDestination:
+    """A destination in memory, with a registry's rules; the methods are described in `Destination`.
+
+    As in a registry, blobs belong to one repository, a manifest is refused while the repository lacks a blob that it names,
+    and a manifest has a digest and may have tags. `mounts` says whether blobs can be mounted.
+    """
+
+    def __init__(self, *, mounts: bool = True) -> None:
+        self._mounts = mounts
+        self._blobs: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+        self._manifests: defaultdict[str, dict[str, tuple[str, bytes]]] = defaultdict(dict)
+        self._tags: defaultdict[str, dict[str, str]] = defaultdict(dict)
+
+    async def has_blob(self, repository: str, digest: str) -> bool:
+        return digest in self._blobs[repository]
+
+    async def mount(self, repository: str, digest: str, origin: str) -> bool:
+        if not self._mounts or digest not in self._blobs[origin]:
+            return False
+        self._blobs[repository][digest] = self._blobs[origin][digest]
+        return True
+
+    async def upload(self, repository: str, stream: BlobStream) -> None:
+        data = b"".join([bytes(piece) async for piece in stream])
+        if digest_of(data) != stream.digest:
+            raise DigestMismatch(f"{digest_of(data)} arrived where {stream.digest} was sent")
+        self._blobs[repository][stream.digest] = data
+
+    async def put_blob(self, repository: str, data: bytes) -> None:
+        await self.upload(repository, SmallBlob(data))
+
+    async def manifest_digest(self, repository: str, reference: str) -> str | None:
+        digest = self._tags[repository].get(reference, reference)
+        return digest if digest in self._manifests[repository] else None
+
+    async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
+        digest = digest_of(data)
+        document = json.loads(data)
+        needs = [item["digest"] for item in (document["config"], *document["layers"])]
+        missing = [item for item in needs if item not in self._blobs[repository]]
+        wrong = [digest] if ":" in reference and reference != digest else []
+        if missing or wrong:
+            path = f"/v2/{repository}/manifests/{reference}"
+            code = "MANIFEST_BLOB_UNKNOWN" if missing else "DIGEST_INVALID"
+            raise RegistryRefused(
+                "PUT", path, 400 if wrong else 404, f"{code}: {', '.join(missing or wrong)}"
+            )
+        self._manifests[repository][digest] = (media_type, data)
+        if ":" not in reference:
+            self._tags[repository][reference] = digest
+
+    def delete_blob(self, repository: str, digest: str) -> None:
+        """Forget a blob, as a registry's keeper may do."""
+        del self._blobs[repository][digest]
+
+    def blobs(self, repository: str) -> Mapping[str, bytes]:
+        """The blobs of a repository by digest."""
+        return self._blobs[repository]
+
+    def tags(self, repository: str) -> Mapping[str, str]:
+        """The digest that each tag of a repository names."""
+        return self._tags[repository]
+
+    def manifest(self, repository: str, reference: str) -> tuple[str, bytes]:
+        """Media type and bytes of a manifest. Raises `KeyError` if there is none."""
+        return self._manifests[repository][self._tags[repository].get(reference, reference)]

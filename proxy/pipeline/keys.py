@@ -1,6 +1,6 @@
-"""What is one image, and what is another: keys of all that an image depends on. No IO.
+"""Keys that tell one image from another: hashes of all that an image depends on. No IO.
 
-A content is the set of packages and the layers of their closure; an image is a content with the order of its names.
+A content is a set of packages and the layers of their closure; an image is a content and the order of its names.
 """
 
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ from dataclasses import asdict, dataclass, field
 from proxy.core.model import ImageRequest, PackageSet, Policy, canonical_json, sha256_hex
 from proxy.image.layer_table import NO_TABLE, LayerTable
 from proxy.image.manifest import Compression, Format
-from proxy.pipeline.named import Defined
+from proxy.pipeline.named import NamedImage
 from proxy.pipeline.packing import CODECS
 
-#: Part of every content key: another number when the same packages shall become another image.
+#: Part of every content key. Another number makes other images of the same packages.
 BUILDER_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """How images are made. `always`: attributes of every image where the set has them; `tables`: by package set."""
+    """The options of all images. `always`: attributes that every image has, if its set has them; `tables`: by package set."""
 
     system: str
     policy: Policy
@@ -29,38 +29,38 @@ class ImageOptions:
     tables: Mapping[str, LayerTable] = field(default_factory=dict)
 
     def table(self, package_set: str) -> LayerTable:
-        """What the layers of this package set follow."""
+        """The layer table of this package set; `NO_TABLE` if it has none."""
         return self.tables.get(package_set, NO_TABLE)
 
 
 def image_key(request: ImageRequest, content: str) -> str:
-    """The key of an image: that of its content, and what of the request decides the rest, the order of names too."""
+    """The key of an image: a hash of its content's key and of the rest of the request, with the order of names."""
     preset = asdict(request.preset)
     return sha256_hex(canonical_json({"content": content, "names": request.attributes, "preset": preset}))
 
 
 def content_key(request: ImageRequest, package_set: PackageSet, options: ImageOptions) -> str:
-    """The key of a content: a hash of all that its packages and layers depend on, and of no order of names."""
-    asked = {
+    """The key of a content: a hash of all that its packages and layers depend on, without the order of names."""
+    fields = {
         "attributes": sorted(request.attributes),
         "system": request.preset.system or options.system,
     }
-    return _key(asked, package_set, options.table(request.package_set), options)
+    return _key(fields, package_set, options.table(request.package_set), options)
 
 
-def definition_key(defined: Defined, options: ImageOptions) -> str:
-    """The same for a named image: every field of its definition counts."""
-    asked = {"definition": asdict(defined.definition), "system": options.system}
-    return _key(asked, defined.package_set, options.table(defined.chosen), options)
+def definition_key(image: NamedImage, options: ImageOptions) -> str:
+    """The key of a named image's content: every field of its definition counts."""
+    fields = {"definition": asdict(image.definition), "system": options.system}
+    return _key(fields, image.package_set, options.table(image.set_name), options)
 
 
 def _key(
-    asked: Mapping[str, object], package_set: PackageSet, table: LayerTable, options: ImageOptions
+    fields: Mapping[str, object], package_set: PackageSet, table: LayerTable, options: ImageOptions
 ) -> str:
     return sha256_hex(
         canonical_json(
             {
-                **asked,
+                **fields,
                 "always": list(options.always),
                 "arguments": dict(package_set.arguments),
                 "builder": BUILDER_VERSION,

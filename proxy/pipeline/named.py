@@ -1,10 +1,10 @@
-"""Named images: an image of the operator's file -> its definition, then its packages and its root, realised.
+"""Named images: an image of the operator's file -> its definition -> its packages and its root tree in the store.
 
-The tag chooses the revision of the image's own package set. Which set that is, the file says, and the file is a function
-of the default set: so it is asked first with the default set alone, and once more only where the image is about another.
+The tag chooses the revision of the image's package set. The file says which set that is, and the file is a function of
+the default set. So the file is evaluated first with the default set alone, and again only if the image has another set.
 
-The operator's extraCommands run in one more Nix build, between realising and layering, because what they put into the root
-may name store paths, and these belong into the image's layers too.
+The operator's extraCommands run in a Nix build of their own, after the packages are built and before layering. What they
+put into the root may name store paths, and these paths belong into the image's layers too.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ from proxy.nix.store import NixStore
 
 
 @dataclass(frozen=True, slots=True)
-class Defined:
-    """A named image at one revision of its package set, which the file calls `chosen` (empty: the default one)."""
+class NamedImage:
+    """A named image at one revision of its package set, whose name is `set_name` (empty: the default set)."""
 
     definition: Definition
     package_set: PackageSet
-    chosen: str = ""
+    set_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Realised:
-    """What is in the store now: the closure for the layers, and the root layer.
+class ImageInStore:
+    """The parts of an image in the store: the closure for its layers, and its root tree.
 
-    `paths`: the store paths that were built or fetched, without what they need.
+    `paths`: the store paths that Nix built or fetched for it, without those that they need.
     """
 
     closure: Closure
@@ -51,7 +51,7 @@ class NamedImages:
 
     def __init__(
         self,
-        written: ImagesFile,
+        file: ImagesFile,
         sets: PackageSets,
         evaluator: Evaluator,
         store: NixStore,
@@ -59,114 +59,112 @@ class NamedImages:
         *,
         system: str,
     ) -> None:
-        self._written = written
+        self._file = file
         self._sets = sets
         self._evaluator = evaluator
         self._store = store
         self._listing = listing
         self._system = system
 
-    async def define(self, request: ImageRequest) -> Defined:
-        """What the file says of the image that is asked for. Raises a `NixfrontError` that names image and key."""
+    async def define(self, request: ImageRequest) -> NamedImage:
+        """The image as the file defines it. Raises a `NixfrontError` that names image and key."""
         unknown: TagUnknown | None = None
         try:
             package_set = await self._sets.resolve("", request.tag)
-        except TagUnknown as error:  # it may be a tag of the set that the image is about
+        except TagUnknown as error:  # it may be a tag of another set, which only the file names
             unknown, package_set = error, await self._sets.resolve("", LATEST)
-        chosen = ""
-        found = await self._ask(request.image, package_set, chosen, package_set)
-        if found["kind"] == "elsewhere":
-            chosen, pkgs = found["set"], await self._sets.resolve("", LATEST)
-            own = await self._sets.resolve(chosen, request.tag)
-            package_set = replace(own, substitutes=own.substitutes or pkgs.substitutes)
-            found = await self._ask(request.image, package_set, chosen, pkgs)
-        elif unknown is not None and found["kind"] == "image":
+        set_name = ""
+        answer = await self._evaluate(request.image, package_set, set_name, package_set)
+        if answer["kind"] == "elsewhere":
+            set_name, default = answer["set"], await self._sets.resolve("", LATEST)
+            own = await self._sets.resolve(set_name, request.tag)
+            package_set = replace(own, substitutes=own.substitutes or default.substitutes)
+            answer = await self._evaluate(request.image, package_set, set_name, default)
+        elif unknown is not None and answer["kind"] == "image":
             raise unknown
-        known = await self._evaluator.names_soon(package_set) if image_results.lacks_package(found) else ()
-        read = await asyncio.to_thread(
-            image_results.read_image, found, request.image, package_set.name, known
+        names = await self._evaluator.names_soon(package_set) if image_results.lacks_package(answer) else ()
+        definition = await asyncio.to_thread(
+            image_results.read_image, answer, request.image, package_set.name, names
         )
-        return Defined(read, package_set, chosen)
+        return NamedImage(definition, package_set, set_name)
 
-    async def _ask(
-        self, image: str, package_set: PackageSet, chosen: str, pkgs: PackageSet
+    async def _evaluate(
+        self, image: str, package_set: PackageSet, set_name: str, default: PackageSet
     ) -> image_results.ImageResult:
-        return await self._evaluator.image(image, self._written, package_set, chosen, pkgs)
+        return await self._evaluator.image(image, self._file, package_set, set_name, default)
 
-    async def to_fetch(self, defined: Defined) -> int:
+    async def to_fetch(self, image: NamedImage) -> int:
         """As `NixStore.to_fetch`."""
-        return await self._store.to_fetch(defined.package_set, defined.definition.recipe.packages)
+        return await self._store.to_fetch(image.package_set, image.definition.recipe.packages)
 
-    async def realise(self, defined: Defined, roots: Path, on_line: Callable[[str], None]) -> Realised:
-        """All of the image's store paths, held by roots in the folder `roots`.
+    async def realise(self, image: NamedImage, roots: Path, on_line: Callable[[str], None]) -> ImageInStore:
+        """Build the image's store paths; roots in the folder `roots` hold them.
 
         Raises as `NixStore.realise` does, `PackageUnusable`, and `ImageInvalid`.
         """
-        wanted, package_set = defined.definition, defined.package_set
-        recipe = wanted.recipe
-        tools = [f"{tool.drv_path}!{name}" for tool in wanted.tools for name, _ in tool.outputs]
+        definition, package_set = image.definition, image.package_set
+        recipe = definition.recipe
+        tools = [f"{tool.drv_path}!{name}" for tool in definition.tools for name, _ in tool.outputs]
         closure = await self._store.realise(
             package_set,
             recipe.packages,
             (f"image {recipe.image}",),
             roots,
             on_line,
-            beside=(*wanted.runs.realise, *wanted.commands.realise, *tools),
-            paths=wanted.runs.paths,
+            beside=(*definition.runs.realise, *definition.commands.realise, *tools),
+            paths=definition.runs.paths,
         )
         outputs = [path for package in recipe.packages for _, path in package.outputs]
-        realised = (*outputs, *wanted.runs.paths)
+        built = (*outputs, *definition.runs.paths)
         root = await asyncio.to_thread(image_recipe.root, recipe, self._listing)
-        if not wanted.script:
-            return Realised(closure, root, realised)
-        changed, paths = await self._changed(defined, root, roots, on_line)
-        entries = await asyncio.to_thread(store_tree.read_back, changed, self._store.prefix)
-        return Realised(
-            replace(closure, paths=_together(closure.paths, paths, without=changed)),
+        if not definition.script:
+            return ImageInStore(closure, root, built)
+        tree, paths = await self._run_commands(image, root, roots, on_line)
+        entries = await asyncio.to_thread(store_tree.read_back, tree, self._store.prefix)
+        return ImageInStore(
+            replace(closure, paths=_union(closure.paths, paths, without=tree)),
             replace(root, entries=owned(recipe, entries)),
-            (*realised, changed),
+            (*built, tree),
         )
 
-    async def _changed(
-        self, defined: Defined, root: Root, roots: Path, on_line: Callable[[str], None]
+    async def _run_commands(
+        self, image: NamedImage, root: Root, roots: Path, on_line: Callable[[str], None]
     ) -> tuple[str, tuple[PathInfo, ...]]:
-        """The store path of the root as the operator's commands left it, and its closure."""
-        wanted = defined.definition
-        bash = self._bash(wanted)
-        outputs = [path for tool in wanted.tools for _, path in tool.outputs]
+        """The store path of the root tree after the operator's extraCommands, and its closure."""
+        definition = image.definition
+        bash = self._bash(definition)
+        outputs = [path for tool in definition.tools for _, path in tool.outputs]
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=roots))
         modes = await asyncio.to_thread(store_tree.lay_out, root.entries, folder)
-        inputs = {path for package in wanted.recipe.packages for _, path in package.outputs}
+        inputs = {path for package in definition.recipe.packages for _, path in package.outputs}
         request = {
             "system": self._system,
             "tree": str(folder),
             "modes": modes,
-            "script": wanted.script,
+            "script": definition.script,
             "bash": bash,
             "path": ":".join(f"{path}/bin" for path in outputs),
-            "inputs": sorted(inputs | {*outputs, *wanted.runs.paths, *wanted.commands.paths}),
+            "inputs": sorted(inputs | {*outputs, *definition.runs.paths, *definition.commands.paths}),
         }
-        told = f"the extraCommands of image {wanted.recipe.image}"
-        return await self._store.build_root(defined.package_set, request, told, roots, on_line)
+        name = f"the extraCommands of image {definition.recipe.image}"
+        return await self._store.build_root(image.package_set, request, name, roots, on_line)
 
-    def _bash(self, wanted: Definition) -> str:
+    def _bash(self, definition: Definition) -> str:
         """The shell that runs the commands. Raises `ImageInvalid`."""
-        for tool in wanted.tools:
+        for tool in definition.tools:
             for _, path in tool.outputs:
                 if self._listing.kind(f"{path}/bin/bash") == "executable":
                     return f"{path}/bin/bash"
         raise ImageInvalid(
-            f"image {wanted.recipe.image}: its extraCommands need a bash, and {_told(wanted.tools)} has none"
+            f"image {definition.recipe.image}: its extraCommands need a bash, and {_names(definition.tools)} has none"
         )
 
 
-def _together(
-    one: tuple[PathInfo, ...], other: tuple[PathInfo, ...], *, without: str
-) -> tuple[PathInfo, ...]:
-    """Both closures in one, sorted, less one path that is in no layer."""
-    found = {info.path: info for info in (*one, *other) if info.path != without}
-    return tuple(found[path] for path in sorted(found))
+def _union(one: tuple[PathInfo, ...], other: tuple[PathInfo, ...], *, without: str) -> tuple[PathInfo, ...]:
+    """Both closures in one, sorted, without one path that is in no layer."""
+    infos = {info.path: info for info in (*one, *other) if info.path != without}
+    return tuple(infos[path] for path in sorted(infos))
 
 
-def _told(tools: tuple[Package, ...]) -> str:
+def _names(tools: tuple[Package, ...]) -> str:
     return " or ".join(tool.name for tool in tools)

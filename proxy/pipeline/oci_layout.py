@@ -1,8 +1,8 @@
-"""A folder in place of a registry: one image, written as an OCI image layout.
+"""A folder in place of a registry: one image as an OCI image layout.
 
-image-spec, "Image Layout Specification": `oci-layout` says the version, `blobs/sha256/` has every blob under its digest, and
-`index.json` names the manifests by `org.opencontainers.image.ref.name`. A blob is written beside its place and then
-renamed, so whatever is there is whole; `index.json` comes last. Repositories mean nothing here.
+image-spec, "Image Layout Specification": `oci-layout` has the version, `blobs/sha256/` has every blob under its digest, and
+`index.json` names the manifests by `org.opencontainers.image.ref.name`. A blob is written to a new file, which is then
+renamed, so every file is whole; `index.json` comes last. Repositories mean nothing here.
 """
 
 import asyncio
@@ -10,26 +10,25 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from proxy.core.errors import DestinationUnusable, DigestMismatch
-from proxy.core.model import OCI_INDEX, Buffer, canonical_json, digest_of
+from proxy.core.model import OCI_INDEX, BlobStream, canonical_json, digest_of
 
 _VERSION = {"imageLayoutVersion": "1.0.0"}
 _REF_NAME = "org.opencontainers.image.ref.name"
 
 
 class OciLayout:
-    """The layout in `folder`, made if it is not there; the image gets the one name `reference` in it.
+    """The layout in `folder`, which is made if it is not there. The image gets one name in it, `reference`.
 
-    Other names of the image are left out: its digest is at hand. An image that had the name before loses it.
+    Other names of the image are left out, because its digest is enough. An image that had the name before loses it.
     """
 
     def __init__(self, folder: Path, reference: str) -> None:
-        """Nothing is written before the first blob."""
         self._folder = folder
         self._reference = reference
 
@@ -41,23 +40,21 @@ class OciLayout:
         """False: there are no other repositories."""
         return False
 
-    async def upload(
-        self, _repository: str, chunks: AsyncIterable[Buffer], digest: Callable[[], str]
-    ) -> None:
-        """Write a blob whose digest is known only once its bytes were read (then `digest` is called).
+    async def upload(self, _repository: str, stream: BlobStream) -> None:
+        """Write a blob while it is read.
 
-        Raises `DestinationUnusable`, and `DigestMismatch` if other bytes were written than were made.
+        Raises `DestinationUnusable`, and `DigestMismatch` if other bytes were written than `stream` says.
         """
         with self._border():
             file, place = await asyncio.to_thread(self._begin)
             written = hashlib.sha256()
             try:
-                async for chunk in chunks:
+                async for chunk in stream:
                     written.update(chunk)
                     await asyncio.to_thread(file.write, chunk)
                 await asyncio.to_thread(file.close)
-                _same_digest(digest(), f"sha256:{written.hexdigest()}")
-                await asyncio.to_thread(place.replace, self._blob(digest()))
+                _same_digest(stream.digest, f"sha256:{written.hexdigest()}")
+                await asyncio.to_thread(place.replace, self._blob(stream.digest))
             except BaseException:
                 await asyncio.to_thread(_drop, file, place)
                 raise
@@ -68,7 +65,7 @@ class OciLayout:
             await asyncio.to_thread(self._write, self._blob(digest_of(data)), data)
 
     async def manifest_digest(self, _repository: str, _reference: str) -> str | None:
-        """None: whatever has the name gives way to the image that is being made."""
+        """None: the new image takes over the name, whatever has it."""
         return None
 
     async def put_manifest(self, _repository: str, reference: str, media_type: str, data: bytes) -> None:
@@ -81,23 +78,23 @@ class OciLayout:
         self._write(self._blob(digest_of(data)), data)
         index = self._folder / "index.json"
         others = [item for item in self._manifests(index) if _name(item) != self._reference]
-        named = {
+        entry = {
             "mediaType": media_type,
             "size": len(data),
             "digest": digest_of(data),
             "annotations": {_REF_NAME: self._reference},
         }
         self._write(self._folder / "oci-layout", canonical_json(_VERSION))
-        manifests = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*others, named]}
+        manifests = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*others, entry]}
         self._write(index, canonical_json(manifests))
 
     def _manifests(self, index: Path) -> list[dict[str, Any]]:
-        """What the index names already. Raises `DestinationUnusable` for one that is no index."""
+        """The entries of the index. Raises `DestinationUnusable` if the file is no index."""
         if not index.exists():
             return []
         try:
-            found: list[dict[str, Any]] = json.loads(index.read_bytes())["manifests"]
-            return [dict(item) for item in found]
+            entries: list[dict[str, Any]] = json.loads(index.read_bytes())["manifests"]
+            return [dict(entry) for entry in entries]
         except (ValueError, KeyError, TypeError) as error:
             raise DestinationUnusable(f"{index} is there, and is no index of an OCI layout") from error
 
@@ -105,7 +102,7 @@ class OciLayout:
         return self._folder.joinpath("blobs", *digest.split(":"))
 
     def _begin(self) -> tuple[BinaryIO, Path]:
-        """A new file in the folder of the blobs, and where it is."""
+        """A new file in the folder of the blobs, and its path."""
         blobs = self._blob("sha256:x").parent
         blobs.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=".new-", dir=blobs)
@@ -113,7 +110,7 @@ class OciLayout:
         return os.fdopen(descriptor, "wb"), Path(name)
 
     def _write(self, place: Path, data: bytes) -> None:
-        """The file, whole or not at all."""
+        """Write the file, whole or not at all."""
         file, new = self._begin()
         try:
             with file:
@@ -137,11 +134,11 @@ def _same_digest(expected: str, written: str) -> None:
 
 
 def _drop(file: BinaryIO, place: Path) -> None:
-    """Leave nothing of a file that will not be finished."""
+    """Delete an unfinished file."""
     file.close()
     place.unlink(missing_ok=True)
 
 
 def _name(item: dict[str, Any]) -> object:
-    """The name of an entry of the index."""
+    """The name in an entry of the index."""
     return (item.get("annotations") or {}).get(_REF_NAME)

@@ -1,10 +1,10 @@
-"""Which tags are ours, and putting them.
+"""The tags that are ours: which ones, and how they are put.
 
-A tag is ours while the registry names the digest that our record names. Labels would prove nothing: an image that
-somebody builds from ours inherits them. What is not ours is never written to. A registry knows no conditional put: between
-our last look and the put there is one request's time in which a person's push could be lost, and no more.
+A tag is ours while it names the digest of our record. Labels would prove nothing, because an image that somebody builds
+from ours inherits them. A tag that is not ours is never written. A registry has no conditional put, so every put comes
+right after a look: a person's push could be lost only in the time between these two requests.
 
-A record is written before its manifest is put, so that no tag of ours is forgotten when we are killed in between.
+A record is written before its manifest is put, so that no tag of ours is forgotten if nixfront is killed in between.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _HASH_OF_OUTPUTS = re.compile(r"[0-9a-f]{32}")
 
 
 class OwnTags:
-    """The tags of one registry that we put there."""
+    """Our tags in one registry."""
 
     def __init__(self, registry: Destination, state: State, now: Callable[[], float] = time.time) -> None:
         """`now` is in seconds since the epoch."""
@@ -41,22 +41,22 @@ class OwnTags:
         image: Image,
         tags: Sequence[str],
         key: str,
-        renewed: TagRecord | None = None,
+        record: TagRecord | None = None,
     ) -> None:
-        """Put the manifest under these tags, the last one after the others; none that is there is touched, but the
-        one that is `renewed`.
+        """Put the manifest under these tags, the last one after the others.
 
-        `key`: of what the image was made from.
+        A tag that is there stays as it is, except the one of `record`, which moves if it is still ours. `key` is of the
+        image.
         """
 
         async def one(tag: str) -> None:
-            if renewed is not None and tag == renewed.tag:
-                await self._move(renewed, image, key)
+            if record is not None and tag == record.tag:
+                await self._move(record, image, key)
             elif await self._registry.manifest_digest(repository, tag) is None:
                 digest = image.manifest_descriptor.digest
                 moving = not (is_revision(tag) or _HASH_OF_OUTPUTS.fullmatch(tag))
-                record = TagRecord(repository, tag, digest, key, self._now(), moving=moving)
-                await self._state.record_tag(record)
+                new = TagRecord(repository, tag, digest, key, self._now(), moving=moving)
+                await self._state.record_tag(new)
                 await self._put(repository, tag, image)
 
         *others, last = tags
@@ -64,7 +64,7 @@ class OwnTags:
         await one(last)
 
     async def _move(self, record: TagRecord, image: Image, key: str) -> None:
-        """Let a tag name this manifest from now on, unless it is not ours any more: a person may have pushed meanwhile."""
+        """Let a tag name this manifest, unless a person has pushed to it meanwhile."""
         present = await self.present(record)
         if present is None:
             return
@@ -76,7 +76,7 @@ class OwnTags:
         await self._state.record_tag(moved)
 
     async def present(self, record: TagRecord) -> str | None:
-        """The digest that a tag of ours names now; None if the tag is not ours (any more), and then forgotten."""
+        """The digest that our tag names now. None if the tag is not ours any more; then its record is deleted."""
         present = await self._registry.manifest_digest(record.repository, record.tag)
         if present is not None and present in (record.digest, record.replaced):
             return present
@@ -84,8 +84,8 @@ class OwnTags:
         await self._state.forget_tag(record.repository, record.tag)
         return None
 
-    async def checked(self, record: TagRecord) -> None:
-        """The tag still means what it names."""
+    async def confirm(self, record: TagRecord) -> None:
+        """Record that the tag names the right image now."""
         await self._state.record_tag(replace(record, checked=self._now()))
 
     async def _put(self, repository: str, tag: str, image: Image) -> None:

@@ -3,17 +3,15 @@
 Compression is part of what a digest depends on, so its bytes must be the same on every machine: libdeflate (pinned)
 gives equal bytes on every processor, unlike ISA-L, and unlike zlib, which distributions replace by others. It takes
 whole blocks only, so a layer is a row of gzip members of 1 MiB of tar each (RFC 1952, section 2.2: "a gzip file
-consists of a series of members"; eStargz layers are made so too); zstd layers are a row of frames in the same way. Fixed
-blocks also mean that the bytes do not depend on how the input happened to be cut, and that several threads can work on
-one layer: they read block after block under a lock, compress side by side, and what they made is hashed and handed out
-in the order of the blocks. Memory: a few blocks for each layer under way, whatever its size.
+consists of a series of members"; eStargz layers are made so too); zstd layers are a row of frames in the same way. With
+fixed blocks the bytes do not depend on the sizes of the reads, and several threads can work on one layer: they read block
+after block under a lock and compress side by side; the results are hashed and sent in the order of the blocks.
+Memory: a few blocks for each layer that is being packed, whatever its size.
 
-Tried on 1.28 GB of compilers and libraries (seconds of one processor, MB): level 4 12.1/451.7, 5 14.4/442.6, 6 16.7/440.0,
-zlib 6 50/443.7; so 5 is the first that sends no more than peers with Go's default level do. Blocks of 4 MiB save 0.1 %.
-zstd 3 needs half the time of gzip and makes 7 % less; it is no default, because not every client reads it.
-Before, a thread for each layer, tarfile's headers and blocks cut out of a growing buffer took 6.8 s of processor time
-for 0.34 GB where C takes 4.2; the interpreter lock went from thread to thread at every small file. Listing folders with
-scandir instead of lstat, and more threads than processors, changed nothing.
+Measured with 1.28 GB of compilers and libraries (seconds of one processor, MB): level 4 12.1/451.7, 5 14.4/442.6,
+6 16.7/440.0, zlib 6 50/443.7; so level 5 is the first that sends no more than peers with Go's default level do. Blocks of
+4 MiB save 0.1 %. zstd 3 needs half the time of gzip and makes 7 % less; it is no default, because not every client reads it.
+scandir instead of lstat, and more threads than processors, change nothing.
 """
 
 import asyncio
@@ -35,10 +33,10 @@ from proxy.image.tar import BLOCK, Entry
 
 _ZSTD_BLOCK = 4 << 20  # bytes of tar in one frame: those of 1 MiB are 3 % larger
 _ZSTD_LEVEL = 3
-_LEVEL = 5  # the first that makes no more bytes than zlib at 6, which Go and so the peers use by default
-_AHEAD = 4  # blocks of a layer that are being made or wait to be sent
+_LEVEL = 5  # the first level that makes no more bytes than zlib at 6, the default of Go and so of the peers
+_AHEAD = 4  # blocks of a layer that are being packed or wait to be sent
 
-#: Names the bytes that come out: it is part of the key of a layer record and of an image.
+#: Names of the formats, one for all that decides the bytes: part of the key of a layer and of an image.
 CODECS: Mapping[Compression, str] = {
     "gzip": f"tar{tar.FORMAT}+gzip-members-{BLOCK}-libdeflate-{_LEVEL}",
     "zstd": f"tar{tar.FORMAT}+zstd-frames-{_ZSTD_BLOCK}-{_ZSTD_LEVEL}",
@@ -53,7 +51,7 @@ _LENGTHS: Mapping[Compression, int] = {"gzip": BLOCK, "zstd": _ZSTD_BLOCK, "none
 
 
 class LayerStream:
-    """The bytes of one layer, to be read once, with an `async for`; afterwards `layer` says what they were."""
+    """The bytes of one layer, to be read once, with `async for`; `layer` describes them afterwards."""
 
     def __init__(self, entries: Iterable[Entry], compression: Compression, executor: Executor) -> None:
         """`entries` in their final order; reading and compressing run in `executor`, a few blocks at once."""
@@ -68,7 +66,7 @@ class LayerStream:
         self._ready: deque[Buffer] = deque()
         self._diff_id, self._digest, self._size = hashlib.sha256(), hashlib.sha256(), 0
         self._layer: Layer | None = None
-        #: Why it could not be read, where that is so: who sends it may see no more than a broken connection.
+        #: Why the store could not be read, or None. The code that sends the layer may see only a broken connection.
         self.failure: NixfrontError | None = None
 
     @property
@@ -78,8 +76,13 @@ class LayerStream:
             raise DigestNotReady("the layer was not read to its end")
         return self._layer
 
+    @property
+    def digest(self) -> str:
+        """The digest of the bytes. Raises as `layer` does."""
+        return self.layer.digest
+
     async def __aiter__(self) -> AsyncIterator[Buffer]:
-        """The layer's bytes in pieces of at most about 1 MiB, made no further ahead than a few of them."""
+        """The layer's bytes in pieces of at most about 1 MiB; only a few of them are packed ahead."""
         loop = asyncio.get_running_loop()
         running: set[asyncio.Future[None]] = set()
         while True:
@@ -99,7 +102,7 @@ class LayerStream:
         )
 
     def _step(self) -> None:
-        """Make a block, in a thread. Raises nothing: nobody may be waiting any more."""
+        """Pack a block, in a thread. Raises nothing, because perhaps no caller waits any more."""
         try:
             with self._reading:
                 block = None if self._read_all else next(self._blocks, None)

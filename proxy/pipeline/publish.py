@@ -1,18 +1,16 @@
-"""Layers, and the configuration that names them: make the registry have them. Known | mounted | packed while it is uploaded.
+"""Puts the layers of an image, and other blobs, into a destination: looks for them, mounts them, or packs and sends them.
 
 The order of attempts is the order of their cost. A record of the state counts only once the registry confirms
-the blob in this repository; a blob that it has under another repository is mounted; else the bytes are made. Two
-images that need the same new layer at once pack it once: the second waits, then mounts. Where all layers are known nothing waits
-for them: the root tree is made, and the configuration sent, while they are mounted.
+the blob in this repository; a blob that the registry has in another repository is mounted; else the layer is packed. Two
+images that need the same new layer at once pack it once: the second one waits, then mounts.
 """
 
 import asyncio
-import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 from proxy.core.errors import RegistryRefused, RegistryUnavailable
 from proxy.core.events import LayerStored, Sink
@@ -23,12 +21,30 @@ from proxy.pipeline.destination import Destination
 from proxy.pipeline.packing import CODECS, LayerStream
 from proxy.state import State, layer_key
 from proxy.tools.flight import SingleFlight
+from proxy.tools.retry import retry
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
 _TRIES = 3
-_TRIES_AWAY = 4  # while it does not answer at all
-_PAUSE = 0.5  # seconds before an upload is made anew; doubled for each further try
+_TRIES_AWAY = 4  # while the registry does not answer at all
+_PAUSE = 0.5  # seconds before an upload is tried again; doubled for each further try
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """The plan of a layer, and what the state has recorded: the layer, and a few repositories that have its blob."""
+
+    plan: LayerPlan
+    key: str
+    layer: Layer | None = None
+    origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RootLayer:
+    """The layer of a root tree; `unsent` are its bytes, empty if the destination has them."""
+
+    layer: Layer
+    unsent: bytes = b""
 
 
 class Publisher:
@@ -55,102 +71,67 @@ class Publisher:
         self._slots = asyncio.Semaphore(uploads)
         self._packing: SingleFlight[tuple[str, str], tuple[Layer, str]] = SingleFlight()
 
-    async def publish(
-        self,
-        repository: str,
-        plans: Sequence[LayerPlan],
-        root: Callable[[], Awaitable[Sequence[Entry]]],
-        config: Callable[[tuple[Layer, ...]], bytes],
-        on_ready: Callable[[int], None] = lambda _: None,
-    ) -> tuple[Layer, ...]:
-        """The layers of these plans, in their order, and that of `root`'s members.
-
-        All of them are in the repository then, and what `config` makes of them; `on_ready` hears how many layers are.
-        """
-        ready = itertools.count(1)
+    async def recall(self, repository: str, plans: Sequence[LayerPlan]) -> tuple[LayerRecord, ...]:
+        """What the state has recorded of these layers, in their order; it may be out of date."""
         keys = [layer_key(plan, CODECS[self._compression]) for plan in plans]
-        known = await self._state.recall(keys, repository)
-        all_known = known.keys() >= set(keys)
-        # Then root layer and configuration may be here as well.
-        all_here = all_known and all(repository in origins for _, origins in known.values())
+        layers = await self._state.recall(keys, repository)
+        return tuple(
+            LayerRecord(plan, key, *layers.get(key, (None, ())))
+            for key, plan in zip(keys, plans, strict=True)
+        )
 
-        async def counted(work: Callable[[], Awaitable[T]]) -> T:
-            done = await work()
-            on_ready(next(ready))
-            return done
+    async def layer(self, repository: str, record: LayerRecord) -> Layer:
+        """The layer of this plan, which the repository has when this returns."""
+        # Packed once for all repositories, then mounted; if the registry does not mount, packed for this repository itself.
+        for shared_with in ("", repository):
+            layer = await self._reuse(repository, record)
+            if layer is not None:
+                return layer
+            layer, where = await self._packing.run(
+                (record.key, shared_with), partial(self._pack, repository, record.key, record.plan)
+            )
+            if where == repository:
+                return layer
+            record = replace(record, layer=layer, origins=(where,))
+        raise AssertionError("unreachable: what is packed for a repository is packed in it")
 
-        on_ready(0)
-        early = b""
-        tree = asyncio.ensure_future(root())
-        try:
-            if not all_known:  # what is wrong with it is told before anything is packed
-                await asyncio.shield(tree)
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(counted(partial(self._one, repository, key, plan, known.get(key))))
-                    for key, plan in zip(keys, plans, strict=True)
-                ]
-                top, data = await self._root(repository, await asyncio.shield(tree))
-                group.create_task(counted(partial(self._send, repository, data, look=all_here)))
-                if all_known:
-                    early = config((*(known[key][0] for key in keys), top))
-                    group.create_task(self._put(repository, early, look=all_here))
-        except ExceptionGroup as failed:  # the first error ended the others: it is the one to tell
-            # What is being packed reads the store: the caller's roots have to stay until it has ended.
-            await self._packing.settle((key, joined) for key in keys for joined in ("", repository))
-            raise failed.exceptions[0] from failed
-        finally:
-            await asyncio.gather(tree, return_exceptions=True)  # it reads the store too
-        layers = tuple(task.result() for task in tasks)
-        whole = config((*layers, top))
-        if whole != early:
-            await self._put(repository, whole, look=False)
-        there = {layer.digest for layer, origins in known.values() if repository in origins[:1]}
-        await self._state.seen(repository, *(layer.digest for layer in layers if layer.digest not in there))
-        return (*layers, top)
-
-    async def _root(self, repository: str, entries: Sequence[Entry]) -> tuple[Layer, bytes]:
-        """A layer of these members, and the bytes that are still to be sent: none for one with files of the store, which is sent."""
+    async def pack_root(self, repository: str, entries: Sequence[Entry]) -> RootLayer:
+        """The layer of these members. One with files of the store may be large, so it is sent while it is packed."""
         if any(entry.source for entry in entries):
-            return await self._upload(repository, lambda: entries), b""
+            return RootLayer(await self._upload(repository, lambda: entries))
         stream = LayerStream(entries, self._compression, self._executor)
         data = b"".join([block async for block in stream])
-        return stream.layer, data
+        return RootLayer(stream.layer, data)
 
-    async def _send(self, repository: str, root: bytes, *, look: bool) -> None:
-        """As many layers at once as uploads may be, this one among them."""
-        if root:
+    async def root_layer(self, repository: str, root: RootLayer, *, look: bool) -> None:
+        """Send the bytes that `pack_root` left; `look` as for `blob`."""
+        if root.unsent:
             async with self._slots:
-                await self._put(repository, root, look=look)
+                await self.blob(repository, root.unsent, look=look)
 
-    async def _put(self, repository: str, data: bytes, *, look: bool) -> None:
-        """Send these bytes, if we `look` only where the repository lacks them: that is a question more where it does."""
+    async def blob(self, repository: str, data: bytes, *, look: bool) -> None:
+        """Send these bytes. With `look` only if the repository lacks them: then a blob that it lacks costs a request more."""
         if not (look and await self._registry.has_blob(repository, digest_of(data))):
             await self._registry.put_blob(repository, data)
 
+    async def record(self, repository: str, records: Sequence[LayerRecord], layers: Sequence[Layer]) -> None:
+        """Write into the state that the repository has these layers, as far as the records do not say so."""
+        here = {record.layer.digest for record in records if record.layer and repository in record.origins}
+        await self._state.seen(repository, *(layer.digest for layer in layers if layer.digest not in here))
+
+    async def settle(self, repository: str, records: Sequence[LayerRecord]) -> None:
+        """Wait until none of these layers is being packed: packing reads the store."""
+        await self._packing.settle((record.key, where) for record in records for where in ("", repository))
+
     async def close(self) -> None:
-        """Cancel what is being packed."""
+        """Cancel the packing of layers."""
         await self._packing.close()
 
-    async def _one(
-        self, repository: str, key: str, plan: LayerPlan, known: tuple[Layer, Sequence[str]] | None
-    ) -> Layer:
-        # Packed by anyone, then mounted; if the registry does not mount, packed for this repository itself.
-        for joined in ("", repository):
-            layer = await self._reuse(repository, known)
-            if layer is not None:
-                return layer
-            layer, where = await self._packing.run((key, joined), lambda: self._pack(repository, key, plan))
-            if where == repository:
-                return layer
-            known = (layer, (where,))
-        raise AssertionError("unreachable: what is packed for a repository is packed in it")
-
-    async def _reuse(self, repository: str, known: tuple[Layer, Sequence[str]] | None) -> Layer | None:
-        """The layer if it is known and the registry has it, or can be made to have it, without its bytes."""
-        if known is None:
+    async def _reuse(self, repository: str, record: LayerRecord) -> Layer | None:
+        """The recorded layer, if the registry has it or mounts it. None: its bytes have to be sent."""
+        layer, origins = record.layer, record.origins
+        if layer is None:
             return None
-        layer, origins = known
         async with self._slots:
             if repository in origins:
                 if await self._registry.has_blob(repository, layer.digest):
@@ -169,7 +150,7 @@ class Publisher:
         return layer
 
     async def _pack(self, repository: str, key: str, plan: LayerPlan) -> tuple[Layer, str]:
-        """The layer, and the repository that it was packed for."""
+        """Pack and send a layer: the layer, and the repository that it was packed for."""
         layer = await self._upload(repository, lambda: self._entries(plan.paths))
         await self._state.record(key, plan, layer, repository)
         self._sink(LayerStored("packed", layer.size))
@@ -177,20 +158,24 @@ class Publisher:
         return layer, repository
 
     async def _upload(self, repository: str, entries: Callable[[], Iterable[Entry]]) -> Layer:
-        """Pack and send, anew from the first byte where the registry broke off for a while."""
-        for attempt in range(_TRIES_AWAY):
-            stream = LayerStream(entries(), self._compression, self._executor)
-            try:
-                async with self._slots:
-                    await self._registry.upload(repository, stream, lambda stream=stream: stream.layer.digest)  # type: ignore[misc]
-            except (RegistryUnavailable, RegistryRefused) as error:
-                if stream.failure is not None:
-                    raise stream.failure from error
-                tries = _TRIES if isinstance(error, RegistryRefused) else _TRIES_AWAY
-                if attempt == tries - 1 or (isinstance(error, RegistryRefused) and not error.temporary):
-                    raise
-                _log.warning("upload broke off, trying again repository=%s error=%s", repository, error)
-                await asyncio.sleep(_PAUSE * 2**attempt)
-            else:
-                return stream.layer
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        """Pack and send, again from the first byte if the registry breaks off."""
+        return await retry(partial(self._send, repository, entries), _tries, _PAUSE)
+
+    async def _send(self, repository: str, entries: Callable[[], Iterable[Entry]]) -> Layer:
+        stream = LayerStream(entries(), self._compression, self._executor)
+        try:
+            async with self._slots:
+                await self._registry.upload(repository, stream)
+        except (RegistryUnavailable, RegistryRefused) as error:
+            if stream.failure is not None:
+                raise stream.failure from error
+            _log.warning("upload broke off repository=%s error=%s", repository, error)
+            raise
+        return stream.layer
+
+
+def _tries(error: Exception) -> int:
+    """How often an upload may run in all when it ends with this error."""
+    if isinstance(error, RegistryUnavailable):
+        return _TRIES_AWAY
+    return _TRIES if isinstance(error, RegistryRefused) and error.temporary else 1

@@ -7,14 +7,23 @@ repeats uploads, as only it can make their bytes again. It follows a `Location` 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import aiohttp
 from yarl import URL
 
 from proxy.core.errors import DigestMismatch, RegistryRefused, RegistryUnavailable
-from proxy.core.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Buffer, digest_of
+from proxy.core.model import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    BlobStream,
+    Buffer,
+    SmallBlob,
+    digest_of,
+)
 from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import CATALOG, Scopes, delete_scopes, pull_scopes, push_scopes
 from proxy.tools.retry import retry
@@ -74,12 +83,12 @@ class Registry:
             await self._cancel(self._location(url, headers), repository)
         return status == 201
 
-    async def upload(self, repository: str, chunks: AsyncIterable[Buffer], digest: Callable[[], str]) -> None:
-        """Send a blob. `digest` is called after the last chunk, as nobody knows the digest before.
+    async def upload(self, repository: str, stream: BlobStream) -> None:
+        """Send a blob, which is read while it is sent.
 
         Also raises `DigestMismatch` if the registry stored other bytes.
         """
-        rest = aiter(chunks)
+        rest = aiter(stream)
         first, is_all = await _first_chunks(rest)
         scopes = push_scopes(repository)
         start = self._url(repository, "blobs", "uploads/")
@@ -90,7 +99,7 @@ class Registry:
                 _, headers = await self._send("PATCH", location, (202, 204), scopes, _chain(first, rest))
                 location = self._location(location, headers)
                 first = []
-            expected = digest()
+            expected = stream.digest
             # The query of the location is the registry's own state, so its bytes stay as they are.
             separator = "&" if location.raw_query_string else "?"
             finish = URL(f"{location}{separator}digest={expected}", encoded=True)
@@ -102,9 +111,8 @@ class Registry:
 
     async def put_blob(self, repository: str, data: bytes) -> None:
         """Send a small blob, also if the repository has it."""
-        digest = digest_of(data)
         await retry(
-            lambda: self.upload(repository, _one(data), lambda: digest),
+            lambda: self.upload(repository, SmallBlob(data)),
             lambda error: min(_tries(error), _TRIES_WHEN_BUSY),
             _PAUSE,
         )
@@ -263,10 +271,6 @@ def _check_digest(expected: str, headers: Mapping[str, str]) -> None:
     stored = headers.get("Docker-Content-Digest", expected)
     if stored != expected:
         raise DigestMismatch(f"nixfront sent {expected} and the registry stored {stored}")
-
-
-async def _one(data: bytes) -> AsyncIterator[Buffer]:
-    yield data
 
 
 async def _first_chunks(chunks: AsyncIterator[Buffer]) -> tuple[list[Buffer], bool]:

@@ -1,9 +1,9 @@
-"""What nixfront remembers, as values and one Protocol; `state_sqlite` and `state_redis` keep it.
+"""The records of nixfront, as values and one Protocol; `sqlite`, `redis` and `memory` implement it.
 
-A memory, not a truth: whoever recalls a layer asks the registry before believing it, and a tag is ours only while the
-registry names the digest that is written here. So whatever is lost costs time, never a wrong image. No method
-raises when the store behind it is gone: then nothing is known, and what was to be written is kept for its return
-(see `state_border`). `check` alone says so. Times are seconds since the epoch, given by the caller.
+The state is a cache; losing it only costs time. A reader of a layer's record asks the registry before it uses the
+record, and a tag is ours only while it names the digest of its record. No method raises when the store behind it is
+gone: reads then return nothing, and writes wait for its return (see `outage`). Only `check` raises. Times are seconds
+since the epoch, from the caller's clock.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,25 +12,25 @@ from typing import Protocol
 
 from proxy.core.model import Layer, LayerPlan, canonical_json, sha256_hex
 
-#: Further repositories that are tried as the source of a mount.
+#: Other repositories that `recall` returns as sources of a mount.
 MOST_ORIGINS = 3
-#: Builds that are remembered, newest first.
+#: Builds that have a record; the oldest records are deleted.
 MOST_BUILDS = 1000
 #: The error of a build that was interrupted.
 INTERRUPTED = "nixfront ended in the middle of it"
 
 
 def layer_key(plan: LayerPlan, codec: str) -> str:
-    """The key of a layer: a hash of everything its bytes depend on, which is its store paths and the codec."""
+    """The key of a layer: a hash of all that its bytes depend on, which are its store paths and the codec."""
     return sha256_hex(canonical_json({"codec": codec, "paths": list(plan.paths)}))
 
 
 @dataclass(frozen=True, slots=True)
 class TagRecord:
-    """A tag that we put: `digest` of its manifest, and a `key` of all that the image was made from.
+    """A tag that we put: the `digest` of its manifest, and the `key` of all that the image depends on.
 
-    `checked`: when that was last what the tag means; `moving`: whether that can change. `replaced`: while a manifest
-    is being put in place of another, the digest of the other: the tag may name either.
+    `checked`: when the tag was last found to name the right image; `moving`: whether that can change. `replaced`: while a
+    manifest is being put in place of another, the digest of the other; the tag may name either of them.
     """
 
     repository: str
@@ -44,7 +44,7 @@ class TagRecord:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """A manifest that we put, with or without a tag today. `pulled`: 0 for never."""
+    """A manifest that we put, with or without a tag today. `pulled`: when it was last pulled, 0 for never."""
 
     repository: str
     digest: str
@@ -78,44 +78,44 @@ class BuildRecord:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error that the same request would meet again: the name of its class, and its message."""
+    """An error that the same request would raise again: the name of its class, and its message."""
 
     kind: str
     message: str
 
 
 class State(Protocol):
-    """The memory of one nixfront, or of several that share it."""
+    """The records of one nixfront, or of several that share them."""
 
-    # --- layers: what a set of store paths became, and which repositories were seen to have the blob --------
+    # --- layers: the blob of a set of store paths, and the repositories that have it ------------------------
 
     async def recall(
         self, keys: Sequence[str], repository: str
     ) -> Mapping[str, tuple[Layer, tuple[str, ...]]]:
-        """The layers that these keys became, as far as they are known, and a few repositories that had each blob.
+        """The recorded layers by key, and for each of them a few repositories that have its blob.
 
-        `repository` comes first where it is one of them; the others are sorted.
+        `repository` comes first if it has the blob; the others are sorted.
         """
 
     async def record(self, key: str, plan: LayerPlan, layer: Layer, repository: str) -> None:
-        """Remember that the registry has this layer's blob in this repository."""
+        """Write that this repository has this layer's blob."""
 
     async def seen(self, repository: str, *digests: str) -> None:
-        """Remember that a repository has these blobs."""
+        """Write that a repository has these blobs."""
 
     async def forget(self, digest: str, repository: str) -> None:
-        """The registry says that this repository has no such blob (any more)."""
+        """Delete the record that this repository has this blob."""
 
-    # --- tags and images: what we put, and when it was last asked for ---------------------------------------
+    # --- tags and images that we put, and when each was last pulled -----------------------------------------
 
     async def recall_tag(self, repository: str, tag: str) -> TagRecord | None:
-        """What we put under this tag; None if we did not."""
+        """The record of this tag; None if the tag is not ours."""
 
     async def record_tag(self, record: TagRecord) -> None:
-        """Remember that we put this; its image is known from now on too."""
+        """Write a tag's record, and one of its image if there is none."""
 
     async def forget_tag(self, repository: str, tag: str) -> None:
-        """The tag is not ours (any more)."""
+        """Delete the record of a tag, which then is not ours any more."""
 
     async def tags(self, repository: str) -> tuple[TagRecord, ...]:
         """Our tags of a repository, sorted."""
@@ -124,24 +124,24 @@ class State(Protocol):
         """Every image of ours, sorted by repository and digest."""
 
     async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
-        """When the images at these (repository, digest) were last pulled; those that are not ours are passed over."""
+        """Write when the images at these (repository, digest) were last pulled; skip images that are not ours."""
 
     async def forget_image(self, repository: str, digest: str) -> None:
-        """The registry has this image no more."""
+        """Delete the record of an image."""
 
     # --- revisions, failures, builds -------------------------------------------------------------------------
 
     async def recall_revision(self, package_set: str, reference: str) -> tuple[str, float] | None:
-        """The revision that a moving reference was resolved to, and when."""
+        """The revision of a moving reference, and when it was resolved."""
 
     async def record_revision(self, package_set: str, reference: str, revision: str, when: float) -> None:
-        """Remember it."""
+        """Write the revision of a moving reference."""
 
     async def recall_failure(self, key: str) -> Failure | None:
-        """The error that was met a short while ago."""
+        """The recent error of this key, None if there is none."""
 
     async def record_failure(self, key: str, failure: Failure, seconds: float) -> None:
-        """Remember an error for so long."""
+        """Write an error; after these seconds it is gone."""
 
     async def record_build(self, build: BuildRecord) -> bool:
         """Write what this build is now; beyond `MOST_BUILDS` the oldest are forgotten.
@@ -158,7 +158,7 @@ class State(Protocol):
     # --- leases: who builds -------------------------------------------------------------------------------
 
     async def take(self, key: str, holder: str, seconds: float) -> bool:
-        """Whether `holder` has this lease now, for so long; who has it already takes it anew for longer."""
+        """Take a lease for these seconds, or prolong it; whether `holder` has it now."""
 
     async def release(self, key: str, holder: str) -> None:
         """Give the lease back, if it is still this holder's."""

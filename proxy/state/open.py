@@ -1,4 +1,4 @@
-"""Opens the state that the settings name: Redis for several machines, else a file."""
+"""Opens the state of the settings: Redis for several machines, else a file."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""When each image was last pulled: gathered in memory, told to the state now and then, as nobody prunes by the minute."""
+"""When each image was last pulled: collected in memory and written to the state every half a minute, which is enough for `prune`."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from cachetools import LRUCache
 from proxy.state import State
 
 _EVERY = 30.0  # seconds
-_MOST = 10_000  # images that are gathered; of more than that in half a minute the oldest are passed over
+_MOST = 10_000  # images in memory; if more are pulled in half a minute, the oldest are skipped
 
 
 class Pulls:
@@ -19,28 +19,28 @@ class Pulls:
         """`now` is in seconds since the epoch."""
         self._state = state
         self._now = now
-        self._gathered: LRUCache[tuple[str, str], float] = LRUCache(_MOST)
-        self._telling: asyncio.Task[None] | None = None
+        self._pulls: LRUCache[tuple[str, str], float] = LRUCache(_MOST)
+        self._writing: asyncio.Task[None] | None = None
 
     def pulled(self, repository: str, digest: str) -> None:
-        """The registry has just given out this manifest."""
-        self._gathered[repository, digest] = self._now()
-        if self._telling is None or self._telling.done():
-            self._telling = asyncio.create_task(self._tell_later())
+        """Note that a client just got this manifest."""
+        self._pulls[repository, digest] = self._now()
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_later())
 
     async def close(self) -> None:
-        """Tell what is left."""
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.gather(self._telling, return_exceptions=True)
-        await self._tell()
+        """Write the rest."""
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+        await self._write()
 
-    async def _tell_later(self) -> None:
+    async def _write_later(self) -> None:
         await asyncio.sleep(_EVERY)
-        await self._tell()
+        await self._write()
 
-    async def _tell(self) -> None:
-        gathered = dict(self._gathered)
-        self._gathered.clear()
-        if gathered:
-            await self._state.record_pulls(gathered)
+    async def _write(self) -> None:
+        pulls = dict(self._pulls)
+        self._pulls.clear()
+        if pulls:
+            await self._state.record_pulls(pulls)

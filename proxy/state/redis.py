@@ -1,7 +1,7 @@
-"""The state in Redis: what several nixfronts before one registry share.
+"""The state in Redis, which several nixfronts before one registry share.
 
-All keys start with `nixfront:`; another database number (`redis://host/1`) keeps two farms apart. Leases are keys with
-an expiry, taken and given back by small scripts, so that only their holder prolongs or ends one.
+All keys start with `nixfront:`; another database number (`redis://host/1`) separates two groups of nixfronts. Leases are
+keys with an expiry; small scripts take and release them, so that only its holder prolongs or ends a lease.
 
     layer:<key>        hash: digest, size, diff_id, store_paths      blob:<digest>    sorted set of repositories
     tags:<repository>  hash: tag -> [digest, key, checked, ...]      images           sorted set of "repository digest"
@@ -30,7 +30,7 @@ from proxy.state.outage import WriteBehind
 _PREFIX = "nixfront:"
 _SCHEMA = 1
 _PATIENCE = 2.0  # seconds for one answer
-_PAGE = 500  # members of a listing that are asked for at once
+_PAGE = 500  # members of a listing in one answer
 _GONE = (RedisError, OSError)
 _BUILD_FIELDS = frozenset(field.name for field in fields(BuildRecord))
 
@@ -60,18 +60,18 @@ class RedisState:
     async def recall(
         self, keys: Sequence[str], repository: str
     ) -> Mapping[str, tuple[Layer, tuple[str, ...]]]:
-        found = await asyncio.gather(*(self._recall(key, repository) for key in keys))
-        return {key: layer for key, layer in zip(keys, found, strict=True) if layer is not None}
+        layers = await asyncio.gather(*(self._recall(key, repository) for key in keys))
+        return {key: layer for key, layer in zip(keys, layers, strict=True) if layer is not None}
 
     async def _recall(self, key: str, repository: str) -> tuple[Layer, tuple[str, ...]] | None:
-        known = await self._read({}, "HGETALL", f"layer:{key}")
-        if not known:
+        fields = await self._read({}, "HGETALL", f"layer:{key}")
+        if not fields:
             return None
-        blob = f"blob:{known['digest']}"
+        blob = f"blob:{fields['digest']}"
         here = await self._read(None, "ZSCORE", blob, repository) is not None
-        found = await self._read([], "ZRANGE", blob, 0, MOST_ORIGINS)
-        others = [name for name in found if name != repository][:MOST_ORIGINS]
-        layer = Layer(known["digest"], int(known["size"]), known["diff_id"])
+        names = await self._read([], "ZRANGE", blob, 0, MOST_ORIGINS)
+        others = [name for name in names if name != repository][:MOST_ORIGINS]
+        layer = Layer(fields["digest"], int(fields["size"]), fields["diff_id"])
         return layer, (*((repository,) if here else ()), *others)
 
     async def record(self, key: str, plan: LayerPlan, layer: Layer, repository: str) -> None:
@@ -86,8 +86,8 @@ class RedisState:
         await self._write(("ZREM", f"blob:{digest}", repository))
 
     async def recall_tag(self, repository: str, tag: str) -> TagRecord | None:
-        found = await self._read(None, "HGET", f"tags:{repository}", tag)
-        return TagRecord(repository, tag, *json.loads(found)) if found else None
+        value = await self._read(None, "HGET", f"tags:{repository}", tag)
+        return TagRecord(repository, tag, *json.loads(value)) if value else None
 
     async def record_tag(self, record: TagRecord) -> None:
         image = f"image:{record.repository} {record.digest}"
@@ -103,16 +103,16 @@ class RedisState:
         await self._write(("HDEL", f"tags:{repository}", tag))
 
     async def tags(self, repository: str) -> tuple[TagRecord, ...]:
-        found = await self._read({}, "HGETALL", f"tags:{repository}")
-        return tuple(TagRecord(repository, tag, *json.loads(value)) for tag, value in sorted(found.items()))
+        values = await self._read({}, "HGETALL", f"tags:{repository}")
+        return tuple(TagRecord(repository, tag, *json.loads(value)) for tag, value in sorted(values.items()))
 
     async def images(self) -> AsyncIterator[ImageRecord]:
         after = "-"
         while members := await self._read([], "ZRANGEBYLEX", "images", after, "+", "LIMIT", 0, _PAGE):
             for member in members:
-                if known := await self._read({}, "HGETALL", f"image:{member}"):  # else it was just forgotten
+                if fields := await self._read({}, "HGETALL", f"image:{member}"):  # else it was just deleted
                     repository, _, digest = member.partition(" ")
-                    yield ImageRecord(repository, digest, float(known["made"]), float(known["pulled"]))
+                    yield ImageRecord(repository, digest, float(fields["made"]), float(fields["pulled"]))
             after = f"({members[-1]}"
 
     async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
@@ -128,16 +128,16 @@ class RedisState:
         await self._write(("ZREM", "images", member), ("DEL", f"image:{member}"))
 
     async def recall_revision(self, package_set: str, reference: str) -> tuple[str, float] | None:
-        found = await self._read(None, "HGET", "revisions", json.dumps([package_set, reference]))
-        return (str(json.loads(found)[0]), float(json.loads(found)[1])) if found else None
+        value = await self._read(None, "HGET", "revisions", json.dumps([package_set, reference]))
+        return (str(json.loads(value)[0]), float(json.loads(value)[1])) if value else None
 
     async def record_revision(self, package_set: str, reference: str, revision: str, when: float) -> None:
         field, value = json.dumps([package_set, reference]), json.dumps([revision, when])
         await self._write(("HSET", "revisions", field, value))
 
     async def recall_failure(self, key: str) -> Failure | None:
-        found = await self._read(None, "GET", f"failure:{key}")
-        return Failure(*json.loads(found)) if found else None
+        value = await self._read(None, "GET", f"failure:{key}")
+        return Failure(*json.loads(value)) if value else None
 
     async def record_failure(self, key: str, failure: Failure, seconds: float) -> None:
         if seconds > 0:
@@ -167,22 +167,22 @@ class RedisState:
                 await self.record_build(replace(build, ended=when, error=INTERRUPTED))
 
     async def take(self, key: str, holder: str, seconds: float) -> bool:
-        # Without Redis everybody builds for themselves: that costs time, and the digests are the same.
+        # Without Redis every machine builds for itself: that costs time, and the digests are the same.
         return bool(await self._read(1, "EVAL", _TAKE, 1, f"lease:{key}", holder, _milliseconds(seconds)))
 
     async def release(self, key: str, holder: str) -> None:
-        # Now or never: one that is given back late could be a new one, and this one ends by itself.
+        # A read, so that it happens now or never: a later release could end a new lease, and this lease ends by itself.
         await self._read(None, "EVAL", _RELEASE, 1, f"lease:{key}", holder)
 
     async def check(self) -> None:
         await self._border.check(lambda: self._ask("PING"))
 
     async def close(self) -> None:
-        """Give up what could not be written."""
+        """Writes that still wait are lost."""
         await self._border.close()
 
     async def upgrade(self) -> None:
-        """Bring what is there to our schema version. Raises `SettingsInvalid` if it is newer than ours."""
+        """Migrate the records to our schema version. Raises `SettingsInvalid` if theirs is newer."""
         await self._write(("SET", "schema", _SCHEMA, "NX"))
         version = int(await self._read(_SCHEMA, "GET", "schema") or _SCHEMA)
         if version > _SCHEMA:
@@ -190,12 +190,12 @@ class RedisState:
                 f"state.url: what is there is of a newer nixfront (schema {version}, this one knows {_SCHEMA})"
             )
 
-    async def _read(self, unknown: Any, *words: Word) -> Any:
-        """The answer to one command, or `unknown` while there is none."""
-        return await self._border.read(lambda: self._ask(*words), unknown)
+    async def _read(self, default: Any, *words: Word) -> Any:
+        """The answer to one command, or `default` while Redis is gone."""
+        return await self._border.read(lambda: self._ask(*words), default)
 
     async def _write(self, *commands: Sequence[Word]) -> None:
-        """All of these commands, in order and with nothing between them."""
+        """Send these commands, in order and with nothing between them."""
 
         if commands:
             await self._border.write(lambda: self._together(*commands))
@@ -227,9 +227,9 @@ def _milliseconds(seconds: float) -> int:
 
 @asynccontextmanager
 async def open_state(url: str) -> AsyncIterator[RedisState]:
-    """The state at this address. One that does not answer (yet) is no error: see `state_border`.
+    """The state at this address. No answer (yet) is no error: see `outage`.
 
-    Raises `SettingsInvalid` for an address that is none, and for what a newer nixfront wrote.
+    Raises `SettingsInvalid` if `url` is no address, and if a newer nixfront wrote the records.
     """
     try:
         redis = Redis.from_url(
@@ -239,7 +239,7 @@ async def open_state(url: str) -> AsyncIterator[RedisState]:
             socket_connect_timeout=_PATIENCE,
             health_check_interval=30,
             driver_info=None,  # else it reads the versions of packages on disk, on the event loop
-            retry=Retry(NoBackoff(), 1),  # once, for a connection that was closed while it was idle
+            retry=Retry(NoBackoff(), 1),  # once, for an idle connection that Redis has closed
         )
     except ValueError as error:
         raise SettingsInvalid(f"state.url: {error}") from error

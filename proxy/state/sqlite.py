@@ -1,13 +1,11 @@
 """The state in one SQLite file: what a single nixfront needs, and nothing to install.
 
 Write-ahead log, one connection with one thread, each write a transaction of its own. The file has a schema version, and an
-older one is migrated, step by step, all or nothing. Leases and failures are those of a single process, so they are in
-memory: after a crash no lease is left over.
+older file is migrated, step by step, all or nothing. Leases and failures concern a single process, so they are in memory.
 """
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import astuple
@@ -15,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
-from cachetools import TLRUCache
 
 from proxy.core.errors import SettingsInvalid
 from proxy.core.model import Layer, LayerPlan, canonical_json
-from proxy.state import INTERRUPTED, MOST_BUILDS, MOST_ORIGINS, BuildRecord, Failure, ImageRecord, TagRecord
+from proxy.state import INTERRUPTED, MOST_BUILDS, MOST_ORIGINS, BuildRecord, ImageRecord, TagRecord
+from proxy.state.memory import OneProcess
 from proxy.state.outage import WriteBehind
 
 #: The step from each version to the next; the first makes a new file. Steps are added and never changed.
@@ -73,26 +71,22 @@ _DROP_OLD_BUILDS = (
     "DELETE FROM builds WHERE id IN (SELECT id FROM builds ORDER BY started DESC, id DESC LIMIT -1 OFFSET ?)"
 )
 _BUSY = 10.0  # seconds that a write waits for another process (`nixfront prune` beside the server)
-_MOST_FAILURES = 1024
-_PAGE = 500  # rows of a listing that are held at once
+_PAGE = 500  # rows of a listing that are in memory at once
 
 
-class SqliteState:
+class SqliteState(OneProcess):
     """The state of one data folder; the methods are described in `State`."""
 
     def __init__(self, connection: aiosqlite.Connection, name: str) -> None:
         """Use `open_state`."""
+        super().__init__()
         self._connection = connection
         self._border = WriteBehind(name, (sqlite3.Error,), self._probe)
-        self._leases: dict[str, tuple[str, float]] = {}
-        self._failures: TLRUCache[str, tuple[Failure, float]] = TLRUCache(
-            _MOST_FAILURES, lambda _, value, now: now + value[1]
-        )
 
     async def recall(
         self, keys: Sequence[str], repository: str
     ) -> Mapping[str, tuple[Layer, tuple[str, ...]]]:
-        known = {}
+        layers = {}
         for start in range(0, len(keys), _PAGE):
             page = keys[start : start + _PAGE]
             query = _RECALL.replace("KEYS", ", ".join("?" * len(page)))
@@ -100,8 +94,8 @@ class SqliteState:
                 query, repository, repository, MOST_ORIGINS, *page
             ):
                 origins = (repository,) if here else ()
-                known[key] = (Layer(*layer), (*origins, *(others or "").split()))
-        return known
+                layers[key] = (Layer(*layer), (*origins, *(others or "").split()))
+        return layers
 
     async def record(self, key: str, plan: LayerPlan, layer: Layer, repository: str) -> None:
         paths = canonical_json(list(plan.paths)).decode()
@@ -169,13 +163,6 @@ class SqliteState:
             "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?)", (package_set, reference, revision, when)
         )
 
-    async def recall_failure(self, key: str) -> Failure | None:
-        known = self._failures.get(key)
-        return known[0] if known else None
-
-    async def record_failure(self, key: str, failure: Failure, seconds: float) -> None:
-        self._failures[key] = (failure, seconds)
-
     async def record_build(self, build: BuildRecord) -> bool:
         async def write() -> bool:
             await self._connection.execute_fetchall(_RECORD_BUILD, astuple(build))
@@ -194,54 +181,43 @@ class SqliteState:
             (when, INTERRUPTED, machine),
         )
 
-    async def take(self, key: str, holder: str, seconds: float) -> bool:
-        other, until = self._leases.get(key, ("", 0.0))
-        now = time.monotonic()
-        if other not in ("", holder) and until > now:
-            return False
-        self._leases[key] = (holder, now + seconds)
-        return True
-
-    async def release(self, key: str, holder: str) -> None:
-        if self._leases.get(key, ("", 0.0))[0] == holder:
-            del self._leases[key]
-
     async def check(self) -> None:
         await self._border.check(lambda: self._connection.execute_fetchall("SELECT count(*) FROM tags"))
 
     async def close(self) -> None:
-        """Give up what could not be written."""
+        """Writes that still wait are lost."""
         await self._border.close()
 
     async def _probe(self) -> None:
-        """Write something: a disk that is full lets us read."""
+        """Write something: a full disk still allows reads."""
         await self._connection.execute_fetchall(f"PRAGMA user_version = {len(_MIGRATIONS)}")
 
     async def _read(self, query: str, *values: object) -> list[Any]:
-        async def ask() -> list[Any]:
+        async def call() -> list[Any]:
             return list(await self._connection.execute_fetchall(query, values))
 
-        return await self._border.read(ask, [])
+        return await self._border.read(call, [])
 
     async def _write(self, statement: str, *rows: Iterable[object]) -> None:
         """One statement for each row, each its own transaction: there is nothing to roll back when one fails."""
 
-        # No cursor comes back to us: dropped here, it would reset its statement while the connection's thread is at it again.
+        # `execute_fetchall` returns no cursor. One that this thread deletes resets its statement, which the connection's
+        # thread may be using again.
         values = [tuple(row) for row in rows]
 
-        async def tell() -> None:
+        async def call() -> None:
             for row in values:
                 await self._connection.execute_fetchall(statement, row)
 
-        await self._border.write(tell)
+        await self._border.write(call)
 
 
 @asynccontextmanager
 async def open_state(file: Path) -> AsyncIterator[SqliteState]:
-    """The state in this file, made if it is not there, brought to our schema version if it is older.
+    """The state in this file, which is made if it is not there, and migrated if its schema is older.
 
-    A file that is no database is put aside as `<name>.broken`: what it held can be made again. Raises
-    `SettingsInvalid` for one of a newer schema version than ours.
+    A file that is no database is renamed to `<name>.broken`, because its records can be made again. Raises
+    `SettingsInvalid` if the schema is newer than ours.
     """
     connection = await _connect(file)
     try:
@@ -259,7 +235,7 @@ async def open_state(file: Path) -> AsyncIterator[SqliteState]:
         await connection.execute_fetchall("PRAGMA journal_mode = WAL")
         await connection.execute_fetchall("PRAGMA synchronous = NORMAL")
         for number, step in enumerate(_MIGRATIONS[version:], version + 1):
-            # All or nothing, also when we are killed in between.
+            # All or nothing, even if nixfront is killed in between.
             await connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
         state = SqliteState(connection, str(file))
         try:
@@ -281,7 +257,7 @@ async def _connect(file: Path) -> aiosqlite.Connection:
 
 
 async def _version(connection: aiosqlite.Connection) -> int | None:
-    """The schema version of the file, 0 for a new one, None for one that is no database."""
+    """The schema version of the file, 0 for a new file, None if the file is no database."""
     try:
         ((version,),) = await connection.execute_fetchall("PRAGMA user_version")
     except sqlite3.DatabaseError:

@@ -1,8 +1,8 @@
-"""Turns: so many at once, fair between clients, and no endless queue. It knows no builds.
+"""A queue for turns: a few run at once, clients share them fairly, and the queue has an end.
 
-Who is next is decided in one place with no `await` in it: of those who wait, the client that has the fewest turns now, and of
-equals the one that has waited longest. A client never has more than its share at once, so one that asks for very much
-cannot keep the others out.
+`_call` alone decides who is next, with no `await` in it: the waiting client that has the fewest turns now, and of
+equal clients the one that has waited longest. A client never has more than its share at once, so a client with very many
+requests cannot keep the others out.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ _RETRY_AFTER = 30  # seconds
 
 
 class FairQueue:
-    """Turns of one kind."""
+    """The queue of one kind of work."""
 
     def __init__(self, at_once: int, *, share: int, most_waiting: int) -> None:
-        """`at_once` turns, of which one client has at most `share`; `most_waiting` may wait for one."""
+        """`at_once` turns run at once, at most `share` of them for one client; at most `most_waiting` requests wait."""
         self._free = at_once
         self._share = share
         self._most_waiting = most_waiting
@@ -28,43 +28,49 @@ class FairQueue:
 
     @property
     def running(self) -> int:
-        """How many have their turn now."""
+        """How many turns are in use now."""
         return self._running.total()
 
     @property
     def waiting(self) -> int:
-        """How many wait for one."""
+        """How many requests wait for a turn."""
         return len(self._waiting)
 
     @asynccontextmanager
-    async def turn(self, client: str) -> AsyncIterator[None]:
-        """A turn of this client, as long as the context lasts. Raises `Busy` where too many wait already."""
-        await self._wait(client)
-        try:
-            yield
-        finally:
-            self._ended(client)
+    async def turn(self, client: str) -> AsyncIterator[bool]:
+        """A turn of this client, as long as the context lasts; whether it had to wait for it.
 
-    async def _wait(self, client: str) -> None:
-        come = asyncio.get_running_loop().create_future()
-        self._waiting.append((client, come))
+        Raises `Busy` if too many wait already.
+        """
+        waited = await self._wait(client)
+        try:
+            yield waited
+        finally:
+            self._end(client)
+
+    async def _wait(self, client: str) -> bool:
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((client, turn))
         self._call()
-        if not come.done() and len(self._waiting) > self._most_waiting:
-            self._waiting.remove((client, come))
+        if turn.done():
+            return False
+        if len(self._waiting) > self._most_waiting:
+            self._waiting.remove((client, turn))
             raise Busy(
                 f"this host has {self._most_waiting} builds waiting already (builds.queue); try again in a while",
                 retry_after=_RETRY_AFTER,
             )
         try:
-            await come
+            await turn
         except asyncio.CancelledError:
-            if come.cancelled():
-                self._waiting.remove((client, come))
-            else:  # it came at the very moment in which its owner went
-                self._ended(client)
+            if turn.cancelled():
+                self._waiting.remove((client, turn))
+            else:  # the turn came at the very moment in which its client went away
+                self._end(client)
             raise
+        return True
 
-    def _ended(self, client: str) -> None:
+    def _end(self, client: str) -> None:
         self._free += 1
         self._running[client] -= 1
         if not self._running[client]:
@@ -72,16 +78,16 @@ class FairQueue:
         self._call()
 
     def _call(self) -> None:
-        """Give every turn that is free to who is next."""
+        """Give every free turn to the client that is next."""
         while self._free:
-            able = [
+            candidates = [
                 (self._running[client], number)
                 for number, (client, _) in enumerate(self._waiting)
                 if self._running[client] < self._share
             ]
-            if not able:
+            if not candidates:
                 return
-            client, come = self._waiting.pop(min(able)[1])
+            client, turn = self._waiting.pop(min(candidates)[1])
             self._free -= 1
             self._running[client] += 1
-            come.set_result(None)
+            turn.set_result(None)

@@ -121,9 +121,10 @@ class Front:
 
     async def _build(self, image: ImageRequest, client: str) -> None:
         """The registry has the image when this returns; a build that begins for this client counts against its rate."""
-        if self._access.has_rate and await self._builds.is_new(image):
+        is_new = self._access.has_rate and await self._builds.is_new(image)
+        if is_new:
             self._access.charge(client, image)
-        await self._builds.ensure(image, client)
+        await self._builds.image(image, client, is_new=is_new)
 
     async def _is_stale(
         self, request: web.Request, sent: RegistryPath, path: RegistryPath, answer: ClientResponse

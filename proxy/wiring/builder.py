@@ -25,6 +25,7 @@ from proxy.nix.runner import Limits, NixRunner
 from proxy.nix.sets import Choice, PackageSets, Tools
 from proxy.nix.store import NixStore
 from proxy.pipeline.build import Pipeline
+from proxy.pipeline.contents import NamedContents, PackageContents
 from proxy.pipeline.destination import Destination
 from proxy.pipeline.keys import ImageOptions
 from proxy.pipeline.named import NamedImages
@@ -124,27 +125,25 @@ async def build_pipeline(
         uploads=settings.uploads,
         sink=sink,
     )
+    options = ImageOptions(
+        system=settings.system,
+        policy=settings.package_policy,
+        always=settings.packages.always,
+        most_layers=settings.layers.most,
+        form=settings.image.format,
+        compression=settings.layers.compression,
+        tables=tables,
+    )
+    images = _named_images(settings, packages, listing)
     return Pipeline(
-        sets=packages.sets,
-        evaluator=packages.evaluator,
-        store=packages.store,
-        binary_cache=binary_cache,
-        images=_named_images(settings, packages, listing),
-        registry=destination,
+        packages=PackageContents(
+            packages.sets, packages.evaluator, packages.store, binary_cache, options, roots, sink
+        ),
+        images=NamedContents(images, packages.evaluator, binary_cache, options, roots, sink),
         tags=tags,
         publisher=publisher,
         listing=listing,
-        options=ImageOptions(
-            system=settings.system,
-            policy=settings.package_policy,
-            always=settings.packages.always,
-            most_layers=settings.layers.most,
-            form=settings.image.format,
-            compression=settings.layers.compression,
-            tables=tables,
-        ),
-        roots=roots,
-        failure_seconds=settings.builds.failure_seconds,
+        options=options,
         sink=sink,
     )
 

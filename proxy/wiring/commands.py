@@ -30,7 +30,8 @@ from proxy.registry.endpoint import client_session
 from proxy.registry.management import Management
 from proxy.settings import Settings
 from proxy.settings.sections import ImageSection
-from proxy.state import State, open, sqlite
+from proxy.state import State, open
+from proxy.state.memory import MemoryState
 from proxy.telemetry.log import log_event
 from proxy.upkeep import census
 from proxy.upkeep.prune import Pruner
@@ -145,15 +146,14 @@ async def build(settings: Settings, repository: str, tag: str, folder: Path) -> 
         session = await stack.enter_async_context(client_session())
         packages = builder.open_packages(settings, stack, session)
         layout = OciLayout(folder, tag)
-        # What the data folder remembers is about a registry.
-        state = await stack.enter_async_context(sqlite.open_state(Path(own.name, "state.sqlite")))
+        state = MemoryState()  # the state of the data folder is about a registry
         tags, sink = OwnTags(layout, state), events.fan_out(log_event, keep_digest)
         chosen_tables = await asyncio.to_thread(builder.read_tables, settings)
         pipeline = await builder.build_pipeline(
             settings, stack, packages, layout, tags, state, Path(own.name), chosen_tables, sink
         )
         stack.push_async_callback(pipeline.close)
-        await pipeline.ensure(request)
+        await pipeline.make(request)
     return digests[0]
 
 

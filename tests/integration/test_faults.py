@@ -29,6 +29,7 @@ from tests.support.processes import free_port, program
 from tests.support.servers import Server, redis
 from tests.support.shim import Cut, Delay, Held, Rule, Status, WrongDigest, shim
 from tests.support.stored import stored_tags
+from tests.support.streams import Stream
 from tests.support.wait import Gate, until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
@@ -276,7 +277,7 @@ async def test_an_upload_is_followed_on_the_registrys_own_host_only() -> None:
         async with Endpoint(f"http://127.0.0.1:{runner.addresses[0][1]}").opened() as opened:
             registry = Registry(opened)
             with pytest.raises(RegistryUnavailable, match="follows it on its own host only"):
-                await registry.upload("a", data(), lambda: "sha256:x")
+                await registry.upload("a", Stream(data(), "sha256:x"))
     finally:
         await runner.cleanup()
     assert asked == ["POST"]

@@ -90,6 +90,34 @@ async def test_twenty_first_pulls_are_one_build(start: Start, registry: Server) 
         assert len(front.told(BuildStarted)) == 1
 
 
+@pytest.mark.parametrize("builds_per_minute", [0, 9])
+async def test_a_first_pull_asks_for_its_tag_twice_before_the_build_and_once_after_the_put(
+    start: Start, registry: Server, builds_per_minute: int
+) -> None:
+    """Counted before the registry: every request for the manifest under the tag that is pulled, whoever sends it.
+
+    Before the build: the client's request, passed through, and one look of nixfront's at every media type. Between build
+    and put: one more look, because a tag that a person pushed meanwhile must stay. After the put: the client's request.
+    Each of the image's other two tags is looked at once before it is put. A limit of builds for each client adds nothing.
+    """
+    access = {"builds_per_minute": builds_per_minute}
+    async with shim(registry.url) as relay, start(relay.url, access=access) as front:
+        status, _, _ = await front.get("/v2/hello/manifests/latest", headers={"Accept": DOCKER})
+
+    assert status == 200
+    layers = next(at for at, (_, path) in enumerate(relay.requests) if "/blobs/" in path)
+    put = relay.requests.index(("PUT", "/v2/hello/manifests/latest"))
+    for_tag = [
+        (at, method)
+        for at, (method, path) in enumerate(relay.requests)
+        if path == "/v2/hello/manifests/latest"
+    ]
+    assert [method for at, method in for_tag if at < layers] == ["GET", "HEAD"]
+    assert [method for at, method in for_tag if layers < at < put] == ["HEAD"]
+    assert [method for at, method in for_tag if at > put] == ["GET"]
+    assert (relay.counts["HEAD", "manifest"], relay.counts["PUT", "manifest"]) == (2 + 2, 3)
+
+
 async def test_names_in_another_order_share_the_work_and_get_both_tags(
     start: Start, registry: Server
 ) -> None:

@@ -15,6 +15,7 @@ from proxy.registry.client import Registry
 from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import Credentials, Login, pull_scopes, push_scopes
 from tests.support.guarded import basic
+from tests.support.streams import Stream
 
 SCOPES = pull_scopes("x")
 OURS = Credentials("nixfront", "between us")
@@ -221,7 +222,7 @@ async def test_an_upload_that_meets_a_401_is_to_be_begun_again(session: aiohttp.
     async with serving(Tokens()) as service, serving(registry) as stub:
         client = registry_client(session, stub.url, OURS)
         with pytest.raises(RegistryUnavailable, match="another token in the middle of PATCH"):
-            await client.upload("x", data(), lambda: "sha256:x")
+            await client.upload("x", Stream(data(), "sha256:x"))
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405])

@@ -1,6 +1,7 @@
-"""One contract for both states, on a real SQLite file and a real Redis; then what is Redis' own."""
+"""One contract for every state: in memory, in a real SQLite file, in a real Redis; then what concerns Redis alone."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -13,8 +14,9 @@ import pytest_asyncio
 from proxy import state
 from proxy.core.errors import SettingsInvalid, StateUnavailable
 from proxy.core.model import Layer, LayerPlan
-from proxy.state import BuildRecord, Failure, ImageRecord, State, TagRecord, layer_key, outage, sqlite
+from proxy.state import BuildRecord, Failure, ImageRecord, State, TagRecord, layer_key, memory, outage, sqlite
 from proxy.state import redis as state_redis
+from proxy.state.memory import MemoryState
 from tests.support.processes import free_port
 from tests.support.servers import redis
 from tests.support.wait import until
@@ -32,14 +34,17 @@ class Opener:
         self.kind = kind
         self.folder = folder
         self.port = free_port()
+        self.memory: State = MemoryState()
 
     def __call__(self) -> AbstractAsyncContextManager[State]:
+        if self.kind == "memory":
+            return contextlib.nullcontext(self.memory)
         if self.kind == "sqlite":
             return sqlite.open_state(self.folder / "state.sqlite")
         return state_redis.open_state(f"redis://127.0.0.1:{self.port}/1")
 
 
-@pytest_asyncio.fixture(params=["sqlite", "redis"])
+@pytest_asyncio.fixture(params=["memory", "sqlite", "redis"])
 async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
     opener = Opener(request.param, tmp_path)
     async with AsyncExitStack() as stack:
@@ -185,6 +190,7 @@ async def test_failures_are_forgotten_after_a_while(opened: Opener) -> None:
 
 
 async def test_builds(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MOST_BUILDS", 3)
     monkeypatch.setattr(sqlite, "MOST_BUILDS", 3)
     monkeypatch.setattr(state_redis, "MOST_BUILDS", 3)
     running = [

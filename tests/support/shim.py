@@ -105,12 +105,13 @@ def kind_of(path: str) -> str:
 
 class Shim:
     """A running relay: its `url`, `counts` of the requests by (method, kind), the `most` of them at once, and how many
-    are `held` now.
+    are `held` now. `requests` are all of them as (method, path), in the order in which they came.
     """
 
     def __init__(self, upstream: str, rules: Sequence[Rule]) -> None:
         self.url = ""
         self.held = 0
+        self.requests: list[tuple[str, str]] = []
         self.counts: Counter[tuple[str, str]] = Counter()
         self.most: Counter[tuple[str, str]] = Counter()
         self._under_way: Counter[tuple[str, str]] = Counter()
@@ -128,6 +129,7 @@ class Shim:
 
     def fault_for(self, method: str, path: str) -> Fault | None:
         """Count this request, and say what shall befall it."""
+        self.requests.append((method, path))
         self.counts[method, kind_of(path)] += 1
         faults = []
         for rule in self._rules:

@@ -1,184 +1,235 @@
-"""The pure parts of the pipeline: what the key of a content depends on."""
+"""A pipeline with everything in memory: order of the writes, whose tag it is, what is shared, what an error leaves."""
 
-from dataclasses import fields, replace
-from random import Random
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest_asyncio
+from typing_extensions import override
 
-from proxy.core import names as core_names
-from proxy.core.errors import ImageTooLarge
-from proxy.core.model import ImageRequest, Package, PackageSet, Policy, Preset
-from proxy.image import recipe as image_recipe
-from proxy.image.layer_table import LayerTable
-from proxy.image.recipe import Definition, Recipe, TextPaths
-from proxy.pipeline import contents, keys
-from proxy.pipeline.keys import ImageOptions, content_key
-from proxy.pipeline.named import Defined
-
-SET = PackageSet(
-    name="nixpkgs",
-    expression="/nix/store/source",
-    revision="0123",
-    source="https://example.org",
-    created="2026-01-31T00:00:00Z",
-    arguments={"lock": "/lock"},
-)
-OPTIONS = ImageOptions(
-    system="x86_64-linux",
-    policy=Policy(),
-    always=("cacert", "iana-etc"),
-    most_layers=100,
-    form="docker",
-    compression="gzip",
-)
-NAMES = ("git", "htop")
+from proxy.core.errors import BuildFailed, PackageUnknown, RegistryRefused, Unforeseen
+from proxy.core.events import BuildEnded, BuildStarted, LayersReady, LayerStored
+from proxy.core.model import OCI_MANIFEST, BlobStream, ImageRequest, Preset, digest_of
+from proxy.pipeline.destination import MemoryDestination
+from tests.support.destinations import CONFIG, manifest
+from tests.support.workshop import Workshop, request, workshop
 
 
-def asked(*attributes: str, system: str = "") -> ImageRequest:
-    return ImageRequest("any", "latest", attributes, preset=Preset(system=system))
+class Ledger(MemoryDestination):
+    """A destination that writes down its writes, and its looks for blobs; `slow` uploads wait for `go`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+        self.looks = 0
+        self.refuse: set[int] = set()
+        self.slow: set[int] = set()
+        self.go = asyncio.Event()
+
+    @override
+    async def upload(self, repository: str, stream: BlobStream) -> None:
+        number = len(self.writes)
+        self.writes.append("blob")
+        if number in self.slow:
+            await self.go.wait()
+        if number in self.refuse:
+            raise RegistryRefused("PATCH", "/v2/", 403, "no")
+        await super().upload(repository, stream)
+
+    @override
+    async def has_blob(self, repository: str, digest: str) -> bool:
+        self.looks += 1
+        return await super().has_blob(repository, digest)
+
+    @override
+    async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
+        await super().put_manifest(repository, reference, media_type, data)
+        self.writes.append(reference)
 
 
-@pytest.mark.parametrize(
-    ("names", "package_set", "options"),
-    [
-        pytest.param(("git",), SET, OPTIONS, id="a name less"),
-        pytest.param((*NAMES, "jq"), SET, OPTIONS, id="a name more"),
-        pytest.param(("git htop",), SET, OPTIONS, id="names run together"),
-        pytest.param(NAMES, replace(SET, name="demo"), OPTIONS, id="the set"),
-        pytest.param(NAMES, replace(SET, revision="4567"), OPTIONS, id="its revision"),
-        pytest.param(NAMES, replace(SET, arguments={}), OPTIONS, id="no arguments"),
-        pytest.param(NAMES, replace(SET, arguments={"lock": "/other"}), OPTIONS, id="other arguments"),
-        pytest.param(NAMES, SET, replace(OPTIONS, system="aarch64-linux"), id="the system"),
-        pytest.param(NAMES, SET, replace(OPTIONS, always=("cacert",)), id="what every image has"),
-        pytest.param(NAMES, SET, replace(OPTIONS, policy=Policy(("x",))), id="the policy"),
-        pytest.param(NAMES, SET, replace(OPTIONS, most_layers=99), id="the number of layers"),
-        pytest.param(NAMES, SET, replace(OPTIONS, form="oci"), id="the format"),
-        pytest.param(NAMES, SET, replace(OPTIONS, compression="none"), id="the compression"),
-        pytest.param(
-            NAMES, SET, replace(OPTIONS, tables={"": LayerTable({"git": 0})}), id="the table of layers"
-        ),
-    ],
-)
-def test_whatever_a_content_depends_on_changes_its_key(
-    names: tuple[str, ...], package_set: PackageSet, options: ImageOptions
+@pytest_asyncio.fixture
+async def ledger() -> Ledger:
+    return Ledger()
+
+
+@pytest_asyncio.fixture
+async def made(tmp_path: Path, ledger: Ledger) -> AsyncIterator[Workshop]:
+    async with workshop(tmp_path, ledger) as open_workshop:
+        yield open_workshop
+
+
+async def person_pushes(destination: MemoryDestination, repository: str, tag: str) -> str:
+    """The digest of an image that is not ours, which the tag names now."""
+    await MemoryDestination.put_blob(destination, repository, CONFIG)
+    await MemoryDestination.put_manifest(destination, repository, tag, OCI_MANIFEST, manifest("a person's"))
+    return digest_of(manifest("a person's"))
+
+
+async def test_blobs_come_first_and_the_tag_of_the_request_last(made: Workshop, ledger: Ledger) -> None:
+    await made.pipeline.make(request("a", "b"))
+
+    assert ledger.writes[:4] == ["blob"] * 4, "two layers, the root layer, the configuration"
+    assert ledger.writes[-1] == "latest"
+    assert len(ledger.writes) == 4 + 3
+    assert len(set(ledger.tags("a/b").values())) == 1
+    record = await made.state.recall_tag("a/b", "latest")
+    assert record is not None
+    assert (record.digest, record.moving) == (ledger.tags("a/b")["latest"], True)
+    assert [event.ready for event in made.events if isinstance(event, LayersReady)] == [0, 1, 2, 3]
+    ended = [event for event in made.events if isinstance(event, BuildEnded)]
+    assert [event.digest for event in ended] == [record.digest]
+    assert [stage for stage, _ in ended[0].seconds] == ["set", "nix", "layers", "put"]
+
+
+async def test_what_a_person_pushed_during_the_build_stays(made: Workshop, ledger: Ledger) -> None:
+    made.contents.go.clear()
+    build = asyncio.create_task(made.pipeline.make(request("a")))
+    while not made.contents.opened:
+        await asyncio.sleep(0)
+    digest = await person_pushes(ledger, "a", "latest")
+    made.contents.go.set()
+    await build
+
+    assert ledger.tags("a")["latest"] == digest
+    assert await made.state.recall_tag("a", "latest") is None
+    assert "latest" not in ledger.writes
+
+
+async def test_a_tag_of_ours_moves_on_refresh(made: Workshop, ledger: Ledger) -> None:
+    await made.pipeline.make(request("a"))
+    before = await made.state.recall_tag("a", "latest")
+    assert before is not None
+    made.contents.revision = "4567"
+    assert await made.pipeline.key(request("a")) != before.key
+
+    await made.pipeline.make(request("a"), before)
+
+    after = await made.state.recall_tag("a", "latest")
+    assert after is not None
+    assert after.digest == ledger.tags("a")["latest"] != before.digest
+    assert after.key == await made.pipeline.key(request("a"))
+    assert ledger.tags("a")["0123"] == before.digest, "a revision never means another image"
+
+
+async def test_a_tag_that_a_person_took_is_not_refreshed(made: Workshop, ledger: Ledger) -> None:
+    await made.pipeline.make(request("a"))
+    record = await made.state.recall_tag("a", "latest")
+    digest = await person_pushes(ledger, "a", "latest")
+    made.contents.revision = "4567"
+
+    await made.pipeline.make(request("a"), record)
+
+    assert ledger.tags("a")["latest"] == digest
+    assert await made.state.recall_tag("a", "latest") is None
+
+
+async def test_two_tags_of_one_content_are_built_once(made: Workshop, ledger: Ledger) -> None:
+    made.contents.go.clear()
+    builds = [asyncio.create_task(made.pipeline.make(request(*names))) for names in (("a", "b"), ("b", "a"))]
+    while made.count(BuildStarted) < 2:
+        await asyncio.sleep(0)
+    made.contents.go.set()
+    await asyncio.gather(*builds)
+
+    assert (made.contents.opened, made.contents.closed) == (1, 1)
+    assert "latest" in ledger.tags("a/b")
+    assert "latest" in ledger.tags("b/a")
+
+
+async def test_an_image_that_is_there_costs_a_look_for_each_blob(made: Workshop, ledger: Ledger) -> None:
+    await made.pipeline.make(request("a", "b"))
+    ledger.writes.clear()
+    ledger.looks = 0
+
+    await made.pipeline.make(request("a", "b", tag="other"))
+
+    assert ledger.looks == 4, "two layers, the root layer, the configuration"
+    assert ledger.writes == ["other"]
+
+
+async def test_known_layers_are_mounted_and_only_root_and_configuration_sent(
+    made: Workshop, ledger: Ledger
 ) -> None:
-    assert content_key(asked(*names), package_set, options) != content_key(asked(*NAMES), SET, OPTIONS)
+    await made.pipeline.make(request("a", "b"))
+    ledger.writes.clear()
+    made.events.clear()
+
+    await made.pipeline.make(request("b", "a"))
+
+    assert [event.how for event in made.events if isinstance(event, LayerStored)] == ["mounted", "mounted"]
+    assert ledger.writes.count("blob") == 2
+    assert ledger.tags("b/a")["latest"] in ledger._manifests["b/a"]
 
 
-def test_the_system_of_a_meta_package_changes_the_key() -> None:
-    other = content_key(asked(*NAMES, system="aarch64-linux"), SET, OPTIONS)
+async def test_what_cannot_be_an_image_sends_nothing(made: Workshop, ledger: Ledger, tmp_path: Path) -> None:
+    file = tmp_path / "nix/store/single-1.0"
+    file.write_text("a file and no program")
 
-    assert other != content_key(asked(*NAMES), SET, OPTIONS)
-    assert other == content_key(asked(*NAMES), SET, replace(OPTIONS, system="aarch64-linux"))
+    with pytest.raises(Exception, match="single file"):
+        await made.pipeline.make(request("a", "single"))
+
+    assert ledger.writes == []
+    assert made.contents.closed == 1
+
+
+async def test_packing_has_ended_before_the_store_paths_may_go(made: Workshop, ledger: Ledger) -> None:
+    ledger.refuse, ledger.slow = {0}, {1}
+    build = asyncio.create_task(made.pipeline.make(request("a", "b")))
+    while len(ledger.writes) < 2:
+        await asyncio.sleep(0)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert made.contents.closed == 0, "the second layer is still being packed"
+    ledger.go.set()
+
+    with pytest.raises(RegistryRefused):
+        await build
+    assert made.contents.closed == 1
+    assert ledger.tags("a/b") == {}
+
+
+async def test_a_build_that_is_cancelled_lets_the_content_go(made: Workshop, ledger: Ledger) -> None:
+    ledger.slow = {0}
+    build = asyncio.create_task(made.pipeline.make(request("a")))
+    while not ledger.writes:
+        await asyncio.sleep(0)
+    build.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await build
+    assert made.contents.closed == 1
+    assert ledger.tags("a") == {}
+    ledger.slow = set()
+    ledger.go.set()
+    await made.pipeline.make(request("a"))
+    assert "latest" in ledger.tags("a")
 
 
 @pytest.mark.parametrize(
-    "package_set",
+    ("error", "outcome", "message"),
     [
-        pytest.param(replace(SET, source="https://mirror.example"), id="where it came from"),
-        pytest.param(replace(SET, created="1980-01-01T00:00:00Z"), id="its date"),
-        pytest.param(replace(SET, expression="/elsewhere"), id="where it lies"),
-        pytest.param(replace(SET, substitutes=False), id="whether a cache has it"),
+        (BuildFailed("building a failed"), BuildFailed, "building a failed"),
+        (OSError(28, "No space left on device"), Unforeseen, r"nixfront failed \(OSError\)"),
     ],
 )
-def test_what_makes_no_other_layers_leaves_the_key(package_set: PackageSet) -> None:
-    assert content_key(asked(*NAMES), package_set, OPTIONS) == content_key(asked(*NAMES), SET, OPTIONS)
+async def test_an_error_ends_the_build_and_is_told(
+    made: Workshop, error: Exception, outcome: type[Exception], message: str
+) -> None:
+    made.contents.error = error
+
+    with pytest.raises(outcome, match=message):
+        await made.pipeline.make(request("a"))
+
+    ended = [event for event in made.events if isinstance(event, BuildEnded)]
+    assert [event.outcome for event in ended] == [outcome.__name__]
 
 
-@given(st.lists(st.text("abc.-", min_size=1), unique=True, max_size=8), st.randoms(use_true_random=False))
-def test_the_order_of_names_leaves_the_key(names: list[str], random: Random) -> None:
-    shuffled = list(names)
-    random.shuffle(shuffled)
-
-    assert content_key(asked(*shuffled), SET, OPTIONS) == content_key(asked(*names), SET, OPTIONS)
-
-
-def test_a_key_can_be_a_file_name() -> None:
-    assert len(content_key(asked(*NAMES), SET, OPTIONS)) == 64
-
-
-@pytest.mark.parametrize(("most", "fine"), [(0, True), (30, True), (29, False)])
-def test_a_closure_is_within_its_limit(most: int, fine: bool) -> None:
-    if fine:
-        contents.bytes_within(most, 30, 2, NAMES)
-    else:
-        with pytest.raises(ImageTooLarge, match=r"git htop .* in 2 store paths"):
-            contents.bytes_within(most, 30, 2, NAMES)
-        with pytest.raises(ImageTooLarge, match=r"git htop .* that would have to be fetched"):
-            contents.bytes_within(most, 30, 0, NAMES)
-
-
-DEFINED = Defined(
-    Definition(
-        Recipe((Package("a", "a-1", "/a.drv", (("out", "/nix/store/a"),), ""),), image="web"),
-        runs=TextPaths(("/nix/store/r",), ("/r.drv!out",)),
-    ),
-    SET,
-)
-PACKAGE = Package("b", "b-1", "/b.drv", (("out", "/nix/store/b"),), "")
-OTHER: dict[str, object] = {
-    "recipe.packages": (PACKAGE,),
-    "recipe.image": "other",
-    "recipe.command": ("x",),
-    "recipe.entrypoint": ("x",),
-    "recipe.user": "1:1",
-    "recipe.home": "1:1",
-    "recipe.directory": "/x",
-    "recipe.environment": (("A", "b"),),
-    "recipe.labels": (("A", "b"),),
-    "recipe.ports": ("80/tcp",),
-    "recipe.owner": (1, 1),
-    "recipe.script": True,
-    "runs": TextPaths(),
-    "most_layers": 7,
-    "script": "true",
-    "commands": TextPaths(("/nix/store/c",)),
-    "tools": (PACKAGE,),
-}
-
-
-def changed(key: str) -> Defined:
-    """The definition with another value for this key."""
-    part, _, field = key.partition(".")
-    old: Any = DEFINED.definition
-    value: Any = replace(old.recipe, **{field: OTHER[key]}) if field else OTHER[key]
-    return replace(DEFINED, definition=replace(old, **{part: value}))
-
-
-def test_every_field_of_a_definition_is_tried() -> None:
-    recipe = {f"recipe.{field.name}" for field in fields(Recipe)}
-    rest = {field.name for field in fields(Definition)} - {"recipe"}
-
-    assert recipe | rest == OTHER.keys()
-
-
-@pytest.mark.parametrize("key", OTHER)
-def test_every_field_of_a_definition_changes_its_key(key: str) -> None:
-    one = keys.definition_key(DEFINED, OPTIONS)
-
-    assert keys.definition_key(changed(key), OPTIONS) != one
-    assert keys.definition_key(replace(DEFINED, package_set=replace(SET, revision="4567")), OPTIONS) != one
-    assert keys.definition_key(DEFINED, replace(OPTIONS, system="aarch64-linux")) != one
-
-
-@pytest.mark.parametrize(
-    "key", [key for key in OTHER if key.startswith("recipe.") or key in ("most_layers", "script", "tools")]
-)
-def test_whatever_a_named_image_says_of_itself_changes_its_tag(key: str) -> None:
-    one = image_recipe.tag(DEFINED.definition)
-
-    assert image_recipe.tag(changed(key).definition) != one
-    assert core_names.parse("git", one, core_names.Vocabulary()) is not None
-
-
-def test_the_tag_of_outputs_is_a_tag() -> None:
-    one, other = (
-        image_recipe.output_tag(["/nix/store/a"]),
-        image_recipe.output_tag(["/nix/store/a", "/nix/store/b"]),
+async def test_a_package_that_nobody_typed_is_explained(made: Workshop) -> None:
+    made.contents.error = PackageUnknown("no package bash")
+    shell = ImageRequest(
+        "shell/a", "latest", ("bash", "a"), preset=Preset(packages=("bash",)), presets=("shell",)
     )
 
-    assert one != other
-    assert core_names.parse("git", one, core_names.Vocabulary()) is not None
+    with pytest.raises(PackageUnknown, match="no package bash; shell in front stands for bash"):
+        await made.pipeline.make(shell)

@@ -10,6 +10,7 @@ from proxy.core.errors import DestinationUnusable, DigestMismatch
 from proxy.core.model import OCI_MANIFEST, digest_of
 from proxy.pipeline.destination import Destination
 from proxy.pipeline.oci_layout import OciLayout
+from tests.support.streams import Stream
 
 MANIFEST = b'{"schemaVersion":2}'
 NAME = "org.opencontainers.image.ref.name"
@@ -49,7 +50,7 @@ async def test_a_blob_is_there_once_it_is_whole(tmp_path: Path) -> None:
     digest = digest_of(b"one two")
     assert not await layout.has_blob("any", digest)
 
-    await layout.upload("any", chunks(b"one ", b"two"), lambda: digest)
+    await layout.upload("any", Stream(chunks(b"one ", b"two"), digest))
     await layout.put_blob("other", b"small")
 
     assert await layout.has_blob("any", digest)
@@ -63,14 +64,14 @@ async def test_other_bytes_than_were_made_are_refused(tmp_path: Path) -> None:
     layout = OciLayout(tmp_path, "latest")
 
     with pytest.raises(DigestMismatch, match="was written where"):
-        await layout.upload("any", chunks(b"one"), lambda: digest_of(b"two"))
+        await layout.upload("any", Stream(chunks(b"one"), digest_of(b"two")))
 
     assert files(tmp_path) == set()
 
 
 async def test_what_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(DestinationUnusable, match="cannot write an image into"):
-        await OciLayout(tmp_path, "latest").upload("any", broken(), lambda: "")
+        await OciLayout(tmp_path, "latest").upload("any", Stream(broken(), ""))
 
     assert files(tmp_path) == set()
 

@@ -133,7 +133,7 @@ async def test_what_a_store_refuses_for_good_does_not_block_the_rest(
     await back(border)
 
     assert store.kept == [1]
-    assert "state refuses what it was to be told store=store error=never" in caplog.text
+    assert "state refuses a write, which is lost store=store error=never" in caplog.text
 
 
 async def test_an_error_that_is_not_the_stores_is_a_bug_and_rises(

@@ -130,69 +130,6 @@ async def test_a_failure_is_forgotten_where_nothing_remembers() -> None:
     assert await flight.run("key", work) == "mended"
 
 
-async def test_a_failure_that_is_approved_of_is_remembered_until_it_is_dropped() -> None:
-    failures: dict[str, Exception] = {}
-    flight: SingleFlight[str, str] = SingleFlight(failures, lambda error: isinstance(error, ValueError))
-    work = Work(ValueError("no"))
-    work.finish.set()
-    for _ in range(3):
-        with pytest.raises(ValueError, match="no"):
-            await flight.run("key", work)
-    assert work.runs == 1
-    assert [repr(error) for error in failures.values()] == [repr(work.result)]
-
-    failures.clear()
-    work.result = "mended"
-
-    assert await flight.run("key", work) == "mended"
-
-
-async def test_a_remembered_failure_does_not_grow_a_traceback() -> None:
-    failures: dict[str, Exception] = {}
-    flight: SingleFlight[str, str] = SingleFlight(failures, lambda _: True)
-    work = Work(ValueError("no"))
-    work.finish.set()
-    depths = []
-    for _ in range(4):
-        with pytest.raises(ValueError, match="no") as caught:
-            await flight.run("key", work)
-        depths.append(len(caught.traceback))
-
-    assert len(set(depths[1:])) == 1
-
-
-async def test_a_failure_of_another_kind_is_not_remembered() -> None:
-    failures: dict[str, Exception] = {}
-    flight: SingleFlight[str, str] = SingleFlight(failures, lambda error: isinstance(error, ValueError))
-    work = Work(OSError("disk full"))
-    work.finish.set()
-
-    with pytest.raises(OSError, match="disk full"):
-        await flight.run("key", work)
-
-    assert failures == {}
-
-
-async def test_no_failure_is_remembered_unless_something_approves() -> None:
-    failures: dict[str, Exception] = {}
-    flight: SingleFlight[str, str] = SingleFlight(failures)
-    work = Work(ValueError("no"))
-    work.finish.set()
-
-    with pytest.raises(ValueError, match="no"):
-        await flight.run("key", work)
-
-    assert failures == {}
-
-
-async def test_a_failure_of_one_key_is_not_that_of_another() -> None:
-    flight: SingleFlight[str, str] = SingleFlight({"a": ValueError("no")}, lambda _: True)
-    work = Work()
-    work.finish.set()
-
-    assert await flight.run("b", work) == "done"
-
-
 async def test_close_ends_what_is_under_way() -> None:
     flight: SingleFlight[str, str] = SingleFlight()
     waiters = [asyncio.create_task(flight.run(key, Work())) for key in "aab"]
@@ -391,22 +328,3 @@ async def test_a_holder_that_is_cancelled_while_it_holds_lets_go() -> None:
     await asyncio.gather(holder, return_exceptions=True)
 
     assert (resource.opened, resource.closed) == (1, 1)
-
-
-async def test_a_remembered_failure_keeps_nothing_alive() -> None:
-    """Its traceback would hold the frames, and they whatever they were working on."""
-    failures: dict[str, Exception] = {}
-    flights: SingleFlight[str, None] = SingleFlight(failures, lambda _: True)
-
-    async def fail() -> None:
-        try:
-            int("cause")
-        except ValueError as cause:
-            raise ValueError("failed") from cause
-
-    for _ in range(2):
-        with pytest.raises(ValueError, match="failed"):
-            await flights.run("key", fail)
-
-    kept = failures["key"]
-    assert (kept.__traceback__, kept.__cause__, kept.__context__) == (None, None, None)

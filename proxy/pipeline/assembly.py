@@ -1,0 +1,119 @@
+"""One image: its content -> layers, root tree and configuration in the destination -> the image, whose manifest is not put yet.
+
+The root tree and the layers are made side by side, with two rules that decide what waits for what:
+
+- Where a layer is not recorded, nothing is sent before the root tree is made, because a root tree that cannot be made ends
+  the build, and packing would be in vain.
+- Where all layers are recorded nothing waits for them: the configuration is sent beside the mounts. If a record proves
+  wrong, the configuration is sent once more.
+
+Everything that reads the store has ended when `image` returns or raises, because its caller then lets the store paths go.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from proxy.core.events import Collided, LayersReady, Sink
+from proxy.core.model import Image, ImageRequest, Layer
+from proxy.image import manifest, root_tree
+from proxy.image import recipe as image_recipe
+from proxy.image.recipe import comments, facts, from_request
+from proxy.image.root_tree import Root
+from proxy.pipeline.contents import Content
+from proxy.pipeline.keys import ImageOptions
+from proxy.pipeline.publish import LayerRecord, Publisher, RootLayer
+
+
+class Assembly:
+    """Makes one image; its tasks put layers and configuration into the destination."""
+
+    def __init__(
+        self,
+        request: ImageRequest,
+        content: Content,
+        publisher: Publisher,
+        listing: root_tree.Listing,
+        options: ImageOptions,
+        sink: Sink,
+    ) -> None:
+        self._request = request
+        self._repository = request.repository
+        self._content = content
+        self._recipe = content.recipe or from_request(request, content.packages)
+        self._publisher = publisher
+        self._listing = listing
+        self._options = options
+        self._sink = sink
+        self._ready = 0
+
+    async def image(self) -> Image:
+        """The image; the destination has all of it but the manifest."""
+        publisher, repository = self._publisher, self._repository
+        records = await publisher.recall(repository, self._content.plans)
+        layers = [record.layer for record in records if record.layer is not None]
+        complete = len(layers) == len(records)
+        # Then the repository may have the root layer and the configuration too.
+        look = complete and all(repository in record.origins for record in records)
+        early = None
+        self._tell_ready()
+        tree = asyncio.create_task(self._root_tree())
+        try:
+            if not complete:
+                await asyncio.shield(tree)
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._layer(record)) for record in records]
+                root_of_image, command = await asyncio.shield(tree)
+                root = await publisher.pack_root(repository, root_of_image.entries)
+                group.create_task(self._root_layer(root, look=look))
+                if complete:
+                    early = self._assembled([*layers, root.layer], command)
+                    group.create_task(publisher.blob(repository, early.config, look=look))
+        except ExceptionGroup as failed:
+            await publisher.settle(repository, records)
+            # The first error cancelled the other tasks, so it is the one to report.
+            raise failed.exceptions[0] from failed
+        finally:
+            await asyncio.gather(tree, return_exceptions=True)
+        layers = [task.result() for task in tasks]
+        image = self._assembled([*layers, root.layer], command)
+        if early is None or image.config != early.config:
+            await publisher.blob(repository, image.config, look=False)
+        await publisher.record(repository, records, layers)
+        return image
+
+    async def _root_tree(self) -> tuple[Root, tuple[str, ...]]:
+        """The root tree, which a named image has already, and the command that `docker run` starts."""
+        root, command = await asyncio.to_thread(self._merge)
+        for collision in root.collisions:
+            self._sink(Collided(self._repository, collision.path, collision.winner, collision.loser))
+        return root, command
+
+    def _merge(self) -> tuple[Root, tuple[str, ...]]:
+        root = self._content.root or image_recipe.root(self._recipe, self._listing)
+        return root, image_recipe.command(self._recipe, self._listing)
+
+    async def _layer(self, record: LayerRecord) -> Layer:
+        layer = await self._publisher.layer(self._repository, record)
+        self._ready += 1
+        self._tell_ready()
+        return layer
+
+    async def _root_layer(self, root: RootLayer, *, look: bool) -> None:
+        await self._publisher.root_layer(self._repository, root, look=look)
+        self._ready += 1
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        total = len(self._content.plans) + 1  # and the root layer
+        self._sink(LayersReady(self._repository, self._request.tag, self._ready, total))
+
+    def _assembled(self, layers: Sequence[Layer], command: tuple[str, ...]) -> Image:
+        recipe, content, options = self._recipe, self._content, self._options
+        system = self._request.preset.system or options.system
+        return manifest.assemble(
+            facts(recipe, content.package_set, system, command),
+            tuple(layers),
+            comments(recipe, content.plans),
+            form=options.form,
+            compression=options.compression,
+        )
