@@ -15,10 +15,8 @@ HOW_TO_MEND = "proxy/README.md, 'The rooms': one line for each module, with what
 COMING: set[str] = {
     "cli/doctor/finding",
     "cli/doctor/registry",
-    "pipeline/assembly",
     "settings/packages",
     "settings/sources",
-    "state/memory",
     "tools/suggest",
 }
 
