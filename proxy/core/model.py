@@ -82,7 +82,7 @@ class ImageRequest:
     image: str = ""
 
     @property
-    def asked(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """The names in the request as the client wrote them, for messages."""
         return self.attributes or (f"image {self.image}",)
 

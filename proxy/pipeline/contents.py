@@ -104,9 +104,9 @@ class PackageContents:
                 # A garbage collection came after the evaluation: no root can hold a derivation before it is built.
                 self._evaluator.forget()
                 packages, closure = await self._realise(request, package_set, key, roots)
-            closure_within(policy.most_bytes, closure, request.asked)
+            closure_within(policy.most_bytes, closure, request.names)
             plans = layering.plan(closure, self._options.most_layers - 1, table)
-            layers_within(policy.most_layer_bytes, plans, closure, request.asked)
+            layers_within(policy.most_layer_bytes, plans, closure, request.names)
             outputs = sorted(path for package in packages.values() for _, path in package.outputs)
             yield Content(package_set, plans, image_recipe.output_tag(outputs), packages=packages)
 
@@ -122,14 +122,14 @@ class PackageContents:
         most = options.policy.most_bytes
         if most and package_set.substitutes:
             download = await self._store.to_fetch(package_set, list(packages.values()))
-            bytes_within(most, download, 0, request.asked)
+            bytes_within(most, download, 0, request.names)
         self._sink(NixBegun(key, "building"))
         closure = await self._store.realise(
             package_set,
             list(packages.values()),
             request.attributes,
             roots,
-            _log_lines(self._sink, request.asked, key),
+            _log_lines(self._sink, request.names, key),
         )
         self._binary_cache.add([path for package in packages.values() for _, path in package.outputs])
         return packages, closure
@@ -165,10 +165,10 @@ class NamedContents:
     async def _open(self, request: ImageRequest, image: NamedImage, key: str) -> AsyncIterator[Content]:
         options = self._options
         most = options.policy.most_bytes
-        on_line = _log_lines(self._sink, request.asked, key)
+        on_line = _log_lines(self._sink, request.names, key)
         async with _root_folder(self._roots) as roots:
             if most and image.package_set.substitutes:
-                bytes_within(most, await self._images.to_fetch(image), 0, request.asked)
+                bytes_within(most, await self._images.to_fetch(image), 0, request.names)
             self._sink(NixBegun(key, "building"))
             try:
                 in_store = await self._images.realise(image, roots, on_line)
@@ -177,10 +177,10 @@ class NamedContents:
                 image = await self._images.define(request)
                 in_store = await self._images.realise(image, roots, on_line)
             self._binary_cache.add(in_store.paths)
-            closure_within(most, in_store.closure, request.asked)
+            closure_within(most, in_store.closure, request.names)
             layers = image.definition.most_layers or options.most_layers
             plans = layering.plan(in_store.closure, layers - 1, options.table(image.set_name))
-            layers_within(options.policy.most_layer_bytes, plans, in_store.closure, request.asked)
+            layers_within(options.policy.most_layer_bytes, plans, in_store.closure, request.names)
             yield Content(
                 image.package_set,
                 plans,

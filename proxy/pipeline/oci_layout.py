@@ -8,15 +8,14 @@ renamed, so every file is whole; `index.json` comes last. Repositories mean noth
 import asyncio
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from proxy.core.errors import DestinationUnusable, DigestMismatch
 from proxy.core.model import OCI_INDEX, BlobStream, canonical_json, digest_of
+from proxy.tools.files import NewFile, write_whole
 
 _VERSION = {"imageLayoutVersion": "1.0.0"}
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -46,23 +45,21 @@ class OciLayout:
         Raises `DestinationUnusable`, and `DigestMismatch` if other bytes were written than `stream` says.
         """
         with self._border():
-            file, place = await asyncio.to_thread(self._begin)
+            file = await asyncio.to_thread(NewFile, await asyncio.to_thread(self._blobs))
             written = hashlib.sha256()
             try:
                 async for chunk in stream:
                     written.update(chunk)
                     await asyncio.to_thread(file.write, chunk)
-                await asyncio.to_thread(file.close)
                 _same_digest(stream.digest, f"sha256:{written.hexdigest()}")
-                await asyncio.to_thread(place.replace, self._blob(stream.digest))
-            except BaseException:
-                await asyncio.to_thread(_drop, file, place)
-                raise
+                await asyncio.to_thread(file.move_to, self._blob(stream.digest))
+            finally:
+                await asyncio.to_thread(file.remove)
 
     async def put_blob(self, _repository: str, data: bytes) -> None:
         """Write a small blob. Raises `DestinationUnusable`."""
         with self._border():
-            await asyncio.to_thread(self._write, self._blob(digest_of(data)), data)
+            await asyncio.to_thread(self._write_blob, data)
 
     async def manifest_digest(self, _repository: str, _reference: str) -> str | None:
         """None: the new image takes over the name, whatever has it."""
@@ -75,7 +72,7 @@ class OciLayout:
                 await asyncio.to_thread(self._put, media_type, data)
 
     def _put(self, media_type: str, data: bytes) -> None:
-        self._write(self._blob(digest_of(data)), data)
+        self._write_blob(data)
         index = self._folder / "index.json"
         others = [item for item in self._manifests(index) if _name(item) != self._reference]
         entry = {
@@ -84,9 +81,9 @@ class OciLayout:
             "digest": digest_of(data),
             "annotations": {_REF_NAME: self._reference},
         }
-        self._write(self._folder / "oci-layout", canonical_json(_VERSION))
+        write_whole(self._folder / "oci-layout", canonical_json(_VERSION))
         manifests = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*others, entry]}
-        self._write(index, canonical_json(manifests))
+        write_whole(index, canonical_json(manifests))
 
     def _manifests(self, index: Path) -> list[dict[str, Any]]:
         """The entries of the index. Raises `DestinationUnusable` if the file is no index."""
@@ -101,24 +98,15 @@ class OciLayout:
     def _blob(self, digest: str) -> Path:
         return self._folder.joinpath("blobs", *digest.split(":"))
 
-    def _begin(self) -> tuple[BinaryIO, Path]:
-        """A new file in the folder of the blobs, and its path."""
+    def _blobs(self) -> Path:
+        """The folder of the blobs, which is made if it is not there."""
         blobs = self._blob("sha256:x").parent
         blobs.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".new-", dir=blobs)
-        os.fchmod(descriptor, 0o644)
-        return os.fdopen(descriptor, "wb"), Path(name)
+        return blobs
 
-    def _write(self, place: Path, data: bytes) -> None:
-        """Write the file, whole or not at all."""
-        file, new = self._begin()
-        try:
-            with file:
-                file.write(data)
-            new.replace(place)
-        except BaseException:
-            _drop(file, new)
-            raise
+    def _write_blob(self, data: bytes) -> None:
+        self._blobs()
+        write_whole(self._blob(digest_of(data)), data)
 
     @contextmanager
     def _border(self) -> Iterator[None]:
@@ -131,12 +119,6 @@ class OciLayout:
 def _same_digest(expected: str, written: str) -> None:
     if expected != written:
         raise DigestMismatch(f"{written} was written where {expected} was made")
-
-
-def _drop(file: BinaryIO, place: Path) -> None:
-    """Delete an unfinished file."""
-    file.close()
-    place.unlink(missing_ok=True)
 
 
 def _name(item: dict[str, Any]) -> object:

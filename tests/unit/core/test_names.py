@@ -269,7 +269,7 @@ def test_what_follows_the_prefix_is_the_name_of_an_image(repository: str, image:
 
     assert request == ImageRequest(repository, "v1", (), image=image)
     assert request is not None
-    assert request.asked == (f"image {image}",)
+    assert request.names == (f"image {image}",)
 
 
 @pytest.mark.parametrize("repository", ["web/images", "mine/images", "imagesx/web"])
