@@ -12,6 +12,7 @@ from proxy.core.errors import SettingsInvalid
 from proxy.registry.management import Management
 from proxy.settings import Settings
 from proxy.telemetry import log
+from proxy.tools import suggest
 from proxy.upkeep.explain import Explanation, explain
 from proxy.wiring import commands
 from proxy.wiring.registry import image_endpoint
@@ -40,7 +41,7 @@ def _search(settings: Settings, arguments: argparse.Namespace, console: Console)
     with console.working("reading the names of the package set"):
         known = asyncio.run(commands.attribute_names(settings, arguments.set, arguments.tag))
     prefix = f"{arguments.set}/" if arguments.set else ""
-    found = [(name, _pull_name(prefix, name)) for name in names.search(arguments.text, known)]
+    found = [(name, _pull_name(prefix, name)) for name in suggest.search(arguments.text, known)]
     console.document([{"attribute": name, "pull": pull} for name, pull in found])
     width = max((len(name) for name, _ in found), default=0)
     for name, pull in found:

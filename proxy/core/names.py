@@ -9,13 +9,10 @@ the registry's own 404 for it.
 
 A package is an attribute path with dots. A character that the grammar of repositories forbids is `--` and its two
 hexadecimal digits: `gtk--2b` is `gtk+`, and `lua5--2e4` is one attribute with the name `lua5.4`.
-
-Suggestions have a total order, so that equal questions get equal answers.
 """
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proxy.core.errors import NameInvalid
@@ -150,37 +147,6 @@ def _merge(presets: Sequence[Preset]) -> Preset:
         environment=tuple(sorted(environment.items())),
         system=next((preset.system for preset in reversed(presets) if preset.system), ""),
     )
-
-
-_MOST = 3
-_CUTOFF = 0.6  # lowest similarity by difflib, 0 to 1
-
-
-def close(part: str, names: Iterable[str]) -> list[str]:
-    """The few names most similar to `part`, best first; case does not count."""
-    by_folded: dict[str, str] = {}
-    for name in names:
-        by_folded.setdefault(name.lower(), name)
-    matches = difflib.get_close_matches(part.lower(), by_folded, n=_MOST, cutoff=_CUTOFF)
-    return [by_folded[folded] for folded in matches]
-
-
-def elsewhere(part: str, names: Iterable[str]) -> list[str]:
-    """The attribute paths below the top level that end in this part: `numpy` is in `python3Packages.numpy`."""
-    folded = part.lower()
-    matches = [name for name in names if "." in name and name.rpartition(".")[2].lower() == folded]
-    return sorted(matches, key=lambda name: (len(name), name))[:_MOST]
-
-
-def search(text: str, names: Sequence[str]) -> list[str]:
-    """Every name that contains the text; case does not count. Equal names come first, then those that start with it, then short ones."""
-    folded = text.lower()
-
-    def rank(name: str) -> tuple[bool, bool, int, str]:
-        last = name.rpartition(".")[2].lower()
-        return (last != folded, not last.startswith(folded), len(name), name)
-
-    return sorted((name for name in names if folded in name.lower()), key=rank)
 
 
 # A commit, or the hash of something that has no commits.

@@ -9,10 +9,11 @@ from typing import Any
 
 from proxy.core.errors import ImageInvalid, ImageUnknown, PackageRefused, PackageUnknown
 from proxy.core.model import Package
-from proxy.core.names import close, is_store_path, store_paths
+from proxy.core.names import is_store_path, store_paths
 from proxy.image import root_tree
 from proxy.image.recipe import Definition, Recipe, TextPaths
 from proxy.nix.package_results import package, read_packages
+from proxy.tools.suggest import close
 
 #: What `nix/images.nix` prints.
 ImageResult = Mapping[str, Any]

@@ -9,7 +9,7 @@ from typing import Any
 
 from proxy.core.errors import PackageRefused, PackageUnknown
 from proxy.core.model import Package
-from proxy.core.names import close, elsewhere
+from proxy.tools.suggest import close, elsewhere
 
 _SUGGESTIONS = 3
 _OWN_REFUSALS = (

@@ -26,6 +26,7 @@ from proxy.nix.sets import PackageSets
 from proxy.nix.store import NixStore
 from proxy.pipeline.packing import CODECS
 from proxy.state import State, layer_key
+from proxy.tools import suggest
 from proxy.tools.flight import SingleFlight
 from proxy.web.page import templating, views
 from proxy.web.page.image_list import ImageList
@@ -169,7 +170,7 @@ class Composer:
             attributes = await self._previews.attributes(package_set, _PATIENCE)
         except NixfrontError as error:
             return web.json_response({"names": [], "later": False, "error": str(error)})
-        matches = await asyncio.to_thread(names.search, text, attributes or ())
+        matches = await asyncio.to_thread(suggest.search, text, attributes or ())
         pairs = [(name, names.spelled(name)) for name in matches[: 4 * _MOST_SUGGESTIONS]]
         presets = [] if package_set else sorted(self._words.presets)
         suggestions = [

@@ -215,7 +215,7 @@ def test_a_file_of_no_images_is_no_image() -> None:
         ({"kind": "missing", "part": "wob", "names": ["Web", "x"]}, "no image wob, did you mean Web?"),
         (
             {"kind": "missing", "part": "wob", "names": ["wob1", "wob2"]},
-            "no image wob, did you mean wob2 or wob1?",
+            "no image wob, did you mean wob1 or wob2?",
         ),
         ({"kind": "missing", "part": "wob", "names": []}, "no image wob"),
         (

@@ -78,12 +78,12 @@ def test_nothing_asked_is_nothing_found() -> None:
         pytest.param(missing("gti", "git"), "no package gti, did you mean git?", id="one close"),
         pytest.param(
             missing("numpi", "numpyA", "numpyB", "numpyC"),
-            "no package numpi, did you mean numpyC, numpyB or numpyA?",
+            "no package numpi, did you mean numpyA, numpyB or numpyC?",
             id="three close",
         ),
         pytest.param(
             missing("numpi", "numpyA", "numpyB", "numpyC", "numpyD"),
-            "no package numpi, did you mean numpyD, numpyC or numpyB?",
+            "no package numpi, did you mean numpyA, numpyB or numpyC?",
             id="four close",
         ),
         pytest.param(missing("gti", "firefox"), "no package gti", id="none close"),
