@@ -1,4 +1,4 @@
-"""Repository paths and tags: what they stand for, how an attribute is spelled in one, and which names are alike.
+"""Repository paths and tags: what they stand for, and how to write an attribute in one.
 
 `parse` splits a path once; no later code splits it again. This module does no IO and does not know which packages exist.
 nixfront builds nothing for a name that breaks the grammar or belongs to another tool (`sha256-<hex>.sig`), so clients get

@@ -1,4 +1,4 @@
-"""The kinds of values that settings have, each with what is wrong where one is none of its kind."""
+"""The kinds of values of settings. Each refuses a wrong value with a message that shows a right one."""
 
 import re
 from datetime import UTC, datetime
@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, PlainValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator
+
+
+class Section(BaseModel):
+    """The base of all sections: frozen, strict, and without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 from proxy.core.names import is_component, is_repository
 
@@ -33,7 +39,7 @@ def _network(value: object) -> IPv4Network | IPv6Network:
     if isinstance(value, IPv4Network | IPv6Network):
         return value
     if not isinstance(value, str) or value == "*":
-        raise ValueError("a network is named by its address, for example 10.0.0.0/8")
+        raise ValueError("a network is an address or a range, for example 10.0.0.0/8")
     return ip_network(value, strict=False)  # its ValueError says what is wrong
 
 
@@ -46,28 +52,24 @@ def _origin(value: str) -> str:
     bare = parts.path in ("", "/") and not parts.query and not parts.fragment and parts.port != 0
     bare = bare and "@" not in parts.netloc and not value.endswith(("?", "#"))
     if value and not (parts.scheme in ("http", "https") and parts.netloc and bare):
-        raise ValueError(
-            "a registry is named by scheme, host and port alone, for example http://127.0.0.1:5000"
-        )
+        raise ValueError("a registry is a scheme, host and port alone, for example http://127.0.0.1:5000")
     return value.rstrip("/")
 
 
 def _redis(value: str) -> str:
     if value and not value.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError(
-            "a state is named by redis://HOST:PORT/NUMBER, rediss:// or unix://; empty for a file"
-        )
+        raise ValueError("a state is redis://HOST:PORT/NUMBER, rediss:// or unix://; empty for a file")
     return value
 
 
 def _absolute(value: str) -> str:
     if value and not Path(value).is_absolute():
-        raise ValueError("a file or folder is named by its absolute path")
+        raise ValueError("a file or folder needs its absolute path")
     return value
 
 
 def _as_text(value: object) -> object:
-    """YAML makes a value of a date that is not quoted."""
+    """The text of a date: YAML reads one without quotes as a `datetime`."""
     return (
         value.strftime("%Y-%m-%dT%H:%M:%S%z").replace("+0000", "Z") if isinstance(value, datetime) else value
     )
