@@ -43,7 +43,7 @@ in
       (lib.toInt (lib.last (lib.splitString ":" (cfg.settings.http.addr or "127.0.0.1:8080"))))
     ];
     systemd.services.nixfront = {
-      description = "nixfront: images that nobody built";
+      description = "nixfront: builds container images when they are pulled";
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];
       after = [ "network-online.target" "nix-daemon.socket" "docker-registry.service" ];

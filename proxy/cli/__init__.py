@@ -1,4 +1,4 @@
-"""The command `nixfront`: argv and environment -> settings -> what runs. The subcommands are in the `commands_*` modules."""
+"""The command `nixfront`: it reads argv, loads the settings, and runs a subcommand."""
 
 import argparse
 import os
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(argv)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads our output has read enough
+    except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
@@ -43,11 +43,11 @@ def _run(argv: Sequence[str] | None) -> int:
         overrides = {"packages": {"kind": "demo"}} if getattr(arguments, "demo", False) else {}
         return command.run(load(arguments.config, os.environ, **overrides), arguments, console)
     except SettingsInvalid as error:
-        return _failed(console, error, f"wrong settings: {error}", 2)
-    except BrokenPipeError:  # an OSError too, and no failure
+        return _fail(console, error, f"wrong settings: {error}", 2)
+    except BrokenPipeError:  # an OSError, but no failure
         raise
     except (NixfrontError, OSError) as error:
-        return _failed(console, error, str(error), 1)
+        return _fail(console, error, str(error), 1)
     except KeyboardInterrupt:
         return _INTERRUPTED
 
@@ -56,22 +56,22 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     whole = argparse.ArgumentParser(
         prog="nixfront",
-        description="docker pull of images that nobody built: a proxy before a stock registry that makes them with Nix.",
+        description="Build container images when they are pulled. A proxy in front of a stock registry, with Nix.",
         epilog=f"{EXIT_CODES}\n\n`nixfront COMMAND --help` says more about each.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     whole.add_argument("--version", action="version", version=f"nixfront {__version__}")
     shtab.add_argument_to(
-        whole, "--print-completion", help="print the completions of a shell, to be sourced by it"
+        whole, "--print-completion", help="print the completions for a shell, which it can source"
     )
-    known = whole.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", title="commands")
+    subparsers = whole.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", title="commands")
     for command in COMMANDS:
-        _add(known, command)
+        _add(subparsers, command)
     return whole
 
 
-def _add(known: "argparse._SubParsersAction[argparse.ArgumentParser]", command: Command) -> None:
-    own = known.add_parser(
+def _add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", command: Command) -> None:
+    own = subparsers.add_parser(
         command.name,
         help=command.help,
         description=_wrapped(command.description),
@@ -92,17 +92,16 @@ def _add(known: "argparse._SubParsersAction[argparse.ArgumentParser]", command: 
 
 
 def _wrapped(text: str) -> str:
-    """Paragraphs filled to 100 columns; one that is indented, or of exit codes, stays as it is."""
-    paragraphs = text.rstrip().split("\n\n")
-    kept = ("exit codes", " ")
-    filled = (
-        each if each.startswith(kept) else textwrap.fill(each, 100, break_on_hyphens=False)
-        for each in paragraphs
+    """The text at 100 columns. Indented paragraphs and the list of exit codes stay as they are."""
+    verbatim = ("exit codes", " ")
+    paragraphs = (
+        paragraph if paragraph.startswith(verbatim) else textwrap.fill(paragraph, 100, break_on_hyphens=False)
+        for paragraph in text.rstrip().split("\n\n")
     )
-    return "\n\n".join(filled)
+    return "\n\n".join(paragraphs)
 
 
-def _failed(console: Console, error: Exception, told: str, code: int) -> int:
+def _fail(console: Console, error: Exception, message: str, code: int) -> int:
     console.document({"error": str(error), "kind": type(error).__name__})
-    console.complain(told)
+    console.complain(message)
     return code

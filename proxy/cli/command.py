@@ -1,12 +1,10 @@
-"""The shape of a subcommand: one record says how it reads and what it runs, and `cli` does the rest.
+"""The record of a subcommand, and the console that it prints on.
 
-Every subcommand takes `--config FILE` and `--json`; those with `demo` take `--demo`. `run` returns the exit code, or raises:
-wrong settings are 2, any other `NixfrontError` and `OSError` is 1.
+Every subcommand takes `--config FILE` and `--json`; those with `demo` take `--demo`. `run` returns the exit code or
+raises: `SettingsInvalid` becomes 2, any other `NixfrontError` and `OSError` 1.
 
-What a command prints: results on standard output, everything else on standard error.
-
-For people: plain lines, colours and moving bars on a terminal alone (and never with NO_COLOR). For programs, with `--json`: one
-document on standard output and nothing else there.
+Results go to standard output, everything else to standard error. For people they are plain lines, with colours and
+moving bars on a terminal only (and never with NO_COLOR). With `--json` standard output is one document.
 """
 
 import argparse
@@ -20,20 +18,21 @@ from rich.console import Console as Rich
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from proxy.core.errors import SettingsInvalid
 from proxy.settings import Settings
 
 EXIT_CODES = """exit codes:
-  0  it is done, and all is well
-  1  it failed, or there is nothing such, or something is wrong
-  2  wrong use, or wrong settings
-  130  ended by Ctrl-C"""
+  0  success
+  1  failed, or not found, or something is wrong
+  2  wrong arguments or settings
+  130  interrupted by Ctrl-C"""
 
 
 class Console:
     """The output of one command."""
 
     def __init__(self, *, as_json: bool = False) -> None:
-        """`as_json`: what is printed is for a program."""
+        """`as_json`: print for a program, not for people."""
         self.as_json = as_json
         self._out = Rich(file=sys.stdout, highlight=False, soft_wrap=True)
         self._error = Rich(file=sys.stderr, highlight=False, soft_wrap=True)
@@ -53,9 +52,8 @@ class Console:
         if self.as_json:
             return
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-        for number, row in enumerate(
-            (columns, *rows)
-        ):  # never cut: what is cut cannot be copied, nor read by grep
+        # A narrow terminal wraps the lines: a reader can neither copy nor grep text that was cut.
+        for number, row in enumerate((columns, *rows)):
             text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             self._out.print(Text(text, "bold" if number == 0 else ""))
 
@@ -64,10 +62,10 @@ class Console:
         self._error.print(Text.assemble(("nixfront: ", "bold red"), text))
 
     @contextmanager
-    def working(self, text: str) -> Iterator["Working"]:
-        """While this lasts: what is being done, moving, where standard error is a terminal."""
+    def progress(self, text: str) -> Iterator["Bar"]:
+        """A moving bar on standard error during the context, where that is a terminal."""
         if self.as_json or not self._error.is_terminal:
-            yield Working(None, TaskID(0))
+            yield Bar(None, TaskID(0))
             return
         columns = (
             SpinnerColumn(),
@@ -77,19 +75,19 @@ class Console:
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self._error, transient=True) as progress:
-            yield Working(progress, progress.add_task(text, total=None, count=""))
+            yield Bar(progress, progress.add_task(text, total=None, count=""))
 
 
-class Working:
-    """The bar of something that is being done; where there is no terminal it does nothing."""
+class Bar:
+    """A moving bar with a text; without a terminal it does nothing."""
 
     def __init__(self, progress: Progress | None, task: TaskID) -> None:
-        """Use `Console.working`."""
+        """Use `Console.progress`."""
         self._progress = progress
         self._task = task
 
-    def at(self, text: str, done: int = 0, total: int = 0) -> None:
-        """What is being done now, and how much of it, where that is known."""
+    def show(self, text: str, done: int = 0, total: int = 0) -> None:
+        """Show another text, and a count where there is a `total`."""
         if self._progress is not None:
             count = f"{done} of {total}" if total else ""
             self._progress.update(
@@ -103,7 +101,7 @@ class Working:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`help`: a line in the list of all; `description` and `example`: what its own help says."""
+    """One subcommand. `help` is its line in the list of all; `description` and `example` are on its own help page."""
 
     name: str
     help: str
@@ -112,3 +110,9 @@ class Command:
     arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None
     example: str = ""
     demo: bool = False
+
+
+def check_set(settings: Settings, name: str) -> None:
+    """Raise `SettingsInvalid` where `--set NAME` names no package set of the settings."""
+    if name and name not in settings.sets:
+        raise SettingsInvalid(f"sets has no {name!r}, but {', '.join(settings.sets) or 'nothing'}")

@@ -53,11 +53,11 @@ _SIGNS = {"fine": ("ok", "green"), "doubtful": ("!!", "yellow"), "wrong": ("XX",
 
 def _serve(settings: Settings, _: argparse.Namespace, console: Console) -> int:
     log.configure(settings.log.level, "json" if console.as_json else settings.log.format)
-    asyncio.run(_until_told(settings))
+    asyncio.run(_serve_until_signal(settings))
     return 0
 
 
-async def _until_told(settings: Settings) -> None:
+async def _serve_until_signal(settings: Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -75,16 +75,16 @@ def _check_config(settings: Settings, arguments: argparse.Namespace, console: Co
 
 
 def _doctor(settings: Settings, _: argparse.Namespace, console: Console) -> int:
-    """A line for each finding, and one for its cure; 1 when something is wrong."""
-    with console.working("examining this host"):
-        found = asyncio.run(doctor.examine(settings))
-    console.document([asdict(finding) for finding in found])
-    for finding in found:
+    """Print a line for each finding and for its cure; exit code 1 where something is wrong."""
+    with console.progress("examining this host"):
+        findings = asyncio.run(doctor.examine(settings))
+    console.document([asdict(finding) for finding in findings])
+    for finding in findings:
         sign, style = _SIGNS[finding.level]
-        console.line(f"{sign}  {finding.check}: {finding.told}", style)
+        console.line(f"{sign}  {finding.check}: {finding.message}", style)
         if finding.cure:
             console.line(f"    -> {finding.cure}")
-    return 1 if any(finding.level == "wrong" for finding in found) else 0
+    return 1 if any(finding.level == "wrong" for finding in findings) else 0
 
 
 def _status(settings: Settings, _: argparse.Namespace, console: Console) -> int:
@@ -126,10 +126,10 @@ COMMANDS = (
     Command("serve", "answer pulls", "Answer pulls until SIGTERM or SIGINT.", _serve, demo=True),
     Command(
         "check-config",
-        "read the settings and say what is wrong with them",
-        "Read the settings, from the file and the environment, and say what is wrong with them.",
+        "check the settings",
+        "Read the settings from the file and the environment, and print what is wrong with them.",
         _check_config,
-        example="With --json it prints all settings as they are in force.",
+        example="With --json it prints all settings that are in force.",
     ),
     Command(
         "status",
@@ -142,12 +142,12 @@ COMMANDS = (
     ),
     Command(
         "doctor",
-        "say what keeps nixfront from working here, and the cure",
+        "find out what keeps nixfront from working here",
         "Examine Nix, the registry, the package sets, the data folder, the disk, the addresses and the clock of this host with "
         "these settings.",
         _doctor,
-        example="It changes nothing that stays; it builds one tiny thing, and begins an upload that it cancels. Exit code 1 when "
-        "something is wrong; what is only doubtful (!!) is 0.",
+        example="It builds one tiny derivation, and begins an upload that it cancels; it changes nothing else. The exit code is 1 "
+        "where something is wrong (XX), and 0 where something is only doubtful (!!).",
         demo=True,
     ),
 )

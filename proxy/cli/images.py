@@ -6,9 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from proxy.cli.command import Command, Console
+from proxy.cli.command import Command, Console, check_set
 from proxy.core import names
-from proxy.core.errors import SettingsInvalid
 from proxy.registry.management import Management
 from proxy.settings import Settings
 from proxy.telemetry import log
@@ -19,7 +18,7 @@ from proxy.wiring.registry import image_endpoint
 
 
 def _images(settings: Settings, _: argparse.Namespace, console: Console) -> int:
-    """One line for each tag, as they come."""
+    """Print a line for each tag as soon as it arrives."""
     repositories = []
 
     async def list_all() -> None:
@@ -35,22 +34,21 @@ def _images(settings: Settings, _: argparse.Namespace, console: Console) -> int:
 
 
 def _search(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
-    """A line for each attribute that fits and the name to pull; exit code 1 when there is none, as grep does."""
-    if arguments.set and arguments.set not in settings.sets:
-        raise SettingsInvalid(f"sets has no {arguments.set!r}, but {', '.join(settings.sets) or 'nothing'}")
-    with console.working("reading the names of the package set"):
-        known = asyncio.run(commands.attribute_names(settings, arguments.set, arguments.tag))
+    """Print each matching attribute and the name to pull. As with grep, the exit code is 1 where nothing matches."""
+    check_set(settings, arguments.set)
+    with console.progress("reading the names of the package set"):
+        names_of_set = asyncio.run(commands.attribute_names(settings, arguments.set, arguments.tag))
     prefix = f"{arguments.set}/" if arguments.set else ""
-    found = [(name, _pull_name(prefix, name)) for name in suggest.search(arguments.text, known)]
-    console.document([{"attribute": name, "pull": pull} for name, pull in found])
-    width = max((len(name) for name, _ in found), default=0)
-    for name, pull in found:
-        console.line(f"{name:<{width}}  {pull or '(has no spelling: give it one with names.aliases)'}")
-    return 0 if found else 1
+    matches = [(name, _pull_name(prefix, name)) for name in suggest.search(arguments.text, names_of_set)]
+    console.document([{"attribute": name, "pull": pull} for name, pull in matches])
+    width = max((len(name) for name, _ in matches), default=0)
+    for name, pull in matches:
+        console.line(f"{name:<{width}}  {pull or '(no name can spell it: set one in names.aliases)'}")
+    return 0 if matches else 1
 
 
 def _pull_name(prefix: str, attribute: str) -> str | None:
-    """What to pull for this attribute, None where a repository path cannot spell it."""
+    """The repository to pull for this attribute; None where a repository path cannot spell it."""
     spelled = names.spelled(attribute)
     return None if spelled is None else prefix + spelled
 
@@ -62,18 +60,18 @@ def _search_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _explain(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
-    """The layers of an image, lowest first."""
+    """Print the layers of an image, lowest first."""
     repository, tag = _name_and_tag(arguments.name)
-    with console.working(f"reading {repository}:{tag}"):
-        explained = asyncio.run(_explained(settings, repository, tag))
-    console.document(asdict(explained))
-    console.line(f"{explained.name}  {explained.digest}", "bold")
-    console.line(f"created {explained.created}")
-    for label, value in sorted(explained.labels.items()):
+    with console.progress(f"reading {repository}:{tag}"):
+        explanation = asyncio.run(_explanation(settings, repository, tag))
+    console.document(asdict(explanation))
+    console.line(f"{explanation.name}  {explanation.digest}", "bold")
+    console.line(f"created {explanation.created}")
+    for label, value in sorted(explanation.labels.items()):
         console.line(f"{label}={value}")
-    for parameter, value in sorted(explained.run.items()):
+    for parameter, value in sorted(explanation.run.items()):
         console.line(f"{parameter} {json.dumps(value)}")
-    for layer in explained.layers:
+    for layer in explanation.layers:
         console.line(f"{layer.digest}  {layer.size:>11,} bytes  diff_id {layer.diff_id}")
         for path in layer.store_paths or (
             f"({layer.comment or 'the root'}: links to the above, /etc, /tmp)",
@@ -82,10 +80,10 @@ def _explain(settings: Settings, arguments: argparse.Namespace, console: Console
     return 0
 
 
-async def _explained(settings: Settings, repository: str, tag: str) -> Explanation:
+async def _explanation(settings: Settings, repository: str, tag: str) -> Explanation:
     registry = await asyncio.to_thread(image_endpoint, settings)
-    async with registry.opened() as reached:
-        return await explain(reached, repository, tag)
+    async with registry.opened() as connection:
+        return await explain(connection, repository, tag)
 
 
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,12 +91,12 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
-    """Where the image is, and the digest of its manifest."""
+    """Print where the image is, and the digest of its manifest."""
     log.configure(settings.log.level, "json" if console.as_json else settings.log.format)
     repository, tag = _name_and_tag(arguments.name)
     if settings.image.format != "oci":
         console.complain(
-            "image.format is docker; a layout holds OCI manifests, of the same layers and config"
+            "image.format is docker, but a layout holds an OCI manifest, of the same layers and config"
         )
     digest = asyncio.run(commands.build(settings, repository, tag, arguments.to))
     console.document({"layout": str(arguments.to), "tag": tag, "digest": digest})
@@ -109,7 +107,7 @@ def _build(settings: Settings, arguments: argparse.Namespace, console: Console) 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME[:TAG]", help="an image, without the host")
     parser.add_argument(
-        "--to", type=_folder, required=True, metavar="oci:DIR", help="the folder, made if it is not there"
+        "--to", type=_folder, required=True, metavar="oci:DIR", help="the folder to write; it need not exist"
     )
 
 
@@ -117,7 +115,7 @@ def _folder(destination: str) -> Path:
     """The folder of `oci:DIR`."""
     kind, _, folder = destination.partition(":")
     if kind != "oci" or not folder:
-        raise argparse.ArgumentTypeError(f"{destination!r} is no oci:DIR")
+        raise argparse.ArgumentTypeError(f"{destination!r} is not oci:DIR")
     return Path(folder)
 
 
@@ -131,37 +129,37 @@ COMMANDS = (
     Command(
         "search",
         "find packages by name",
-        "Find attributes of a package set whose name holds TEXT, case aside, and how to pull each.",
+        "Find the attributes of a package set whose name contains TEXT, and how to pull each. Case does not matter.",
         _search,
         _search_arguments,
-        "Example: `nixfront search numpy` prints python3Packages.numpy and python3packages.numpy, the name to pull. The list "
-        "is made once for each revision of the set, which takes a while for nixpkgs. Where nothing fits it is exit code 1.",
+        "Example: `nixfront search numpy` prints python3Packages.numpy and python3packages.numpy, the name to pull. The first "
+        "search in a revision of nixpkgs takes a while, as Nix lists all its names. The exit code is 1 where nothing matches.",
         demo=True,
     ),
     Command(
         "explain",
-        "say what an image is made of",
+        "print the layers of an image",
         "List the layers of an image with their digests, sizes, DiffIDs and store paths.",
         _explain,
         _explain_arguments,
-        "Example: `nixfront explain shell/git --json | jq '.layers[].store_paths'`. NAME is asked of the registry at "
-        "registry.url, else of the nixfront at http.addr, which builds it if it is not there.",
+        "Example: `nixfront explain shell/git --json | jq '.layers[].store_paths'`. It reads NAME from the "
+        "registry at registry.url, else from the nixfront at http.addr, which builds it if it is missing.",
     ),
     Command(
         "build",
         "write an image into a folder",
-        "Make an image and write it as an OCI image layout. No registry and no running nixfront is needed.",
+        "Make an image and write it as an OCI image layout. It needs no registry and no running nixfront.",
         _build,
         _build_arguments,
         "Example: `nixfront build shell/git --to oci:git`, then `skopeo copy oci:git:latest docker-daemon:git:latest`. The "
-        "layers are those that a pull of NAME gets. A layout holds OCI manifests: with image.format docker a pull gets "
+        "layers are the same as those of a pull. A layout holds an OCI manifest; with image.format docker a pull gets "
         "another manifest, of the same layers and config.",
         demo=True,
     ),
     Command(
         "images",
-        "list the images that are there",
-        "List the images of the registry: of registry.url, else of the nixfront at http.addr.",
+        "list the images of the registry",
+        "List the images of the registry at registry.url, else those of the nixfront at http.addr.",
         _images,
     ),
 )

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from proxy import settings
 from proxy.cli import doctor
-from proxy.cli.doctor import Finding
+from proxy.cli.doctor.finding import Finding
 from tests.support.front import PACKAGES, front
 from tests.support.guarded import PASSWORDS, htpasswd_registry
 from tests.support.processes import free_port, search_path
@@ -121,7 +121,7 @@ async def test_an_old_nix(
 
     found = await examine()
 
-    assert "Nix 2.3.16 is too old" in [finding.told for finding in found]
+    assert "Nix 2.3.16 is too old" in [finding.message for finding in found]
     assert "2.8 or newer" in cure(found, "nix")
 
 
@@ -311,7 +311,7 @@ async def test_an_address_at_which_nixfront_answers(
         here = {**http, "addr": served.url.partition("//")[2]}
         found = await examine(registry={"url": registry.url}, http=here, mirror=mirror)
 
-    told = [finding.told for finding in found if finding.check == "addresses"]
+    told = [finding.message for finding in found if finding.check == "addresses"]
     assert told == [
         f"a nixfront answers at http.addr {here['addr']}",
         f"a nixfront answers at mirror.addr {mirror['addr']}",
@@ -339,4 +339,4 @@ async def test_a_redis_that_is_away(examine: Callable[..., Any]) -> None:
     found = await examine(state={"url": f"redis://:secret@127.0.0.1:{free_port()}/0"})
 
     assert "start Redis" in cure(found, "state")
-    assert not any("secret" in finding.told for finding in found)
+    assert not any("secret" in finding.message for finding in found)

@@ -1,328 +1,141 @@
-"""What keeps nixfront from working on this host, each with its cure. It looks, and changes nothing that stays.
+"""What keeps nixfront from working on this host, with the cure. Nothing that a check changes stays.
 
-Every check is an async function from the settings to findings; the first line of its docstring is what it is called. A check says
-`wrong` for what makes pulls fail, `doubtful` for what will, or for what costs a feature. The cure names the setting, the file
-or the command. What a check needs that another one found broken is not told twice: it is left out.
+A check is an async function from the settings to findings. Where a check finds something broken, checks that need it
+say nothing. The checks of Nix and of the registry have modules of their own; the checks of the host are here.
 """
 
 import asyncio
-import email.utils
 import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from proxy.cli.doctor import nix
-from proxy.core.errors import NixfrontError, RegistryUnavailable, SettingsInvalid
-from proxy.registry import embedded
-from proxy.registry.endpoint import Endpoint, OpenEndpoint
-from proxy.registry.login import Credentials, delete_scopes, push_scopes
+from proxy.cli.doctor.finding import Check, Finding, doubtful, fine, wrong
+from proxy.cli.doctor.nix import check_nix
+from proxy.cli.doctor.registry import check_registry
+from proxy.core.errors import SettingsInvalid
+from proxy.registry.endpoint import Endpoint
+from proxy.registry.login import Credentials
 from proxy.settings import Settings
-from proxy.wiring import registry as wiring_registry
 from proxy.wiring.registry import nixfront_endpoint
 
-Level = Literal["fine", "doubtful", "wrong"]
 LEAST_FREE = 2 << 30  # bytes, of the store and of the data folder
-_SKEW = 60.0  # seconds between our clock and the registry's
-_EARLIEST = 1_735_689_600  # 2025-01-01: no clock shows less, unless it was never set
+_EARLIEST = 1_735_689_600  # 2025-01-01: a clock that shows less was never set
 _TIMEOUT = aiohttp.ClientTimeout(total=15)
-_PROBE = "nixfront-doctor"  # a repository that stays empty
-_ZERO = "sha256:" + "0" * 64
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found: `told` for a person; `cure` where something is to be done."""
-
-    check: str
-    level: Level
-    told: str
-    cure: str = ""
-
-
-Check = Callable[[Settings], Coroutine[None, None, list[Finding]]]
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Everything that was found, in the order of the checks."""
+    """The findings of all checks, in the order of `CHECKS`."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(check(settings)) for check in CHECKS]
     return [finding for task in tasks for finding in task.result()]
 
 
-async def _nix(settings: Settings) -> list[Finding]:
-    """nix"""
-    try:
-        version = await nix.version()
-    except NixfrontError as error:
-        cure = "install Nix (Debian: apt-get install nix-bin; elsewhere https://nixos.org/download), with its programs on PATH"
-        return [Finding("nix", "wrong", f"Nix does not start: {error}", cure)]
-    if version < nix.OLDEST:
-        oldest = ".".join(map(str, nix.OLDEST))
-        return [
-            Finding(
-                "nix",
-                "wrong",
-                f"Nix {nix.shown(version)} is too old",
-                f"install Nix {oldest} or newer",
-            )
-        ]
-    found = [Finding("nix", "fine", f"Nix {nix.shown(version)}")]
-    try:
-        await nix.open_store(settings.nix_store)
-    except NixfrontError as error:
-        return [
-            *found,
-            Finding("nix store", "wrong", f"Nix cannot open its store: {error}", _store_cure(settings)),
-        ]
-    found += _trust(await nix.configuration(settings.nix_store))
-    return [*found, await _build(settings)]
-
-
-def _store_cure(settings: Settings) -> str:
-    if settings.nix_store:
-        return f"let the user that runs nixfront write to nix.store ({settings.nix_store}), or name another folder"
-    return (
-        "start the Nix daemon (systemctl start nix-daemon.socket) or set nix.store to a folder of nixfront's own; "
-        "NIX_REMOTE in nixfront's environment says which store is used"
-    )
-
-
-def _trust(configuration: dict[str, object]) -> list[Finding]:
-    """What Nix's configuration says of us. As root, or without a daemon, all of ours counts."""
-    found = []
-    if os.geteuid() != 0 and not nix.is_trusted(configuration):
-        found.append(
-            Finding(
-                "trusted user",
-                "doubtful",
-                "the Nix daemon does not trust this user: binary caches and the sandbox are as its own settings say",
-                "add the user that runs nixfront to trusted-users in /etc/nix/nix.conf and restart nix-daemon",
-            )
-        )
-    if configuration.get("sandbox") is False:
-        found.append(
-            Finding(
-                "sandbox",
-                "doubtful",
-                "builds run without a sandbox: they see this host, and what they make may depend on it",
-                "set sandbox = true in /etc/nix/nix.conf (and none in NIX_CONFIG), where the host allows user namespaces",
-            )
-        )
-    return found
-
-
-async def _build(settings: Settings) -> Finding:
-    """Whether something can be built at all."""
-    outcome, told = await nix.build(settings.nix_store, settings.system)
-    match outcome:
-        case "built":
-            return Finding("building", "fine", f"a build for {settings.system} succeeds")
-        case "no-shell":
-            return Finding(
-                "sandbox shell",
-                "doubtful",
-                "builds start, but there is no /bin/sh in Nix's sandbox; packages whose builder is /bin/sh fail",
-                "give the sandbox one: sandbox-paths = /bin/sh=/bin/busybox in /etc/nix/nix.conf (Debian: busybox-static)",
-            )
-        case "namespaces":
-            return Finding(
-                "sandbox",
-                "wrong",
-                f"Nix's sandbox cannot start here: {told}",
-                "allow user namespaces (in a container: run it privileged, or with them enabled), or set "
-                "NIX_CONFIG='sandbox = false' in nixfront's environment and accept that builds see this host",
-            )
-        case _:
-            return Finding(
-                "building",
-                "wrong",
-                f"a build for {settings.system} fails: {told}",
-                "mend what it says; packages.system says for which system",
-            )
-
-
-async def _registry(settings: Settings) -> list[Finding]:
-    """registry"""
-    if not settings.registry.url:
-        try:
-            program = await asyncio.to_thread(embedded.find_program)
-        except RegistryUnavailable as error:
-            cure = "install it (Debian: apt-get install docker-registry), or set registry.url"
-            return [Finding("registry", "wrong", str(error).partition(": ")[0], cure)]
-        return [Finding("registry", "fine", f"{program}, run by nixfront itself")]
-    url = settings.registry.url
-    try:
-        reach = await asyncio.to_thread(wiring_registry.registry_endpoint, settings, url)
-    except SettingsInvalid as error:
-        return [Finding("registry", "wrong", str(error), "mend the files that these settings name")]
-    async with reach.opened() as registry:
-        try:
-            async with registry.ask("GET", "/v2/", (), timeout=_TIMEOUT, redirects=False) as answer:
-                status, headers, body = answer.status, answer.headers, await answer.content.read(500)
-        except RegistryUnavailable as error:
-            cure = "mend registry.username and registry.password, or the service"
-            return [Finding("registry credentials", "wrong", str(error), cure)]
-        except (aiohttp.ClientError, TimeoutError) as error:
-            kind = "it does not answer in time" if isinstance(error, TimeoutError) else str(error)
-            cure = "start it, or mend registry.url: scheme, host, port, and its certificate where it is https"
-            return [Finding("registry", "wrong", f"{url}: {kind}", cure)]
-        version = headers.get("Docker-Distribution-Api-Version")
-        if version is None and not (status == 200 and body.strip() in (b"", b"{}")):
-            told = f"what answers at {url} is no registry: {status} to GET /v2/, {body[:60].decode(errors='replace')!r}"
-            return [
-                Finding(
-                    "registry",
-                    "wrong",
-                    told,
-                    "name the registry itself in registry.url, not a page or a proxy before it",
-                )
-            ]
-        return [
-            *_clock_of(headers.get("Date", "")),
-            *await _rights(registry, status, version or "a registry"),
-        ]
-
-
-async def _rights(registry: OpenEndpoint, status: int, version: str) -> list[Finding]:
-    """Whether we may push, and whether images can be deleted."""
-    url = registry.url
-    if status in (401, 403):
-        told = f"{url} answers {status} to nixfront"
-        cure = "give nixfront an account that may push: registry.username and registry.password"
-        return [Finding("registry credentials", "wrong", told, cure)]
-    found = [Finding("registry", "fine", f"{url} speaks {version}")]
-    begin = f"/v2/{_PROBE}/blobs/uploads/"
-    async with registry.ask("POST", begin, push_scopes(_PROBE), timeout=_TIMEOUT, redirects=False) as answer:
-        begun, location = answer.status, answer.headers.get("Location", "")
-    if begun == 202:
-        with suppress(aiohttp.ClientError, ValueError):
-            upload = answer.url.join(type(answer.url)(location, encoded=True))
-            if upload.origin() == answer.url.origin():
-                async with registry.ask("DELETE", upload, delete_scopes(_PROBE), timeout=_TIMEOUT):
-                    pass
+async def _check_state(settings: Settings) -> list[Finding]:
+    if not settings.state.url:
+        return []
+    parts = urlsplit(settings.state.url)
+    if parts.scheme == "unix":
+        opening = asyncio.open_unix_connection(parts.path)
     else:
-        told = f"{url} does not let us push: {begun} to the start of an upload"
-        found.append(
-            Finding(
-                "registry credentials",
-                "wrong",
-                told,
-                "give nixfront an account that may push, or a registry that is not read-only",
-            )
+        opening = asyncio.open_connection(parts.hostname or "127.0.0.1", parts.port or 6379)
+    place = f"{parts.hostname or parts.path}:{parts.port or ''}".rstrip(":")  # without the password
+    try:
+        async with asyncio.timeout(5):
+            _, writer = await opening
+        writer.close()
+    except (OSError, TimeoutError) as error:
+        cure = (
+            "start Redis there, or mend state.url; where it is empty the state is a file in the data folder"
         )
-    manifest = f"/v2/{_PROBE}/manifests/{_ZERO}"
-    async with registry.ask("DELETE", manifest, delete_scopes(_PROBE), timeout=_TIMEOUT) as answer:
-        if answer.status == 405:
-            cure = "set storage.delete.enabled: true in the registry's configuration (REGISTRY_STORAGE_DELETE_ENABLED=true)"
-            found.append(
-                Finding(
-                    "registry deletes", "doubtful", f"{url} deletes nothing: nixfront prune cannot work", cure
-                )
-            )
-    return found
+        return [doubtful("state", f"Redis at {place} does not answer: {error}", cure)]
+    return [fine("state", f"Redis at {place} answers")]
 
 
-def _clock_of(date: str) -> list[Finding]:
-    """Our clock beside the registry's."""
-    with suppress(ValueError, TypeError):
-        theirs = email.utils.parsedate_to_datetime(date).timestamp()
-        if abs(theirs - time.time()) > _SKEW:
-            told = f"this host's clock and the registry's are {abs(theirs - time.time()):.0f} s apart"
-            return [
-                Finding(
-                    "clock",
-                    "doubtful",
-                    told,
-                    "set both by NTP (timedatectl set-ntp true): tokens and certificates need it",
-                )
-            ]
-    return []
+async def _check_package_sets(settings: Settings) -> list[Finding]:
+    return await asyncio.to_thread(_examine_package_sets, settings)
 
 
-async def _clock(_: Settings) -> list[Finding]:
-    """clock"""
-    if time.time() < _EARLIEST:
-        told = f"this host believes that it is {time.strftime('%Y-%m-%d', time.gmtime())}"
-        return [
-            Finding(
-                "clock",
-                "wrong",
-                told,
-                "set the clock (timedatectl set-ntp true): no certificate is valid in the past",
-            )
-        ]
-    return [Finding("clock", "fine", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))]
+def _examine_package_sets(settings: Settings) -> list[Finding]:
+    check, findings = "package sets", []
+    for name, source in settings.package_sources.items():
+        key = f"sets.{name}" if name else "packages"
+        if source.kind == "path" and not os.access(source.path, os.R_OK):
+            message = f"{key}.path {source.path} does not exist, or nixfront's user cannot read it"
+            findings.append(wrong(check, message, f"set {key}.path to a folder or file with a package set"))
+        elif source.kind == "git" and shutil.which("git") is None:
+            findings.append(wrong(check, f"{key} is of kind git, and this host has no git", "install git"))
+        elif source.kind == "demo" and not source.archive and shutil.which("apt-get") is None:
+            message = f"{key} is of kind demo, and this host has no apt to say where Debian's archive is"
+            findings.append(wrong(check, message, f"set {key}.archive to the URL of a Debian archive"))
+    sets = ", ".join(
+        f"{name or 'default'}: {source.kind}" for name, source in settings.package_sources.items()
+    )
+    return findings or [fine(check, sets)]
 
 
-async def _data(settings: Settings) -> list[Finding]:
-    """data folder"""
-    return await asyncio.to_thread(_look_at_folders, settings)
+async def _check_folders(settings: Settings) -> list[Finding]:
+    return await asyncio.to_thread(_examine_folders, settings)
 
 
-def _look_at_folders(settings: Settings) -> list[Finding]:
+def _examine_folders(settings: Settings) -> list[Finding]:
     data = settings.data_dir
-    there = next(folder for folder in (data, *data.parents) if folder.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        told = f"{data} cannot be {'written' if there == data else f'made, as {there} cannot be written'}"
-        return [
-            Finding(
-                "data folder",
-                "wrong",
-                told,
-                "name another folder with data.dir, or give this one to the user that runs nixfront",
-            )
-        ]
-    found = [Finding("data folder", "fine", str(data))]
-    store = Path(settings.nix_store or "/nix/store")
-    folders = {
-        "data folder": there,
-        "nix store": next(path for path in (store, *store.parents) if path.exists()),
+    folder = _nearest(data)
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        message = f"nixfront cannot {'write to' if folder == data else 'make'} {data}"
+        why = "" if folder == data else f": it cannot write to {folder}"
+        cure = "set data.dir to another folder, or let the user that runs nixfront write to this one"
+        return [wrong("data folder", message + why, cure)]
+    return [
+        fine("data folder", str(data)),
+        *_examine_disk("data folder", folder, "make room, or move data.dir; nixfront prune deletes images"),
+        *_examine_disk(
+            "nix store",
+            _nearest(Path(settings.nix_store or "/nix/store")),
+            "make room: nix-collect-garbage -d deletes what nothing needs",
+        ),
+    ]
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _examine_disk(name: str, folder: Path, cure: str) -> list[Finding]:
+    free = shutil.disk_usage(folder).free
+    if free >= LEAST_FREE:
+        return []
+    finding = wrong if free < LEAST_FREE // 8 else doubtful
+    return [finding("disk", f"{name}: {free / 1e6:.0f} MB free at {folder}", cure)]
+
+
+async def _check_addresses(settings: Settings) -> list[Finding]:
+    addresses = {
+        "http.addr": settings.http.addr,
+        "mirror.addr": settings.mirror.addr,
+        "status.addr": settings.status.addr,
     }
-    for name, folder in folders.items():
-        free = shutil.disk_usage(folder).free
-        if free < LEAST_FREE:
-            cure = {
-                "data folder": "make room, or move data.dir; nixfront prune deletes images",
-                "nix store": "make room: nix-collect-garbage -d deletes what nothing needs",
-            }[name]
-            told = f"{name}: {free / 1e6:.0f} MB free at {folder}"
-            found.append(Finding("disk", "wrong" if free < LEAST_FREE // 8 else "doubtful", told, cure))
-    return found
+    return [await _examine_address(settings, key, address) for key, address in addresses.items() if address]
 
 
-async def _ports(settings: Settings) -> list[Finding]:
-    """addresses"""
-    found = []
-    for key, address in (
-        ("http.addr", settings.http.addr),
-        ("mirror.addr", settings.mirror.addr),
-        ("status.addr", settings.status.addr),
-    ):
-        if not address:
-            continue
-        host, _, port = address.rpartition(":")
-        try:
-            await asyncio.to_thread(_bind, host.strip("[]"), int(port))
-        except OSError as error:
-            if await _is_nixfront(settings, address):
-                found.append(Finding("addresses", "fine", f"a nixfront answers at {key} {address}"))
-                continue
-            cure = (
-                f"end the program that listens there (ss -ltnp), or set {key} to another address of this host"
-            )
-            found.append(Finding("addresses", "wrong", f"{key} {address}: {error.strerror or error}", cure))
-        else:
-            found.append(Finding("addresses", "fine", f"{key} {address} is free"))
-    return found
+async def _examine_address(settings: Settings, key: str, address: str) -> Finding:
+    host, _, port = address.rpartition(":")
+    try:
+        await asyncio.to_thread(_bind, host.strip("[]"), int(port))
+    except OSError as error:
+        if await _is_nixfront(settings, address):
+            return fine("addresses", f"a nixfront answers at {key} {address}")
+        cure = f"end the program that listens there (ss -ltnp), or set {key} to another address of this host"
+        return wrong("addresses", f"{key} {address}: {error.strerror or error}", cure)
+    return fine("addresses", f"{key} {address} is free")
 
 
 def _bind(host: str, port: int) -> None:
@@ -334,90 +147,54 @@ def _bind(host: str, port: int) -> None:
 
 
 async def _is_nixfront(settings: Settings, address: str) -> bool:
-    """Whether one of us answers there; whoever it is gets no password of ours."""
+    """Whether a nixfront answers there. The request has no credentials, as another program may listen there."""
     with suppress(aiohttp.ClientError, TimeoutError, SettingsInvalid):
-        there = Endpoint(f"http://{address}")
-        if address in (settings.http.addr, settings.mirror.addr):  # by TLS, where that is on
+        endpoint = Endpoint(f"http://{address}")
+        if address in (settings.http.addr, settings.mirror.addr):  # these use TLS where it is on
             own = await asyncio.to_thread(nixfront_endpoint, settings)
             scheme = own.url.partition("://")[0]
-            there = replace(own, url=f"{scheme}://{address}", credentials=Credentials())
-        async with there.opened() as reached, reached.ask("GET", "/healthz", (), timeout=_TIMEOUT) as answer:
+            endpoint = replace(own, url=f"{scheme}://{address}", credentials=Credentials())
+        async with (
+            endpoint.opened() as connection,
+            connection.ask("GET", "/healthz", (), timeout=_TIMEOUT) as answer,
+        ):
             return answer.status in (200, 404) and "X-Request-Id" in answer.headers
     return False
 
 
-async def _packages(settings: Settings) -> list[Finding]:
-    """package sets"""
-    return await asyncio.to_thread(_look_at_sets, settings)
-
-
-def _look_at_sets(settings: Settings) -> list[Finding]:
-    found = []
-    for name, chosen in settings.package_sources.items():
-        key = f"sets.{name}" if name else "packages"
-        if chosen.kind == "path" and not os.access(chosen.path, os.R_OK):
-            told = f"{key}.path {chosen.path} is not there, or not for the user that runs nixfront"
-            found.append(
-                Finding(
-                    "package sets",
-                    "wrong",
-                    told,
-                    f"set {key}.path to a folder or file that holds a package set",
-                )
+async def _check_clock(_: Settings) -> list[Finding]:
+    now = time.time()
+    if now < _EARLIEST:
+        message = f"this host's clock shows {time.strftime('%Y-%m-%d', time.gmtime(now))}"
+        return [
+            wrong(
+                "clock",
+                message,
+                "set the clock (timedatectl set-ntp true): no certificate is valid in the past",
             )
-        elif chosen.kind == "git" and shutil.which("git") is None:
-            found.append(
-                Finding("package sets", "wrong", f"{key} is of kind git, and there is no git", "install git")
-            )
-        elif chosen.kind == "demo" and not chosen.archive and shutil.which("apt-get") is None:
-            told = f"{key} is of kind demo, and this host has no apt to say where Debian's archive is"
-            found.append(
-                Finding("package sets", "wrong", told, f"set {key}.archive to the URL of a Debian archive")
-            )
-    return found or [
-        Finding(
-            "package sets",
-            "fine",
-            ", ".join(
-                f"{name or 'default'}: {chosen.kind}" for name, chosen in settings.package_sources.items()
-            ),
-        )
-    ]
+        ]
+    return [fine("clock", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)))]
 
 
-async def _helpers(_: Settings) -> list[Finding]:
-    """helper programs"""
-    missing = await asyncio.to_thread(_not_on_path, ("prlimit", "setpriv"))
+async def _check_helpers(_: Settings) -> list[Finding]:
+    missing = await asyncio.to_thread(_missing, ("prlimit", "setpriv"))
     if not missing:
         return []
-    told = f"without {' and '.join(missing)}, an evaluation has no limit of memory and the embedded registry may outlive us"
-    return [Finding("helper programs", "doubtful", told, "install util-linux")]
+    message = f"{' and '.join(missing)} missing: evaluations have no memory limit, and the embedded registry may outlive nixfront"
+    return [doubtful("helper programs", message, "install util-linux")]
 
 
-def _not_on_path(names: Sequence[str]) -> list[str]:
-    return [name for name in names if shutil.which(name) is None]
+def _missing(programs: Sequence[str]) -> list[str]:
+    return [program for program in programs if shutil.which(program) is None]
 
 
-async def _state(settings: Settings) -> list[Finding]:
-    """state"""
-    if not settings.state.url:
-        return []
-    parts = urlsplit(settings.state.url)
-    if parts.scheme == "unix":
-        opening = asyncio.open_unix_connection(parts.path)
-    else:
-        opening = asyncio.open_connection(parts.hostname or "127.0.0.1", parts.port or 6379)
-    where = f"{parts.hostname or parts.path}:{parts.port or ''}".rstrip(":")
-    try:
-        async with asyncio.timeout(5):
-            _, writer = await opening
-        writer.close()
-    except (OSError, TimeoutError) as error:
-        cure = (
-            "start Redis there, or mend state.url; empty, nixfront keeps what it knows in a file of its own"
-        )
-        return [Finding("state", "doubtful", f"Redis at {where} does not answer: {error}", cure)]
-    return [Finding("state", "fine", f"Redis at {where} answers")]
-
-
-CHECKS: Sequence[Check] = (_nix, _registry, _state, _packages, _data, _ports, _clock, _helpers)
+CHECKS: Sequence[Check] = (
+    check_nix,
+    check_registry,
+    _check_state,
+    _check_package_sets,
+    _check_folders,
+    _check_addresses,
+    _check_clock,
+    _check_helpers,
+)

@@ -1,4 +1,7 @@
-"""What `doctor` asks of Nix. Beside `nix`, the only other file that knows its flags: nothing here is on the way of a pull."""
+"""Checks of Nix: its version, its store, its configuration, and a build.
+
+Beside `proxy.nix` this is the only file with flags of Nix. No pull depends on it.
+"""
 
 import json
 import os
@@ -6,22 +9,108 @@ import pwd
 import secrets
 from typing import Any, Literal
 
-from proxy.core.errors import NixUnavailable, ProcessFailed
+from proxy.cli.doctor.finding import Finding, doubtful, fine, wrong
+from proxy.core.errors import NixfrontError, NixUnavailable, ProcessFailed
 from proxy.nix.commands import child_environment
+from proxy.settings import Settings
 from proxy.tools import process
 
-OLDEST = (2, 8)
+_OLDEST = (2, 8)
 _DEADLINE = 60.0  # seconds
 _NO_SHELL = "executing '/bin/sh': No such file"
 _NAMESPACES = ("namespace", "unshar", "Operation not permitted")
 _EXPRESSION = """
 {{ system }}: derivation {{ name = "nixfront-doctor"; inherit system; builder = "/bin/sh"; args = [ "-c" "echo {nonce} > $out" ]; }}
 """
-Outcome = Literal["built", "no-shell", "namespaces", "failed"]
+_Outcome = Literal["success", "no-shell", "namespaces", "failure"]
 
 
-async def version() -> tuple[int, ...]:
-    """The version of Nix, `(2, 8, 0)`. Raises `NixUnavailable`."""
+async def check_nix(settings: Settings) -> list[Finding]:
+    """Nix, as the server would run it."""
+    try:
+        version = await _version()
+    except NixfrontError as error:
+        cure = "install Nix (Debian: apt-get install nix-bin; elsewhere https://nixos.org/download), with its programs on PATH"
+        return [wrong("nix", f"Nix does not start: {error}", cure)]
+    if version < _OLDEST:
+        return [
+            wrong("nix", f"Nix {_dotted(version)} is too old", f"install Nix {_dotted(_OLDEST)} or newer")
+        ]
+    findings = [fine("nix", f"Nix {_dotted(version)}")]
+    try:
+        await _run(("nix", "store", "ping"), settings.nix_store)
+    except NixfrontError as error:
+        return [*findings, wrong("nix store", f"Nix cannot open its store: {error}", _store_cure(settings))]
+    findings += _check_configuration(await _configuration(settings.nix_store))
+    return [*findings, await _check_build(settings)]
+
+
+def _store_cure(settings: Settings) -> str:
+    if settings.nix_store:
+        return f"let the user that runs nixfront write to nix.store ({settings.nix_store}), or name another folder"
+    return (
+        "start the Nix daemon (systemctl start nix-daemon.socket) or set nix.store to a folder of nixfront's own; "
+        "NIX_REMOTE in nixfront's environment says which store is used"
+    )
+
+
+def _check_configuration(configuration: dict[str, Any]) -> list[Finding]:
+    """The trust of the daemon and the sandbox. Root needs no trust."""
+    findings = []
+    if os.geteuid() != 0 and not _trusts_us(configuration):
+        findings.append(
+            doubtful(
+                "trusted user",
+                "the Nix daemon does not trust this user: its own settings decide about binary caches and the sandbox",
+                "add the user that runs nixfront to trusted-users in /etc/nix/nix.conf and restart nix-daemon",
+            )
+        )
+    if configuration.get("sandbox") is False:
+        findings.append(
+            doubtful(
+                "sandbox",
+                "builds run without a sandbox: they see this host, and their results may depend on it",
+                "set sandbox = true in /etc/nix/nix.conf (and none in NIX_CONFIG), where the host allows user namespaces",
+            )
+        )
+    return findings
+
+
+def _trusts_us(configuration: dict[str, Any]) -> bool:
+    """Whether a daemon with this configuration trusts our user. Groups count as trust, as their members are unknown."""
+    users = configuration.get("trusted-users", [])
+    name = pwd.getpwuid(os.geteuid()).pw_name
+    return "*" in users or name in users or any(user.startswith("@") for user in users)
+
+
+async def _check_build(settings: Settings) -> Finding:
+    outcome, line = await _build(settings.nix_store, settings.system)
+    match outcome:
+        case "success":
+            return fine("building", f"a build for {settings.system} succeeds")
+        case "no-shell":
+            return doubtful(
+                "sandbox shell",
+                "builds start, but Nix's sandbox has no /bin/sh; packages whose builder is /bin/sh fail",
+                "give the sandbox one: sandbox-paths = /bin/sh=/bin/busybox in /etc/nix/nix.conf (Debian: busybox-static)",
+            )
+        case "namespaces":
+            return wrong(
+                "sandbox",
+                f"Nix's sandbox cannot start here: {line}",
+                "allow user namespaces (in a container: run it privileged, or with them enabled), or set "
+                "NIX_CONFIG='sandbox = false' in nixfront's environment and accept that builds see this host",
+            )
+        case "failure":
+            return wrong(
+                "building",
+                f"a build for {settings.system} fails: {line}",
+                "mend the cause in this message; packages.system sets the system",
+            )
+
+
+async def _version() -> tuple[int, ...]:
+    """The version of Nix, such as `(2, 8, 0)`. Raises `NixUnavailable`."""
     output = await _run(("nix-store", "--version"), "")
     digits = output.decode().split()[-1].split("-")[0].split("pre")[0].split(".")
     try:
@@ -30,47 +119,34 @@ async def version() -> tuple[int, ...]:
         raise NixUnavailable(f"nix-store --version says {output.decode().strip()!r}") from error
 
 
-def shown(number: tuple[int, ...]) -> str:
-    """A version as people write it."""
-    return ".".join(map(str, number))
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
-async def open_store(store: str) -> None:
-    """Raises `NixUnavailable` if the store cannot be opened."""
-    await _run(("nix", "store", "ping"), store)
-
-
-async def configuration(store: str) -> dict[str, Any]:
-    """Nix's settings by name, as they count for us; empty where it does not tell."""
+async def _configuration(store: str) -> dict[str, Any]:
+    """Nix's settings by name, as they are in force for us; empty where Nix does not print them."""
     try:
-        told = json.loads(await _run(("nix", "show-config", "--json"), store))
-        return {name: setting["value"] for name, setting in told.items()}
+        settings = json.loads(await _run(("nix", "show-config", "--json"), store))
+        return {name: setting["value"] for name, setting in settings.items()}
     except (NixUnavailable, ValueError, KeyError, TypeError):
         return {}
 
 
-def is_trusted(settings: dict[str, Any]) -> bool:
-    """Whether a daemon with these settings trusts the user that we are."""
-    trusted = settings.get("trusted-users", [])
-    name = pwd.getpwuid(os.geteuid()).pw_name
-    return "*" in trusted or name in trusted or any(word.startswith("@") for word in trusted)
-
-
-async def build(store: str, system: str) -> tuple[Outcome, str]:
-    """What becomes of a build that nobody made before, and the line that says why."""
+async def _build(store: str, system: str) -> tuple[_Outcome, str]:
+    """The outcome of a build that is new each time, and the line of its log that says why."""
     expression = _EXPRESSION.format(nonce=secrets.token_hex(8))
     argv = ("nix-build", "--no-out-link", "--argstr", "system", system, "-E", expression)
     try:
         await process.run(argv, env=_environment(store), deadline=_DEADLINE)
     except ProcessFailed as error:
-        said = "\n".join(error.tail)
-        last = next((line for line in reversed(error.tail) if "error" in line.lower()), str(error)).strip()
-        if _NO_SHELL in said:
-            return "no-shell", last
-        if any(word in said for word in _NAMESPACES):
-            return "namespaces", last
-        return "failed", last
-    return "built", ""
+        text = "\n".join(error.tail)
+        line = next((line for line in reversed(error.tail) if "error" in line.lower()), str(error)).strip()
+        if _NO_SHELL in text:
+            return "no-shell", line
+        if any(word in text for word in _NAMESPACES):
+            return "namespaces", line
+        return "failure", line
+    return "success", ""
 
 
 async def _run(argv: tuple[str, ...], store: str) -> bytes:

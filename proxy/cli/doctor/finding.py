@@ -1,0 +1,40 @@
+"""What a check of `nixfront doctor` returns."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Literal
+
+from proxy.settings import Settings
+
+Level = Literal["fine", "doubtful", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check. `wrong` makes pulls fail now; `doubtful` will, or it costs a feature.
+
+    `cure` names the setting, the file or the command that mends it; it is empty where the level is `fine`.
+    """
+
+    check: str
+    level: Level
+    message: str
+    cure: str = ""
+
+
+Check = Callable[[Settings], Coroutine[None, None, list[Finding]]]
+
+
+def fine(check: str, message: str) -> Finding:
+    """All is well."""
+    return Finding(check, "fine", message)
+
+
+def doubtful(check: str, message: str, cure: str) -> Finding:
+    """Pulls work, but not for ever, or without a feature."""
+    return Finding(check, "doubtful", message, cure)
+
+
+def wrong(check: str, message: str, cure: str) -> Finding:
+    """Pulls fail."""
+    return Finding(check, "wrong", message, cure)
