@@ -1,9 +1,7 @@
-"""What `prune` and `reindex` work on: the registry as its keeper sees it, and what nixfront remembers of it.
+"""What subcommands need beside a server: the registry and state for its keeper, and images, names and censuses from Nix.
 
-A nixfront that serves meanwhile is not disturbed: its state takes more than one process, and its embedded registry is found
-where it listens. Where none serves, the embedded registry is started for as long as this lasts.
-
-What the commands do by themselves, with Nix and without a server: an image as a folder, the names of a set, its census.
+They may run beside a nixfront that serves: several processes can share its state, and they find its embedded registry
+where it listens. Where no nixfront serves, the embedded registry runs as long as the command.
 """
 
 import asyncio
@@ -43,7 +41,9 @@ _LATEST = "latest"
 
 
 @dataclass(frozen=True, slots=True)
-class _Upkeep:
+class _Keeper:
+    """The registry and the state, as `prune` and `reindex` use them."""
+
     registry: Registry
     management: Management
     state: State
@@ -51,13 +51,13 @@ class _Upkeep:
 
 @asynccontextmanager
 async def pruner(settings: Settings) -> AsyncIterator[Pruner]:
-    """Raises a `NixfrontError` where the registry or the state cannot be had."""
-    async with _upkeep(settings) as parts:
-        yield Pruner(parts.registry, parts.management, parts.state)
+    """A pruner of the registry. Raises a `NixfrontError` where the registry or the state does not answer."""
+    async with _open_keeper(settings) as keeper:
+        yield Pruner(keeper.registry, keeper.management, keeper.state)
 
 
 async def reindex(settings: Settings) -> Summary:
-    """Make anew what nixfront remembers. Raises a `NixfrontError`."""
+    """Rebuild the records of the state from the registry. Raises a `NixfrontError`."""
     compression = settings.layers.compression
     executor = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="packing")
 
@@ -68,7 +68,7 @@ async def reindex(settings: Settings) -> Summary:
         try:
             async for _ in stream:
                 pass
-        except NixfrontError:  # this host has not got it
+        except NixfrontError:  # this host does not have its paths
             return None
         return stream.layer
 
@@ -77,43 +77,43 @@ async def reindex(settings: Settings) -> Summary:
         for name, chosen in settings.package_sources.items()
     }
     try:
-        async with _upkeep(settings) as parts:
+        async with _open_keeper(settings) as keeper:
             reindexer = Reindexer(
-                parts.registry,
-                parts.state,
+                keeper.registry,
+                keeper.state,
                 settings.vocabulary,
                 sets,
                 frozenset(settings.packages.always),
                 prove,
                 CODECS[compression],
             )
-            return await reindexer.read(parts.management.images())
+            return await reindexer.read(keeper.management.images())
     finally:
         await asyncio.to_thread(executor.shutdown)
 
 
 @asynccontextmanager
-async def _upkeep(settings: Settings) -> AsyncIterator[_Upkeep]:
+async def _open_keeper(settings: Settings) -> AsyncIterator[_Keeper]:
     async with AsyncExitStack() as stack:
         url = settings.registry.url or await stack.enter_async_context(_embedded(settings))
-        reach = await asyncio.to_thread(registry_endpoint, settings, url)
-        reached = await stack.enter_async_context(reach.opened())
-        registry = Registry(reached)
+        endpoint = await asyncio.to_thread(registry_endpoint, settings, url)
+        connection = await stack.enter_async_context(endpoint.opened())
+        registry = Registry(connection)
         await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
         state = await stack.enter_async_context(open.open_state(settings.state.url, settings.state_file))
         await state.check()
-        await registry.repositories(1)  # it answers, and lets us in
-        yield _Upkeep(registry, Management(reached), state)
+        await registry.repositories(1)  # raises unless the registry answers and accepts our credentials
+        yield _Keeper(registry, Management(connection), state)
 
 
 @asynccontextmanager
 async def _embedded(settings: Settings) -> AsyncIterator[str]:
-    """The origin of the embedded registry, running."""
+    """The origin of the embedded registry: of the nixfront that runs, else of one that we start."""
     folder = settings.data_dir / "registry"
     await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
     try:
         lock = await asyncio.to_thread(files.lock, settings.data_dir)
-    except SettingsInvalid:  # a nixfront serves from here
+    except SettingsInvalid:  # a nixfront runs on this data folder
         yield await asyncio.to_thread(embedded.address, folder)
         return
     try:
@@ -124,14 +124,14 @@ async def _embedded(settings: Settings) -> AsyncIterator[str]:
 
 
 async def build(settings: Settings, repository: str, tag: str, folder: Path) -> str:
-    """The digest of the manifest of this image, written into `folder` as an OCI image layout, whatever `image.format` is.
+    """Write this image into `folder` as an OCI image layout, and return the digest of its manifest.
 
-    No registry is needed, and a nixfront that serves from the same data folder is not disturbed. Raises a `NixfrontError`.
+    It needs no registry, and may run beside a nixfront on the same data folder. Raises a `NixfrontError`.
     """
     settings = settings.model_copy(update={"image": ImageSection(format="oci")})
     request = parse(repository, tag, settings.vocabulary)
     if request is None:
-        raise NameInvalid(f"{repository}:{tag} can be no image of ours")
+        raise NameInvalid(f"{repository}:{tag} cannot be an image of ours")
     digests: list[str] = []
 
     def keep_digest(event: Event) -> None:
@@ -141,16 +141,18 @@ async def build(settings: Settings, repository: str, tag: str, folder: Path) -> 
     async with AsyncExitStack() as stack:
         data = settings.data_dir
         await asyncio.to_thread((data / "sets").mkdir, parents=True, exist_ok=True)
-        own = await asyncio.to_thread(files.build_folder, data)
-        stack.push_async_callback(asyncio.to_thread, own.cleanup)
+        folder_of_build = await asyncio.to_thread(files.build_folder, data)
+        stack.push_async_callback(asyncio.to_thread, folder_of_build.cleanup)
+        roots = Path(folder_of_build.name)
         session = await stack.enter_async_context(client_session())
         packages = builder.open_packages(settings, stack, session)
         layout = OciLayout(folder, tag)
-        state = MemoryState()  # the state of the data folder is about a registry
+        # The state in the data folder is about a registry, so a build has its own.
+        state = MemoryState()
         tags, sink = OwnTags(layout, state), events.fan_out(log_event, keep_digest)
-        chosen_tables = await asyncio.to_thread(builder.read_tables, settings)
+        tables = await asyncio.to_thread(builder.read_tables, settings)
         pipeline = await builder.build_pipeline(
-            settings, stack, packages, layout, tags, state, Path(own.name), chosen_tables, sink
+            settings, stack, packages, layout, tags, state, roots, tables, sink
         )
         stack.push_async_callback(pipeline.close)
         await pipeline.make(request)
@@ -158,7 +160,7 @@ async def build(settings: Settings, repository: str, tag: str, folder: Path) -> 
 
 
 async def attribute_names(settings: Settings, package_set: str, tag: str) -> tuple[str, ...]:
-    """The names of a package set's attributes at this tag. Raises a `NixfrontError`."""
+    """The attribute names of a package set at this tag. Raises a `NixfrontError`."""
     async with AsyncExitStack() as stack:
         await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
         packages = builder.open_packages(settings, stack, await stack.enter_async_context(client_session()))
@@ -172,18 +174,18 @@ async def census_of_set(
     attributes: Sequence[str],
     on_line: Callable[[str], None],
 ) -> census.Census:
-    """What the packages of a set need: those named, or else all that can be had. Raises a `NixfrontError`."""
+    """What the packages `attributes` of a set need, or all of its packages where that is empty. Raises a `NixfrontError`."""
     async with AsyncExitStack() as stack:
         await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
         packages = builder.open_packages(settings, stack, await stack.enter_async_context(client_session()))
-        chosen = await packages.sets.resolve(package_set, tag)
+        revision = await packages.sets.resolve(package_set, tag)
         roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=settings.data_dir)
         stack.push_async_callback(asyncio.to_thread, roots.cleanup)
         return await census.of_set(
             packages.evaluator,
             packages.store,
-            chosen,
-            attributes or await packages.evaluator.names(chosen),
+            revision,
+            attributes or await packages.evaluator.names(revision),
             settings.packages.always,
             Path(roots.name),
             strict=bool(attributes),

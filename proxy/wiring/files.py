@@ -1,6 +1,4 @@
-"""Where the files are that come with the package but are not Python: Nix expressions and sample settings.
-
-What lies in the data folder beside what others keep there: its lock, the machine's name, and folders for garbage-collector roots.
+"""Files: Nix expressions and sample settings that come with the package, and our own files in the data folder.
 
 Everything here blocks.
 """
@@ -18,44 +16,44 @@ from proxy.core.errors import SettingsInvalid
 _PACKAGE = Path(__file__).parents[1]
 
 
-def _shipped(installed: str, checkout: str) -> Path:
+def _folder_of(installed: str, checkout: str) -> Path:
     inside = _PACKAGE / installed
     return inside if inside.is_dir() else _PACKAGE.parent / checkout
 
 
 #: The folder of the Nix expressions: inside an installed package, or `nix/` of a checkout.
-EXPRESSIONS = _shipped("expressions", "nix")
+EXPRESSIONS = _folder_of("expressions", "nix")
 #: The folder of the sample settings: inside an installed package, or `config/` of a checkout.
-SAMPLES = _shipped("samples", "config")
+SAMPLES = _folder_of("samples", "config")
 
 
 def lock(data: Path) -> IO[bytes]:
-    """The lock of a data folder, held while the file is open: two of us would clear each other's roots.
+    """Lock a data folder, for two servers would delete each other's garbage-collector roots. Closing the file unlocks it.
 
-    Raises `SettingsInvalid` if it is taken.
+    Raises `SettingsInvalid` where another process holds the lock.
     """
-    held = os.fdopen(os.open(data / "lock", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb")
+    file = os.fdopen(os.open(data / "lock", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb")
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        held.close()
+        file.close()
         raise SettingsInvalid(f"data.dir: {data} is in use by another nixfront") from error
-    return held
+    return file
 
 
 def is_locked(data: Path) -> bool:
-    """Whether a nixfront holds the lock, as far as we may look."""
+    """Whether a nixfront holds the lock. False where we may not open it."""
     try:
         lock(data).close()
     except SettingsInvalid:
         return True
-    except OSError:  # it is not there, or another user's
+    except OSError:  # there is no lock, or it is another user's
         pass
     return False
 
 
 def machine(data: Path) -> str:
-    """The name of this machine among those that share a state: drawn once for each data folder."""
+    """The name of this machine among those that share a state: random, one for each data folder."""
     file = data / "machine"
     if not file.exists():
         file.write_text(secrets.token_hex(8), encoding="ascii")
@@ -63,7 +61,7 @@ def machine(data: Path) -> str:
 
 
 def build_folder(data: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder for one build, whose roots no server clears; those of killed builds are cleared here."""
+    """A folder for one `nixfront build`, which no server empties. Folders of builds whose process is gone are deleted."""
     for folder in [*data.glob("build-*")]:
         if not Path("/proc", folder.name.split("-")[1]).exists():
             shutil.rmtree(folder)
@@ -71,7 +69,7 @@ def build_folder(data: Path) -> tempfile.TemporaryDirectory[str]:
 
 
 def empty(folder: Path) -> Path:
-    """The folder, without the garbage-collector roots that a killed predecessor may have left."""
+    """Empty the folder, where a process that was killed may have left garbage-collector roots, and return it."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

@@ -112,7 +112,7 @@ async def test_a_tag_is_a_name_in_the_layout(chosen: Settings, tmp_path: Path) -
     [
         ("helo", PackageUnknown, "no package helo, did you mean hello?"),
         ("user", NameInvalid, "'user' names no package"),
-        ("Hello", NameInvalid, "Hello:latest can be no image of ours"),
+        ("Hello", NameInvalid, "Hello:latest cannot be an image of ours"),
     ],
 )
 async def test_a_mistake_is_told_and_nothing_is_written(

@@ -247,5 +247,5 @@ def test_a_name_may_have_a_tag(name: str, repository: str, tag: str) -> None:
 def test_a_build_of_what_can_be_no_image_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["build", "Not a name", "--to", f"oci:{tmp_path / 'layout'}"]) == 1
 
-    assert "nixfront: Not a name:latest can be no image of ours\n" in capsys.readouterr().err
+    assert "nixfront: Not a name:latest cannot be an image of ours\n" in capsys.readouterr().err
     assert not (tmp_path / "layout").exists()
