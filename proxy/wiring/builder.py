@@ -62,17 +62,17 @@ def open_packages(
     `sink` gets an event of each run of Nix. `state` shares resolved references between machines.
     """
     folder = settings.data_dir / "sets"
-    chosen = settings.nix
+    section = settings.nix
     runner = NixRunner(
         Limits(
-            evaluation_seconds=chosen.evaluation_deadline,
-            build_seconds=chosen.build_deadline,
-            evaluation_bytes=chosen.evaluation_memory,
-            evaluations=chosen.evaluations,
-            log_bytes=chosen.log_bytes,
+            evaluation_seconds=section.evaluation_deadline,
+            build_seconds=section.build_deadline,
+            evaluation_bytes=section.evaluation_memory,
+            evaluations=section.evaluations,
+            log_bytes=section.log_bytes,
         ),
         store=settings.nix_store,
-        caches=Caches(chosen.substituters, chosen.public_keys, chosen.builders),
+        caches=Caches(section.substituters, section.public_keys, section.builders),
         sink=sink,
     )
     store = NixStore(runner, files.EXPRESSIONS)

@@ -73,8 +73,8 @@ async def reindex(settings: Settings) -> Summary:
         return stream.layer
 
     sets = {
-        name: SetWords(name or chosen.kind, frozenset({_LATEST, chosen.ref} - {""}))
-        for name, chosen in settings.package_sources.items()
+        name: SetWords(name or source.kind, frozenset({_LATEST, source.ref} - {""}))
+        for name, source in settings.package_sources.items()
     }
     try:
         async with _open_keeper(settings) as keeper:
