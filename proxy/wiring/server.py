@@ -1,4 +1,4 @@
-"""`serve`: every object of a nixfront is made here, once, from the settings, and closed in the opposite order."""
+"""`serve` makes every object of a nixfront, once, from the settings, and closes them in the opposite order."""
 
 import asyncio
 import logging
