@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator
 
+from proxy.core.names import is_component, is_repository
+
 
 class Section(BaseModel):
     """The base of all sections: frozen, strict, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-from proxy.core.names import is_component, is_repository
 
 
 def _address(value: str) -> str:
