@@ -138,7 +138,7 @@ async def test_health_and_counts_are_never_passed_on(start: Start, registry: Ser
 async def test_not_ready_while_the_registry_is_away(
     start: Start, registry: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.web.health._KEPT", 0.0)
+    monkeypatch.setattr("proxy.web.health._VALID", 0.0)
     broken = Rule("GET", r"/v2/$", Status(503), times=2)
     async with shim(registry.url, broken) as relay, start(relay.url) as front:
         away = await front.get("/readyz")
