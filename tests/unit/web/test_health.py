@@ -34,7 +34,7 @@ async def test_it_is_not_ready_while_it_stops() -> None:
 
 
 async def test_many_who_ask_are_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.web.health._KEPT", 600.0)
+    monkeypatch.setattr("proxy.web.health._VALID", 600.0)
     asked = 0
 
     async def counted() -> None:
