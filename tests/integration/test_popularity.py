@@ -250,4 +250,4 @@ async def test_an_empty_registry_makes_no_table(
     monkeypatch.setenv("NIXFRONT_REGISTRY_URL", registry.url)
 
     assert await asyncio.to_thread(cli.main, ["popularity", "--served"]) == 2
-    assert "nothing to make a table of" in capsys.readouterr().err
+    assert "no image of ours, to make a table from" in capsys.readouterr().err
