@@ -4,11 +4,11 @@
 equal input gives equal digests.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from proxy.core import foreign
 from proxy.core.model import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
@@ -148,11 +148,11 @@ def sealed(config: Mapping[str, Any]) -> bytes:
 def unsealed(config: bytes) -> dict[str, Any] | None:
     """The config without its seal; None if the config has no seal, or a broken one."""
     try:
-        value = json.loads(config)
+        value: dict[str, Any] = foreign.parse(config)
         value["config"]["Labels"].pop(SEAL)
+        return value if sealed(value) == config else None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return value if sealed(value) == config else None
 
 
 def _json(descriptor: Descriptor) -> dict[str, object]:

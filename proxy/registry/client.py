@@ -5,7 +5,6 @@ repeats uploads, as only it can make their bytes again. It follows a `Location` 
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 import aiohttp
 from yarl import URL
 
+from proxy.core import foreign
 from proxy.core.errors import DigestMismatch, RegistryRefused, RegistryUnavailable
 from proxy.core.model import (
     DOCKER_LIST,
@@ -33,7 +33,8 @@ _log = logging.getLogger(__name__)
 #: All types that a manifest can have. A registry answers 404 for a stored manifest whose type is not accepted.
 EVERY_MANIFEST_TYPE = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST))
 _OCTETS = "application/octet-stream"
-_LARGEST_DOCUMENT = 4 << 20  # bytes; no manifest is longer
+#: Bytes of a manifest or a configuration; the stock registry takes no longer manifest.
+LARGEST_DOCUMENT = 4 << 20
 _LARGEST_REFUSAL = 64 << 10  # bytes of a refusal that we read
 _TRIES_WHEN_BUSY = 3
 _TRIES_WHEN_AWAY = 5  # a registry that restarts needs some seconds
@@ -144,7 +145,7 @@ class Registry:
     async def repositories(self, most: int) -> list[str]:
         """The first repositories of the catalog, sorted."""
         url = (self._origin / "v2/_catalog").with_query(n=str(most))
-        return [str(name) for name in json.loads(await self._read(url, CATALOG)).get("repositories") or []]
+        return _names(await self._read(url, CATALOG), "repositories")
 
     async def tag_names(self, repository: str) -> list[str]:
         """The tags of a repository, in the registry's order. Without a tag, the repository need not exist."""
@@ -154,7 +155,7 @@ class Registry:
             if error.status == 404:
                 return []
             raise
-        return [str(name) for name in json.loads(body).get("tags") or []]
+        return _names(body, "tags")
 
     async def _read(self, url: URL, scopes: Scopes, headers: Mapping[str, str] | None = None) -> bytes:
         """The body of a 200. Raises `RegistryRefused` for another status, and for a body that is too long."""
@@ -163,7 +164,7 @@ class Registry:
                 body = bytearray()
                 async for chunk in response.content.iter_any():
                     body += chunk
-                    if len(body) > _LARGEST_DOCUMENT:
+                    if len(body) > LARGEST_DOCUMENT:
                         raise RegistryRefused("GET", url.path, response.status, "the response is too long")
         if response.status != 200:
             raise _refusal(response, "GET", url, body[:_LARGEST_REFUSAL])
@@ -261,6 +262,14 @@ def _own_errors(method: str, url: URL) -> Iterator[None]:
         _log.warning("the registry did not answer method=%s path=%s error=%r", method, url.path, error)
         kind = type(error).__name__
         raise RegistryUnavailable(f"the registry did not answer {method} {url.path} ({kind})") from error
+
+
+def _names(body: bytes, key: str) -> list[str]:
+    """The names in a list of the registry. Raises `RegistryUnavailable`."""
+    try:
+        return foreign.to_names(body, key)
+    except foreign.DocumentInvalid as error:
+        raise RegistryUnavailable(f"the registry sent no list of {key}: {error}") from error
 
 
 def _refusal(response: aiohttp.ClientResponse, method: str, url: URL, body: Buffer) -> RegistryRefused:

@@ -7,7 +7,6 @@ The password is in no message, no log line, no repr and no address.
 """
 
 import base64
-import json
 import logging
 import re
 import time
@@ -18,6 +17,7 @@ import aiohttp
 from cachetools import TLRUCache
 from yarl import URL
 
+from proxy.core import foreign
 from proxy.core.errors import RegistryUnavailable
 from proxy.tools.flight import SingleFlight
 
@@ -186,7 +186,7 @@ class Login:
 def _read(body: bytes, service: URL) -> _Token:
     """The token in a service's response. Raises `RegistryUnavailable`."""
     try:
-        document = json.loads(body)
+        document = foreign.parse(body)
         text = document.get("token") or document["access_token"]
         life = float(document.get("expires_in") or _DEFAULT_LIFE)
     except (ValueError, KeyError, TypeError, AttributeError):

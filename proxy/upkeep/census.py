@@ -120,12 +120,14 @@ async def of_registry(registry: Endpoint) -> Census:
     Each path of a layer counts an equal part of its bytes, as the registry knows no more. Raises `RegistryUnavailable`.
     """
     slots = asyncio.Semaphore(_IMAGES_AT_ONCE)
+    left_out: list[str] = []
 
     async def one(repository: str, tag: str) -> Explanation | None:
         async with slots:
             try:
                 return await explain(reached, repository, tag)
-            except TagUnknown:  # somebody has deleted it meanwhile, or it is an index
+            except TagUnknown as error:  # somebody has deleted it meanwhile, or it is no image of layers
+                left_out.append(f"left out: {repository}:{tag}: {str(error).splitlines()[0]}")
                 return None
 
     async with registry.opened() as reached:
@@ -139,7 +141,7 @@ async def of_registry(registry: Endpoint) -> Census:
                 sizes[path] = max(sizes.get(path, 0), layer.size // len(layer.store_paths))
         if paths := frozenset(path for layer in image.layers for path in layer.store_paths):
             images[paths] = None
-    return Census(tuple(images), sizes, f"{len(images)} images served")
+    return Census(tuple(images), sizes, f"{len(images)} images served", tuple(sorted(left_out)))
 
 
 async def _bisect(

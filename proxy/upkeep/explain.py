@@ -3,14 +3,16 @@
 The history in nixfront's images names the store paths of every layer, so this needs neither Nix nor a state.
 """
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
+from proxy.core import foreign
 from proxy.core.errors import RegistryUnavailable, TagUnknown
-from proxy.registry.client import EVERY_MANIFEST_TYPE
+from proxy.core.foreign import DocumentInvalid
+from proxy.image.documents import ImageConfig, ImageManifest, read_config, read_manifest
+from proxy.registry.client import EVERY_MANIFEST_TYPE, LARGEST_DOCUMENT
 from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import pull_scopes
 
@@ -57,51 +59,58 @@ async def explain(registry: OpenEndpoint, repository: str, reference: str) -> Ex
         async with registry.ask(
             "GET", f"{path}/manifests/{reference}", scopes, headers, timeout=_TIMEOUT
         ) as answer:
+            body = await _read(answer)
             if answer.status == 404:
-                raise TagUnknown(_reason(await answer.text()))
+                raise TagUnknown(_reason(body))
             answer.raise_for_status()
             digest = answer.headers.get("Docker-Content-Digest", "")
-            manifest = json.loads(await answer.read())
-        if "layers" not in manifest:
-            raise TagUnknown(
-                f"{name} is not a single image but {manifest.get('mediaType', 'something else')}"
-            )
-        config_path = f"{path}/blobs/{manifest['config']['digest']}"
+        manifest = read_manifest(body)
+        if not isinstance(manifest, ImageManifest):
+            raise TagUnknown(f"{name} is not a single image but {manifest.media_type or 'something else'}")
+        config_path = f"{path}/blobs/{manifest.config.digest}"
         async with registry.ask("GET", config_path, scopes, timeout=_TIMEOUT) as answer:
+            if answer.status == 404:
+                raise TagUnknown(f"{name} has no configuration in the registry")
             answer.raise_for_status()
-            config = json.loads(await answer.read())
+            config = read_config(await _read(answer))
+    except DocumentInvalid as error:
+        raise TagUnknown(f"{name} is no image that nixfront can read: {error}") from error
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise RegistryUnavailable(f"cannot read {name} from {registry.url}: {error}") from error
     return _explanation(name, digest, manifest, config)
 
 
-def _explanation(name: str, digest: str, manifest: dict[str, Any], config: dict[str, Any]) -> Explanation:
-    comments = [
-        entry.get("comment", "") for entry in config.get("history", []) if not entry.get("empty_layer")
-    ]
-    comments += [""] * (len(manifest["layers"]) - len(comments))
+def _explanation(name: str, digest: str, manifest: ImageManifest, config: ImageConfig) -> Explanation:
+    comments = [step.comment for step in config.steps]
+    comments += [""] * (len(manifest.layers) - len(comments))
     layers = tuple(
         LayerExplanation(
-            digest=layer["digest"],
-            size=layer["size"],
+            digest=layer.digest,
+            size=layer.size,
             diff_id=diff_id,
             store_paths=tuple(word for word in comment.split() if word.startswith("/nix/store/")),
             comment=comment,
         )
-        for layer, diff_id, comment in zip(
-            manifest["layers"], config["rootfs"]["diff_ids"], comments, strict=False
-        )
+        for layer, diff_id, comment in zip(manifest.layers, config.diff_ids, comments, strict=False)
     )
-    run = dict(config.get("config") or {})
-    labels = run.pop("Labels", None) or {}
     return Explanation(
-        name, digest, manifest.get("mediaType", ""), config.get("created", ""), labels, layers, run
+        name, digest, manifest.media_type, config.created, dict(config.labels), layers, dict(config.run)
     )
 
 
-def _reason(body: str) -> str:
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer. Raises `DocumentInvalid` if it is too long for a manifest or a configuration."""
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > LARGEST_DOCUMENT:
+            raise DocumentInvalid(f"{answer.url.path} has more than {LARGEST_DOCUMENT} bytes")
+    return bytes(body)
+
+
+def _reason(body: bytes) -> str:
     """The message in a registry's error response, or the response itself."""
     try:
-        return str(json.loads(body)["errors"][0]["message"])
+        return str(foreign.parse(body)["errors"][0]["message"])
     except (ValueError, KeyError, IndexError, TypeError):
-        return body[:500]
+        return body[:500].decode(errors="replace")

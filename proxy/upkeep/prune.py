@@ -2,18 +2,23 @@
 
 A registry deletes a manifest by its digest, and with it every tag of the repository that names it. So an image stays if
 somebody else's tag or an index names it. The registry's own garbage collection deletes the blobs that no manifest needs.
+
+Anybody who may push can push indexes in indexes, and documents that are none. Where nixfront cannot find out all that the
+indexes of a repository need, it deletes nothing there, and says why.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from proxy.core.model import DOCKER_LIST, OCI_INDEX
+from proxy.core.errors import DigestMismatch, RegistryRefused
+from proxy.core.foreign import DocumentInvalid
+from proxy.image.documents import Index, Manifest, read_manifest
 from proxy.registry.client import Registry
 from proxy.registry.management import Management
 from proxy.state import ImageRecord, State
 
-_INDEXES = (DOCKER_LIST, OCI_INDEX)
+_MOST_LEVELS = 8  # of indexes in indexes; engines read one or two
+_MOST_DOCUMENTS = 10_000  # manifests of one repository that nixfront reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +34,15 @@ class Old:
 
 @dataclass(slots=True)
 class _Repository:
-    """The digest of each tag of a repository, and the manifests that its indexes name."""
+    """The digest of each tag of a repository, and the manifests that its indexes name.
+
+    `obscure`: why the indexes may need more manifests than these; empty if they do not.
+    """
 
     tags: dict[str, str] = field(default_factory=dict)
     children: dict[str, str] = field(default_factory=dict)  # digest -> the tag of the index
+    read: set[str] = field(default_factory=set)
+    obscure: str = ""
 
 
 class Pruner:
@@ -80,6 +90,8 @@ class Pruner:
             kept = f"tag {foreign[0]} is not ours"
         elif image.digest in contents.children:
             kept = f"index {contents.children[image.digest]} needs it"
+        elif contents.obscure:
+            kept = contents.obscure
         return Old(image.repository, image.digest, tags, max(image.made, image.pulled), kept)
 
     async def _read(self, repository: str) -> _Repository:
@@ -88,18 +100,41 @@ class Pruner:
             digest = await self._registry.manifest_digest(repository, tag)
             if digest is not None:
                 contents.tags[tag] = digest
-                await self._add_children(repository, digest, tag, contents)
+                if not contents.obscure:
+                    contents.obscure = await self._add_children(repository, digest, tag, contents)
         return contents
 
-    async def _add_children(self, repository: str, digest: str, tag: str, contents: _Repository) -> None:
-        """Add the manifests that an index names, and those of the indexes in it. Adds nothing for another manifest."""
-        if digest in contents.children.values():
-            return
-        document = json.loads(await self._registry.content(repository, "manifests", digest))
-        if document.get("mediaType") not in _INDEXES and "manifests" not in document:
-            return
-        for child in document.get("manifests", ()):
-            if child["digest"] not in contents.children:
-                contents.children[child["digest"]] = tag
-                if child.get("mediaType") in _INDEXES:
-                    await self._add_children(repository, child["digest"], tag, contents)
+    async def _add_children(self, repository: str, digest: str, tag: str, contents: _Repository) -> str:
+        """Add the manifests that the index with this digest names, and those of the indexes in it.
+
+        Adds nothing for another manifest. Returns why it did not read all of them, or an empty text.
+        """
+        level = {digest}
+        for _ in range(_MOST_LEVELS):
+            below: set[str] = set()
+            for each in level - contents.read:
+                contents.read.add(each)
+                if len(contents.read) > _MOST_DOCUMENTS:
+                    return f"nixfront reads at most {_MOST_DOCUMENTS} manifests of a repository"
+                try:
+                    manifest = await self._manifest(repository, each)
+                except (DocumentInvalid, DigestMismatch, RegistryRefused) as error:
+                    return f"nixfront cannot read what tag {tag} needs: {error}"
+                if not isinstance(manifest, Index):
+                    continue
+                for child in manifest.children:
+                    contents.children.setdefault(child.digest, tag)
+                below |= {child.digest for child in manifest.children if child.is_index}
+            if not below:
+                return ""
+            level = below
+        return f"tag {tag} has more than {_MOST_LEVELS} levels of indexes"
+
+    async def _manifest(self, repository: str, digest: str) -> Manifest | None:
+        """The manifest with this digest; None if the repository no longer has it."""
+        try:
+            return read_manifest(await self._registry.content(repository, "manifests", digest))
+        except RegistryRefused as error:
+            if error.status == 404:
+                return None
+            raise

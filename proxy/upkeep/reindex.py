@@ -9,16 +9,16 @@ Anybody with the right to push can make such claims. So a layer is recorded only
 the same bytes. Otherwise a layer with false contents would get into every later image.
 """
 
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from proxy.core import names
-from proxy.core.errors import NixfrontError, RegistryRefused
+from proxy.core.errors import DigestMismatch, NixfrontError, RegistryRefused
+from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import ImageRequest, Layer, LayerPlan
 from proxy.core.names import Vocabulary, attribute_path, is_store_path
+from proxy.image.documents import ImageManifest, read_config, read_manifest
 from proxy.image.manifest import unsealed
 from proxy.registry.client import Registry
 from proxy.state import State, TagRecord, layer_key
@@ -51,31 +51,19 @@ class SealedLabels:
         return tag in (self.labels.get("nixfront.revision"), self.labels.get("nixfront.outputs"))
 
 
-def config_of(manifest: bytes) -> str | None:
-    """The digest of an image's config; None for a manifest without one."""
-    try:
-        return str(json.loads(manifest)["config"]["digest"])
-    except (ValueError, KeyError, TypeError):
+def read(manifest: ImageManifest, config: bytes) -> SealedLabels | None:
+    """The claims of this image; None if it has no whole seal, or its parts do not fit together."""
+    if unsealed(config) is None:
         return None
-
-
-def read(manifest: bytes, config: bytes) -> SealedLabels | None:
-    """The claims of this image; None if it has no whole seal, or is no image of layers at all."""
-    value = unsealed(config)
     try:
-        described = json.loads(manifest)["layers"]
-        if value is None:
-            return None
-        diff_ids = value["rootfs"]["diff_ids"]
+        parsed = read_config(config)
         layers = [
-            (_plan(entry["comment"]), Layer(blob["digest"], int(blob["size"]), diff_id))
-            for entry, blob, diff_id in zip(value["history"], described, diff_ids, strict=True)
+            (_plan(step.comment), Layer(blob.digest, blob.size, diff_id))
+            for step, blob, diff_id in zip(parsed.steps, manifest.layers, parsed.diff_ids, strict=True)
         ]
-        labels: dict[str, Any] = value["config"]["Labels"]
-    except (ValueError, KeyError, TypeError):
+    except ValueError:  # the document is wrong, or its lists differ in length
         return None
-    with_paths = tuple((plan, layer) for plan, layer in layers if plan.paths)
-    return SealedLabels({str(name): str(text) for name, text in labels.items()}, with_paths)
+    return SealedLabels(parsed.labels, tuple((plan, layer) for plan, layer in layers if plan.paths))
 
 
 def _plan(comment: str) -> LayerPlan:
@@ -175,12 +163,15 @@ class Reindexer:
     async def _claim(self, repository: str, digest: str) -> SealedLabels | None:
         """The claims of an image; None for a manifest that is no image with our seal."""
         try:
-            manifest = await self._registry.content(repository, "manifests", digest)
-            config = config_of(manifest)
-            if config is None:
+            manifest = read_manifest(await self._registry.content(repository, "manifests", digest))
+            if not isinstance(manifest, ImageManifest):
                 return None
-            return read(manifest, await self._registry.content(repository, "blobs", config))
-        except RegistryRefused:  # an image without its config, which is not ours
+            return read(manifest, await self._registry.content(repository, "blobs", manifest.config.digest))
+        except (
+            RegistryRefused,
+            DigestMismatch,
+            DocumentInvalid,
+        ):  # no image, or one without its config: not ours
             return None
 
     def _moving(self, repository: str, tag: str, claim: SealedLabels) -> bool | None:

@@ -9,12 +9,13 @@ the headers name. A forged address can only take rights away.
 """
 
 import base64
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Literal
+
+from proxy.core import foreign
 
 #: What web servers in front say about a request.
 FORWARDING = frozenset(
@@ -123,7 +124,7 @@ def user(authorizations: Sequence[str]) -> str:
             return base64.b64decode(rest.strip(), validate=True).decode().partition(":")[0]
         if scheme.lower() == "bearer":
             _, payload, _ = rest.strip().split(".")
-            subject = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sub"]
+            subject = foreign.parse(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sub"]
             return subject if isinstance(subject, str) else ""
     except (ValueError, KeyError, TypeError):  # a token of another kind names nobody
         pass

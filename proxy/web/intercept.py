@@ -22,7 +22,7 @@ from yarl import URL
 
 from proxy.builds.coordinator import Coordinator
 from proxy.builds.moving_tags import MovingTags
-from proxy.core import names
+from proxy.core import foreign, names
 from proxy.core.errors import NameInvalid
 from proxy.core.model import ImageRequest
 from proxy.core.names import Vocabulary
@@ -176,7 +176,7 @@ async def _start(answer: ClientResponse) -> bytes:
 def _is_name_unknown(body: bytes) -> bool:
     """Whether a registry says with this body that it has no such repository."""
     try:
-        errors = json.loads(body)["errors"]
+        errors = foreign.parse(body)["errors"]
         return [error["code"] for error in errors] == ["NAME_UNKNOWN"]
     except (ValueError, KeyError, TypeError):
         return False

@@ -16,7 +16,8 @@ from proxy.builds.board import BuildBoard
 from proxy.web.client import Networks
 from proxy.web.page import templating, views
 from proxy.web.page.composer import Composer
-from proxy.web.page.image_list import ImageList, ListedImage
+from proxy.web.page.image_list import ImageList
+from proxy.web.page.listed import ListedImage
 from proxy.web.page.live import Live
 from proxy.web.page.templating import StaticFile
 

@@ -1,65 +1,32 @@
 """The images of the registry for people: size, layers, and how many other images share each layer.
 
 The list comes from the registry alone; it builds and evaluates nothing. It is bounded in length and cached for a while.
-Manifests never change, so they are cached by digest.
+Documents never change, so what the list needs of them is cached by repository and digest. A document that is wrong, or
+larger than the page can show, is the failure of its one image.
 """
 
 import asyncio
-import json
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from cachetools import LRUCache
 
-from proxy.core.errors import NixfrontError
+from proxy.core.errors import DigestMismatch, NixfrontError, RegistryRefused
+from proxy.core.foreign import DocumentInvalid
+from proxy.image.documents import ImageManifest, Index, Manifest, read_config, read_manifest
 from proxy.registry.client import Registry
+from proxy.web.page import views
+from proxy.web.page.listed import ListedImage, ListedLayer
 
 _MOST_REPOSITORIES = 100
 _MOST_TAGS = 8  # of a repository, the newest alphabetically last
 _MOST_IMAGES = 300
+_MOST_LAYERS = 256  # of an image; no engine takes more than 127
+_MOST_PLATFORMS = 32
+_LONGEST_TEXT = 300  # characters of a label, and of what a layer holds
 _AT_ONCE = 8
 _FRESH = 10.0  # seconds for which a list is cached
-
-
-@dataclass(frozen=True, slots=True)
-class ListedLayer:
-    """`shared_by` counts the images of the list that hold it."""
-
-    digest: str
-    size: int
-    what: str = ""
-    shared_by: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ListedImage:
-    """One manifest with all tags that name it; `platforms` where it is a list of several."""
-
-    repository: str
-    tags: tuple[str, ...]
-    digest: str
-    created: str = ""
-    description: str = ""
-    layers: tuple[ListedLayer, ...] = ()
-    platforms: tuple[str, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """Bytes of all layers, as they are sent."""
-        return sum(layer.size for layer in self.layers)
-
-    @property
-    def own(self) -> int:
-        """Bytes of the layers that no other image of the list holds."""
-        return sum(layer.size for layer in self.layers if layer.shared_by == 1)
-
-    @property
-    def name(self) -> str:
-        """What to pull."""
-        tag = next((tag for tag in self.tags if tag == "latest"), self.tags[0] if self.tags else "")
-        return self.repository if tag == "latest" else f"{self.repository}:{tag}"
 
 
 class ImageList:
@@ -67,7 +34,7 @@ class ImageList:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._documents: LRUCache[str, Any] = LRUCache(2048)
+        self._images: LRUCache[tuple[str, str], ListedImage] = LRUCache(2048)
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._reading: asyncio.Task[tuple[ListedImage, ...]] | None = None
         self._until = 0.0
@@ -88,7 +55,7 @@ class ImageList:
         """As `all`; or no images, and why the registry cannot list them."""
         try:
             return await self.all(generation), ""
-        except (NixfrontError, ValueError) as error:
+        except NixfrontError as error:
             return (), str(error)
 
     async def close(self) -> None:
@@ -125,7 +92,7 @@ class ImageList:
             return [
                 await self._image(repository, digest, tuple(names)) for digest, names in by_digest.items()
             ]
-        except (NixfrontError, ValueError, KeyError, TypeError):  # the list leaves a broken image out
+        except NixfrontError:  # somebody deletes it at this moment, or the registry is away
             return []
 
     async def _digest(self, repository: str, tag: str) -> str | None:
@@ -133,32 +100,49 @@ class ImageList:
             return await self._registry.manifest_digest(repository, tag)
 
     async def _image(self, repository: str, digest: str, tags: tuple[str, ...]) -> ListedImage:
-        manifest = await self._document(repository, "manifests", digest)
-        if "manifests" in manifest:
-            platforms = (child.get("platform") or {} for child in manifest["manifests"])
-            names = tuple(f"{p.get('os', '?')}/{p.get('architecture', '?')}" for p in platforms)
-            return ListedImage(repository, tags, digest, platforms=names)
-        if "layers" not in manifest:
-            return ListedImage(repository, tags, digest, description=str(manifest.get("mediaType", "")))
-        config = await self._document(repository, "blobs", manifest["config"]["digest"])
-        history = [entry for entry in config.get("history") or [] if not entry.get("empty_layer")]
-        comments = [str(entry.get("comment") or entry.get("created_by") or "") for entry in history]
-        comments += [""] * (len(manifest["layers"]) - len(comments))
-        labels = (config.get("config") or {}).get("Labels") or {}
+        key = (repository, digest)
+        image = self._images.get(key)
+        if image is None:
+            try:
+                image = await self._read_image(repository, digest)
+            except DocumentInvalid as error:
+                image = ListedImage(repository, (), digest, trouble=_short(str(error)))
+            except (DigestMismatch, RegistryRefused) as error:  # may be over in a moment
+                return ListedImage(repository, tags, digest, trouble=_short(str(error)))
+            self._images[key] = image
+        return replace(image, tags=tags)
+
+    async def _read_image(self, repository: str, digest: str) -> ListedImage:
+        manifest = await self._manifest(repository, digest)
+        if isinstance(manifest, Index):
+            platforms = [_short(child.platform) for child in manifest.children[:_MOST_PLATFORMS]]
+            return ListedImage(repository, (), digest, platforms=tuple(platforms))
+        if not isinstance(manifest, ImageManifest):
+            return ListedImage(repository, (), digest, description=_short(manifest.media_type))
+        if len(manifest.layers) > _MOST_LAYERS:
+            raise DocumentInvalid(f"it has {len(manifest.layers)} layers, and the page shows {_MOST_LAYERS}")
+        async with self._slots:
+            data = await self._registry.content(repository, "blobs", manifest.config.digest)
+        config = await asyncio.to_thread(read_config, data)
+        comments = [step.comment or step.command for step in config.steps]
+        comments += [""] * (len(manifest.layers) - len(comments))
         return ListedImage(
             repository,
-            tags,
+            (),
             digest,
-            created=str(config.get("created") or ""),
-            description=str(labels.get("nixfront.packages") or ""),
+            created=_short(config.created),
+            description=_short(config.labels.get("nixfront.packages", "")),
             layers=tuple(
-                ListedLayer(str(layer["digest"]), int(layer["size"]), comment)
-                for layer, comment in zip(manifest["layers"], comments, strict=False)
+                ListedLayer(layer.digest, layer.size, _short(views.contents(comment)))
+                for layer, comment in zip(manifest.layers, comments, strict=False)
             ),
         )
 
-    async def _document(self, repository: str, kind: str, digest: str) -> Any:
-        if digest not in self._documents:
-            async with self._slots:
-                self._documents[digest] = json.loads(await self._registry.content(repository, kind, digest))
-        return self._documents[digest]
+    async def _manifest(self, repository: str, digest: str) -> Manifest:
+        async with self._slots:
+            data = await self._registry.content(repository, "manifests", digest)
+        return await asyncio.to_thread(read_manifest, data)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."

@@ -60,7 +60,6 @@ def _set_up(application: web.Application) -> dict[str, StaticFile]:
         "span": views.span,
         "iso": views.iso,
         "short": views.short,
-        "contents": views.contents,
         "reference": lambda build: views.reference(build.repository, build.tag),
     }
     environment.globals |= {

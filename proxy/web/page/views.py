@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from proxy.core.names import store_names
-from proxy.web.page.image_list import ListedLayer
+from proxy.web.page.listed import ListedLayer
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 WIDTH = 1000  # of the picture of layers, in units of its own

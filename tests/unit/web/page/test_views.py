@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.web.page import views
-from proxy.web.page.image_list import ListedLayer
+from proxy.web.page.listed import ListedLayer
 from proxy.web.page.views import WIDTH
 
 
