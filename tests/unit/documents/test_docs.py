@@ -186,3 +186,13 @@ def test_commands_of_others_are_run_somewhere_or_it_is_said_why_not() -> None:
     assert shown == set(ELSEWHERE)
     for where in ELSEWHERE.values():
         assert not where.startswith("tests/") or (ROOT / where).exists(), where
+
+
+def test_each_promise_is_a_row_that_names_its_test() -> None:
+    promises = (ROOT / "deploy/security.md").read_text().partition("## Promises")[2].partition("\n## ")[0]
+    rows = [line for line in promises.splitlines() if line.startswith("| ") and "| test |" not in line]
+
+    assert len(rows) >= 20
+    for row in rows:
+        assert row.count(" | ") == 1, row
+        assert re.search(r" \| `test_\w+::test_\w+`(, `test_\w+::test_\w+`)* \|$", row), row
