@@ -1,8 +1,9 @@
 """The registry's answers to anonymous questions about manifests, repeated for a few seconds. A layer around `passthrough`.
 
 Rules of this file: the registry decides who sees what. So an answer to one client is repeated to another one only where
-the registry could not tell them apart: no credentials, no certificate, no condition, no query, and no header beyond the
-ones listed here. Only a 200 is stored. Manifests are stored by digest, as long as there is room, because their bytes never
+the registry could not tell them apart: no credentials, no certificate, no condition, no query, no body, and no header beyond
+the ones listed here. A question consists of what the registry gets, and never of what the client sent. Only a 200 is stored,
+and only if the client accepts its type. Manifests are stored by digest, as long as there is room, because their bytes never
 change; which question they answer is stored for `seconds` only.
 
 A write through nixfront, or by nixfront, makes every answer about its repository old: `TagVersions` counts the writes.
@@ -14,13 +15,13 @@ A repeated answer is the registry's, byte for byte, and so is its `Date`.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Hashable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
 
 import aiohttp
-from aiohttp import web
+from aiohttp import hdrs, web
 from cachetools import LRUCache, TTLCache
 
 from proxy.core.model import digest_of
@@ -36,30 +37,31 @@ _MOST_QUESTIONS = 4096
 _LONGEST = 2048  # bytes of the headers of an answer or a request that is stored
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 # Request headers that change nothing in the registry's answer about a manifest.
-_IGNORED = frozenset(
-    {
-        "host",
-        "user-agent",
-        "accept-encoding",
-        "connection",
-        "docker-distribution-api-version",
-        HEADER.lower(),
-    }
-    | FORWARDING  # the registry gets nixfront's own
-)
+_IGNORED = frozenset({"user-agent", "accept-encoding", "docker-distribution-api-version", HEADER.lower()})
+# The registry does not get these from the client: it gets nixfront's own, or none.
+_ENDS_HERE = frozenset({"host", "connection"}) | FORWARDING
+# The options of `Connection` that say nothing about the request itself.
+_OPTIONS = frozenset({"close", "keep-alive", ""})
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Everything in a request on which the registry's answer depends; `accepted`: the media types of all Accept lines.
+    """Everything in a request to the registry on which the registry's answer depends.
 
-    `client`: what the registry reads about the client, as it may decide by addresses.
+    `accepted`: the media ranges of all Accept lines. `client`: what the registry reads about the client, as it may decide by
+    addresses.
     """
 
     repository: str
     reference: str
     accepted: frozenset[str]
     client: tuple[tuple[str, str], ...]
+
+    def accepts(self, content_type: str) -> bool:
+        """Whether the client takes this type. Without Accept it takes every type (RFC 9110, section 12.5.1)."""
+        media_type = content_type.partition(";")[0].strip().lower()
+        ranges = {kind.partition(";")[0].strip().lower() for kind in self.accepted}
+        return not ranges or not ranges.isdisjoint({media_type, f"{media_type.partition('/')[0]}/*", "*/*"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class AnswerCache:
         Raises `RegistryUnavailable` where such an answer ends early.
         """
         inquiry = request.get(_INQUIRY)
-        if inquiry is None or not verbatim.is_public(answer):
+        if inquiry is None or not _is_for_all(inquiry.question, answer):
             return await self._passthrough.relay(request, answer, start)
         record = verbatim.record(answer, inquiry.version)
         manifest = b"" if request.method == "HEAD" else await verbatim.body(answer)
@@ -149,7 +151,7 @@ class AnswerCache:
         async with AsyncExitStack() as stack:
             try:
                 answer = await stack.enter_async_context(self.send(request))
-                if request.get(_INQUIRY) is not None and verbatim.is_public(answer):
+                if request.get(_INQUIRY) is not None and _is_for_all(question, answer):
                     return await self.relay(request, answer)
             finally:
                 del self._inquiries[question]
@@ -178,20 +180,21 @@ class AnswerCache:
 
     def _read(self, request: web.Request) -> Question | None:
         path = path_of(request)
-        if path.kind != "manifest" or not (path.is_canonical and path.is_alone):
+        if path.kind != "manifest" or not (path.is_canonical and path.is_alone) or request.body_exists:
             return None
-        accepted: list[str] = []
-        for name, value in request.headers.items():
-            lower = name.lower()
-            if lower == "accept":
-                accepted += value.split(",")
-            elif lower not in _IGNORED:
-                return None
+        if not _OPTIONS.issuperset(
+            option.lower() for option in _listed(request.headers.getall(hdrs.CONNECTION, []))
+        ):
+            return None
+        outgoing = self._passthrough.outgoing(request)
+        others = {name.lower() for name in (*request.headers, *outgoing)} - _IGNORED - _ENDS_HERE - {"accept"}
+        if others:
+            return None
         return Question(
             path.repository,
             path.reference,
-            frozenset(kind.strip() for kind in accepted),
-            tuple(self._passthrough.client(request).headers()),
+            frozenset(_listed(outgoing.getall(hdrs.ACCEPT, []))),
+            tuple((name, value) for name, value in outgoing.items() if name.lower() in FORWARDING),
         )
 
     def _store(self, question: Question, answer: AnswerRecord, manifest: bytes) -> None:
@@ -200,6 +203,16 @@ class AnswerCache:
             self._manifests[answer.digest] = manifest
         if answer.version == self._versions.of(question.repository) and len(answer.head) <= _LONGEST:
             self._answers[question] = answer
+
+
+def _is_for_all(question: Question, answer: aiohttp.ClientResponse) -> bool:
+    """Whether others who ask this question may get this answer."""
+    return verbatim.is_public(answer) and question.accepts(answer.headers.get(hdrs.CONTENT_TYPE, ""))
+
+
+def _listed(lines: Iterable[str]) -> list[str]:
+    """The parts of a header that is a list, from all its lines."""
+    return [part.strip() for line in lines for part in line.split(",")]
 
 
 def _changes(request: web.Request) -> str | None:

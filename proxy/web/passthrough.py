@@ -45,8 +45,13 @@ _CLIENT_ONLY = frozenset({"host"}) | FORWARDING
 
 
 def forward(pairs: Pairs) -> list[tuple[str, str]]:
-    """The headers of a client's request that the registry gets, all lines of each (docker sends many `Accept`)."""
-    return [pair for pair in _without(pairs, _HOP_BY_HOP | _CLIENT_ONLY) if not waits([pair])]
+    """The headers of a client's request that the registry gets, all lines of each (docker sends many `Accept`).
+
+    The options of `Connection` that HTTP defines are `close`, `keep-alive` and `upgrade`. We ignore any other. So a client
+    cannot take a header such as `Accept` or `Authorization` out of its own request on the way to the registry.
+    """
+    dropped = _HOP_BY_HOP | _CLIENT_ONLY
+    return [pair for pair in pairs if pair[0].lower() not in dropped and not waits([pair])]
 
 
 def waits(pairs: Pairs) -> bool:
@@ -55,8 +60,14 @@ def waits(pairs: Pairs) -> bool:
 
 
 def backward(pairs: Pairs) -> list[tuple[str, str]]:
-    """The headers of the registry's response that the client gets."""
-    return _without(pairs, _HOP_BY_HOP)
+    """The headers of the registry's response that the client gets.
+
+    What the registry's `Connection` names stays here (RFC 9110, section 7.6.1).
+    """
+    remaining = list(pairs)
+    options = [value.lower() for name, value in remaining if name.lower() == "connection"]
+    dropped = _HOP_BY_HOP.union(option.strip() for value in options for option in value.split(","))
+    return [(name, value) for name, value in remaining if name.lower() not in dropped]
 
 
 def local_location(location: str, registry: str) -> str:
@@ -77,15 +88,6 @@ def local_location(location: str, registry: str) -> str:
 def _authority(parts: SplitResult) -> tuple[str | None, int | None]:
     """Host and port, the scheme's own where none is given. Raises `ValueError`."""
     return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
-def _without(pairs: Pairs, dropped: frozenset[str]) -> list[tuple[str, str]]:
-    """The pairs less `dropped` and less what `Connection` itself names (RFC 9110, section 7.6.1)."""
-    remaining = list(pairs)
-    connection = [value.lower() for name, value in remaining if name.lower() == "connection"]
-    if connection:
-        dropped |= {token.strip() for value in connection for token in value.split(",")}
-    return [(name, value) for name, value in remaining if name.lower() not in dropped]
 
 
 _log = logging.getLogger(__name__)
@@ -117,7 +119,7 @@ class Passthrough:
         )
 
     def outgoing(self, request: web.Request) -> CIMultiDict[str]:
-        """The headers that the registry gets, but for its own name."""
+        """The headers that the registry gets, but for its own name. What decides its answer is here and nowhere else."""
         return self._registry_headers(request, forward(request.headers.items()))
 
     @asynccontextmanager

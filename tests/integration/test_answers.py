@@ -176,6 +176,50 @@ async def test_the_same_types_in_another_order_are_one_question(
     assert answers == [answers[0]] * len(answers)
 
 
+@pytest.mark.parametrize("option", ["accept", "close, Accept", "Accept, keep-alive"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_connection_cannot_make_others_get_another_answer(
+    start: Start, registry: Server, method: str, option: str
+) -> None:
+    """Without its Accept the registry answers a manifest of schema 1, with another digest."""
+    digest = await handmade.push(registry.url, "team/tool", "v1", made())
+    async with start(registry.url, answers=LONG) as front:
+        attack = f"{method} {PATH} HTTP/1.1\r\nHost: x\r\nAccept: {DOCKER_MANIFEST}\r\nConnection: {option}\r\n\r\n"
+        last = "" if "close" in option else "GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        own = await raw(front.url, attack + last)
+        others = [await ask(front, PATH, each, headers=DOCKER) for each in ("HEAD", "GET")]
+
+    assert f"Docker-Content-Digest: {digest}".encode() in own, "nor does the attacker get it"
+    assert {(status, headers["Docker-Content-Digest"]) for status, headers, _ in others} == {(200, digest)}
+    assert {headers["Content-Type"] for _, headers, _ in others} == {DOCKER_MANIFEST}
+
+
+async def test_an_answer_of_a_type_that_the_client_does_not_accept_is_not_repeated(start: Start) -> None:
+    """A registry, or a proxy before it, that does not look at Accept."""
+    manifest = made().manifest
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Type: {OCI_MANIFEST}\r\nDocker-Content-Digest: {handmade.digest_of(manifest)}\r\n"
+        f"Content-Length: {len(manifest)}\r\nConnection: close\r\n\r\n"
+    )
+    count = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        await reader.readuntil(b"\r\n\r\n")
+        count += 1
+        writer.write(head.encode() + manifest)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, start(url, answers=LONG) as front:
+        for accepted, questions in ((DOCKER_MANIFEST, 2), (f"{OCI_MANIFEST};q=0.5", 1), ("*/*", 1)):
+            before = count
+            for _ in range(2):
+                assert (await ask(front, PATH, headers={"Accept": accepted}))[2] == manifest
+            assert count - before == questions, accepted
+
+
 BASIC = {"Authorization": "Basic " + base64.b64encode(b"user:secret").decode()}
 # bcrypt of "secret"
 HTPASSWD = "user:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"

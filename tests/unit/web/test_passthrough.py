@@ -65,11 +65,17 @@ def test_every_line_of_a_repeated_header_goes_on_in_order() -> None:
         pytest.param([("Connection", "close"), ("connection", " X-SECRET ,")], id="in a second line"),
     ],
 )
-def test_what_connection_names_stays_too(connection: Pairs) -> None:
+def test_what_the_registrys_connection_names_stays_here(connection: Pairs) -> None:
     pairs = [("x-Secret", "1"), *connection, ("X-Other", "2")]
 
-    assert passthrough.forward(pairs) == [("X-Other", "2")]
     assert passthrough.backward(pairs) == [("X-Other", "2")]
+
+
+@pytest.mark.parametrize("name", ["Accept", "Authorization", "Range", "If-None-Match", "X-Other"])
+def test_a_client_cannot_drop_a_header_of_its_own_on_the_way(name: str) -> None:
+    pairs = [(name, "1"), ("Connection", f"close, {name}"), ("connection", name.lower())]
+
+    assert passthrough.forward(pairs) == [(name, "1")]
 
 
 @given(st.lists(st.tuples(TOKENS, st.text(max_size=10))))
