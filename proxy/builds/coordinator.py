@@ -56,22 +56,22 @@ class Coordinator:
         self._flights: SingleFlight[str, None] = SingleFlight()
         self._stopping = False
 
-    async def image(self, request: ImageRequest, client: str = "", *, is_new: bool = False) -> None:
+    async def image(self, request: ImageRequest, client: str = "", *, is_absent: bool = False) -> None:
         """The registry has the tag when this returns; a tag that is there already is left as it is.
 
-        `client` gets its share of the queue. `is_new` is the result of that method a moment ago; True saves a question
-        to the registry. A build goes on when the caller is cancelled. Raises a `NixfrontError`.
+        `client` gets its share of the queue. `is_absent`: the registry said a moment ago that it has no such tag of any
+        media type; that saves a question to it. A build goes on when the caller is cancelled. Raises a `NixfrontError`.
         """
         key = _key(request)
-        await self._run(key, lambda: self._make(key, request, client, is_new=is_new))
+        await self._run(key, lambda: self._make(key, request, client, is_absent=is_absent))
 
-    async def is_new(self, request: ImageRequest) -> bool:
+    async def is_new(self, request: ImageRequest, *, is_absent: bool = False) -> bool:
         """Whether `image` would start a build: no build of it runs, none failed recently, and the tag is not there."""
         key = _key(request)
         return (
             key not in self._flights.keys
             and await self._state.recall_failure(key) is None
-            and await self._registry.manifest_digest(request.repository, request.tag) is None
+            and (is_absent or await self._registry.manifest_digest(request.repository, request.tag) is None)
             and key not in self._flights.keys
         )
 
@@ -113,13 +113,15 @@ class Coordinator:
                 ) from error
             raise
 
-    async def _make(self, key: str, request: ImageRequest, client: str, *, is_new: bool) -> None:
+    async def _make(self, key: str, request: ImageRequest, client: str, *, is_absent: bool) -> None:
         async def is_done() -> bool:
             """Whether the tag is there under any media type: then it stays, no matter who pushed it."""
             await self._raise_failure(key)
             return await self._registry.manifest_digest(request.repository, request.tag) is not None
 
-        if not is_new and await is_done():
+        if is_absent:
+            await self._raise_failure(key)
+        elif await is_done():
             return
         await self._alone(key, client, lambda: self._pipeline.make(request), is_done)
 

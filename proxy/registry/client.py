@@ -6,7 +6,7 @@ repeats uploads, as only it can make their bytes again. It follows a `Location` 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import aiohttp
@@ -44,6 +44,12 @@ _ONE_REQUEST = (
 )  # bytes of a blob that go out in one request; a larger blob streams in a request of its own
 _STALLED = 120.0  # seconds without progress of an upload
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=60)
+
+
+def accepts_every_manifest(lines: Iterable[str]) -> bool:
+    """Whether these Accept lines name every type of `EVERY_MANIFEST_TYPE`, without a parameter such as `q`."""
+    types = {kind.strip() for line in lines for kind in line.split(",")}
+    return types.issuperset(EVERY_MANIFEST_TYPE.split(", "))
 
 
 class Registry:

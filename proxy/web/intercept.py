@@ -27,6 +27,7 @@ from proxy.core.errors import NameInvalid
 from proxy.core.model import ImageRequest
 from proxy.core.names import Vocabulary
 from proxy.core.request import RegistryPath
+from proxy.registry.client import accepts_every_manifest
 from proxy.state.pulls import Pulls
 from proxy.telemetry.requests import PATH, Observer, path_of
 from proxy.web.access import Access
@@ -71,8 +72,10 @@ class Front:
         moving: MovingTags,
         pulls: Pulls,
         words: Vocabulary,
+        *,
+        is_anonymous: bool,
     ) -> None:
-        """`words`: the names that mean something to this host."""
+        """`words`: the names that mean something to this host. `is_anonymous`: nixfront has no login at the registry."""
         self._mirror = mirror
         self._answers = answers
         self._blobs = blobs
@@ -82,6 +85,7 @@ class Front:
         self._moving = moving
         self._pulls = pulls
         self._words = words
+        self._is_anonymous = is_anonymous
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """The reply to any method and any path. Raises a `NixfrontError`, such as the one that ended a build."""
@@ -106,7 +110,7 @@ class Front:
                     return await self._answers.relay(request, answer)
         if image is not None:
             client = await self._access.admit(request, image)
-            outcome = await self._waiting.hold(request, sent, self._build(image, client))
+            outcome = await self._waiting.hold(request, sent, self._build(request, image, client))
             if isinstance(outcome, web.Response):
                 return outcome
             if outcome is not None:
@@ -119,12 +123,14 @@ class Front:
             return None
         return names.parse(path.repository, path.reference, self._words)
 
-    async def _build(self, image: ImageRequest, client: str) -> None:
+    async def _build(self, request: web.Request, image: ImageRequest, client: str) -> None:
         """The registry has the image when this returns; a build that begins for this client counts against its rate."""
-        is_new = self._access.has_rate and await self._builds.is_new(image)
-        if is_new:
+        # A 404 to one who accepts every type is an answer to nixfront too, unless its login sees more than the client's.
+        is_absent = self._is_anonymous and accepts_every_manifest(request.headers.getall(hdrs.ACCEPT, []))
+        if self._access.has_rate and await self._builds.is_new(image, is_absent=is_absent):
             self._access.charge(client, image)
-        await self._builds.image(image, client, is_new=is_new)
+            is_absent = True
+        await self._builds.image(image, client, is_absent=is_absent)
 
     async def _is_stale(
         self, request: web.Request, sent: RegistryPath, path: RegistryPath, answer: ClientResponse

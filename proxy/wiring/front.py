@@ -45,6 +45,7 @@ def add_images(
         service.moving,
         service.pulls,
         settings.vocabulary,
+        is_anonymous=not (settings.registry.username or settings.registry.client_certificate),
     )
     application.router.add_route("*", r"/{path:[\s\S]*}", front.answer, expect_handler=passthrough.expect)
     application.on_response_prepare.append(passthrough.drop_added_headers)

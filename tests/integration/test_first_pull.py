@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from proxy.core.events import BuildEnded, BuildStarted, Collided, LayerStored, LogLine
+from proxy.registry.client import EVERY_MANIFEST_TYPE
 from proxy.tools.process import run
 from tests.support.front import Front
 from tests.support.servers import Server
@@ -91,18 +92,24 @@ async def test_twenty_first_pulls_are_one_build(start: Start, registry: Server) 
 
 
 @pytest.mark.parametrize("builds_per_minute", [0, 9])
-async def test_a_first_pull_asks_for_its_tag_twice_before_the_build_and_once_after_the_put(
-    start: Start, registry: Server, builds_per_minute: int
+@pytest.mark.parametrize(
+    ("accept", "before"),
+    [(EVERY_MANIFEST_TYPE, ["GET"]), (DOCKER, ["GET", "HEAD"])],
+    ids=["engine", "script"],
+)
+async def test_a_first_pull_asks_twice_for_its_tag_before_the_put_and_once_after_it(
+    start: Start, registry: Server, accept: str, before: list[str], builds_per_minute: int
 ) -> None:
     """Counted before the registry: every request for the manifest under the tag that is pulled, whoever sends it.
 
-    Before the build: the client's request, passed through, and one look of nixfront's at every media type. Between build
-    and put: one more look, because a tag that a person pushed meanwhile must stay. After the put: the client's request.
-    Each of the image's other two tags is looked at once before it is put. A limit of builds for each client adds nothing.
+    Before the build: the client's request, passed through. An engine accepts every type, so its 404 is an answer to
+    nixfront too; after the 404 of a script that accepts one type, nixfront looks for itself. Between build and put: one
+    look, because a tag that a person pushed meanwhile must stay. After the put: the client's request. Each of the image's
+    other two tags is looked at once before it is put. A limit of builds for each client adds nothing.
     """
     access = {"builds_per_minute": builds_per_minute}
     async with shim(registry.url) as relay, start(relay.url, access=access) as front:
-        status, _, _ = await front.get("/v2/hello/manifests/latest", headers={"Accept": DOCKER})
+        status, _, _ = await front.get("/v2/hello/manifests/latest", headers={"Accept": accept})
 
     assert status == 200
     layers = next(at for at, (_, path) in enumerate(relay.requests) if "/blobs/" in path)
@@ -112,10 +119,23 @@ async def test_a_first_pull_asks_for_its_tag_twice_before_the_build_and_once_aft
         for at, (method, path) in enumerate(relay.requests)
         if path == "/v2/hello/manifests/latest"
     ]
-    assert [method for at, method in for_tag if at < layers] == ["GET", "HEAD"]
+    assert [method for at, method in for_tag if at < layers] == before
     assert [method for at, method in for_tag if layers < at < put] == ["HEAD"]
     assert [method for at, method in for_tag if at > put] == ["GET"]
-    assert (relay.counts["HEAD", "manifest"], relay.counts["PUT", "manifest"]) == (2 + 2, 3)
+    assert (relay.counts["HEAD", "manifest"], relay.counts["PUT", "manifest"]) == (2 + len(before), 3)
+
+
+async def test_an_image_that_only_nixfront_may_see_stops_a_build(start: Start, registry: Server) -> None:
+    """With a login of its own nixfront looks for itself, because a registry may hide from a client what is there."""
+    login = {"username": "nixfront", "password": "nobody asks for it"}
+    every = {"Accept": EVERY_MANIFEST_TYPE}
+    async with shim(registry.url) as relay, start(relay.url, registry=login) as front:
+        status, _, _ = await front.get("/v2/hello/manifests/latest", headers=every)
+
+    assert status == 200
+    put = relay.requests.index(("PUT", "/v2/hello/manifests/latest"))
+    looks = [method for method, path in relay.requests[:put] if path == "/v2/hello/manifests/latest"]
+    assert looks == ["GET", "HEAD", "HEAD"]
 
 
 async def test_names_in_another_order_share_the_work_and_get_both_tags(

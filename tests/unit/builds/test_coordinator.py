@@ -142,7 +142,7 @@ async def test_a_build_that_is_new_is_looked_for_once(made: Workshop, registry: 
     made.contents.go.clear()
 
     assert await builds.is_new(request("a"))
-    pull = asyncio.create_task(builds.image(request("a"), is_new=True))
+    pull = asyncio.create_task(builds.image(request("a"), is_absent=True))
     await until(lambda: made.contents.opened)
     assert not await builds.is_new(request("a")), "it is being built"
     assert registry.looks == 1
