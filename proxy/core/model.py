@@ -22,6 +22,9 @@ OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 
+#: All types that a manifest can have. A registry answers 404 for a stored manifest whose type is not accepted.
+EVERY_MANIFEST_TYPE = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST))
+
 #: Any of the types that hold bytes on their way. Code that passes bytes on takes each of them without a copy.
 Buffer = bytes | bytearray | memoryview
 
@@ -47,6 +50,12 @@ def without_credentials(text: str) -> str:
 
 
 _USERINFO = re.compile(r"(?<=://)[^/@\s'\"]+@")
+
+
+def accepts_every_manifest(lines: Iterable[str]) -> bool:
+    """Whether these Accept lines name every type of `EVERY_MANIFEST_TYPE`, without a parameter such as `q`."""
+    types = {kind.strip() for line in lines for kind in line.split(",")}
+    return types.issuperset(EVERY_MANIFEST_TYPE.split(", "))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ repeats uploads, as only it can make their bytes again. It follows a `Location` 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import aiohttp
@@ -15,10 +15,7 @@ from yarl import URL
 from proxy.core import foreign
 from proxy.core.errors import DigestMismatch, RegistryRefused, RegistryUnavailable
 from proxy.core.model import (
-    DOCKER_LIST,
-    DOCKER_MANIFEST,
-    OCI_INDEX,
-    OCI_MANIFEST,
+    EVERY_MANIFEST_TYPE,
     BlobStream,
     Buffer,
     SmallBlob,
@@ -30,8 +27,6 @@ from proxy.tools.retry import retry
 
 _log = logging.getLogger(__name__)
 
-#: All types that a manifest can have. A registry answers 404 for a stored manifest whose type is not accepted.
-EVERY_MANIFEST_TYPE = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST))
 _OCTETS = "application/octet-stream"
 #: Bytes of a manifest or a configuration; the stock registry takes no longer manifest.
 LARGEST_DOCUMENT = 4 << 20
@@ -44,12 +39,6 @@ _ONE_REQUEST = (
 )  # bytes of a blob that go out in one request; a larger blob streams in a request of its own
 _STALLED = 120.0  # seconds without progress of an upload
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=60)
-
-
-def accepts_every_manifest(lines: Iterable[str]) -> bool:
-    """Whether these Accept lines name every type of `EVERY_MANIFEST_TYPE`, without a parameter such as `q`."""
-    types = {kind.strip() for line in lines for kind in line.split(",")}
-    return types.issuperset(EVERY_MANIFEST_TYPE.split(", "))
 
 
 class Registry:

@@ -11,8 +11,9 @@ import aiohttp
 from proxy.core import foreign
 from proxy.core.errors import RegistryUnavailable, TagUnknown
 from proxy.core.foreign import DocumentInvalid
+from proxy.core.model import EVERY_MANIFEST_TYPE
 from proxy.image.documents import ImageConfig, ImageManifest, read_config, read_manifest
-from proxy.registry.client import EVERY_MANIFEST_TYPE, LARGEST_DOCUMENT
+from proxy.registry.client import LARGEST_DOCUMENT
 from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import pull_scopes
 

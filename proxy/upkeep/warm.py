@@ -9,8 +9,8 @@ from aiohttp import hdrs
 
 from proxy import __version__
 from proxy.core.errors import NameInvalid, RegistryUnavailable
+from proxy.core.model import EVERY_MANIFEST_TYPE
 from proxy.core.names import is_repository, is_tag
-from proxy.registry.client import EVERY_MANIFEST_TYPE
 from proxy.registry.endpoint import Endpoint, OpenEndpoint
 from proxy.registry.login import pull_scopes
 from proxy.tools.retry import retry

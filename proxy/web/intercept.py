@@ -24,10 +24,9 @@ from proxy.builds.coordinator import Coordinator
 from proxy.builds.moving_tags import MovingTags
 from proxy.core import foreign, names
 from proxy.core.errors import NameInvalid
-from proxy.core.model import ImageRequest
+from proxy.core.model import ImageRequest, accepts_every_manifest
 from proxy.core.names import Vocabulary
 from proxy.core.request import RegistryPath
-from proxy.registry.client import accepts_every_manifest
 from proxy.state.pulls import Pulls
 from proxy.telemetry.requests import PATH, Observer, path_of
 from proxy.web.access import Access

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import aiohttp
 
+from proxy.core.model import EVERY_MANIFEST_TYPE
 from proxy.image import store_tree, tar
 from proxy.pipeline import packing
-from proxy.registry.client import EVERY_MANIFEST_TYPE
 from proxy.registry.endpoint import Endpoint
 from proxy.upkeep.explain import explain
 from tests.bench import floor

@@ -19,7 +19,7 @@ from pathlib import Path
 import aiohttp
 
 from proxy.core import names
-from proxy.registry.client import EVERY_MANIFEST_TYPE
+from proxy.core.model import EVERY_MANIFEST_TYPE
 from tests.bench.bench import Bench, most_memory
 from tests.bench.cold import IMAGES
 from tests.bench.load import percentile

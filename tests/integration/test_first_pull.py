@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from proxy.core.events import BuildEnded, BuildStarted, Collided, LayerStored, LogLine
-from proxy.registry.client import EVERY_MANIFEST_TYPE
+from proxy.core.model import EVERY_MANIFEST_TYPE
 from proxy.tools.process import run
 from tests.support.front import Front
 from tests.support.servers import Server
