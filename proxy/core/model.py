@@ -6,7 +6,7 @@ Quotes are from the OCI distribution and image specifications, with our remarks 
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
