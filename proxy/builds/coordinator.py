@@ -6,6 +6,9 @@ The look (`is_new`, or the first step of a flight) asks the registry for the tag
 client's own request may name too few of them.
 It is repeated only after a wait, in the queue or for a lease, in which another machine may have built the image.
 
+A build that has its turn and its lease outlives its clients. One that still waits for either ends with the last `Visit`:
+whoever asks for much and goes away holds no place in the queue.
+
 A machine that does not get the lease gives its turn back and looks now and then: for the tag, for the error that the
 other machine recorded, or for a lease that nobody prolongs any more because its holder is dead. The lease saves work and
 does nothing else: two machines that build the same image make the same bytes.
@@ -14,8 +17,9 @@ does nothing else: two machines that build the same image make the same bytes.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 from proxy.core import errors
 from proxy.core.errors import NixfrontError, Stopping
@@ -23,12 +27,20 @@ from proxy.core.model import ImageRequest
 from proxy.pipeline.build import Pipeline
 from proxy.pipeline.destination import Destination
 from proxy.state import Failure, State, TagRecord
-from proxy.tools.fair_queue import FairQueue
+from proxy.tools.fair_queue import FairQueue, Ticket
 from proxy.tools.flight import SingleFlight
 
 _log = logging.getLogger(__name__)
 _LOOK = 0.5  # seconds between two looks whether another machine is done
 _OURSELVES = ""  # the client of the queue that refreshes tags
+_RETURN = 30.0  # seconds in which a client comes again that was sent away for that; clients pause between their tries
+
+
+@dataclass(slots=True)
+class Visit:
+    """A client that waits for an image. `returns`: whether this answer makes it ask again, so that it keeps its place."""
+
+    returns: bool = False
 
 
 class Coordinator:
@@ -54,16 +66,45 @@ class Coordinator:
         self._lease_seconds = lease_seconds
         self._failure_seconds = failure_seconds
         self._flights: SingleFlight[str, None] = SingleFlight()
+        self._tickets: dict[str, Ticket] = {}
+        self._begun: set[str] = set()
         self._stopping = False
 
     async def image(self, request: ImageRequest, client: str = "", *, is_absent: bool = False) -> None:
         """The registry has the tag when this returns; a tag that is there already is left as it is.
 
         `client` gets its share of the queue. `is_absent`: the registry said a moment ago that it has no such tag of any
-        media type; that saves a question to it. A build goes on when the caller is cancelled. Raises a `NixfrontError`.
+        media type; that saves a question to it. A build that has begun goes on when the caller is cancelled. Raises a
+        `NixfrontError`.
         """
         key = _key(request)
-        await self._run(key, lambda: self._make(key, request, client, is_absent=is_absent))
+        with self.visit(request, client):
+            ticket = self._tickets[key]
+            await self._run(key, lambda: self._make(key, request, ticket, is_absent=is_absent))
+
+    @contextmanager
+    def visit(self, request: ImageRequest, client: str) -> Iterator[Visit]:
+        """This client waits for the image as long as the context lasts, and for a while longer if it `returns`.
+
+        A build that has not begun is dropped when nobody waits for it any more.
+        """
+        key, visit = _key(request), Visit()
+        ticket = self._tickets.setdefault(key, Ticket())
+        ticket.clients[client] += 1
+        try:
+            yield visit
+        finally:
+            if visit.returns:
+                asyncio.get_running_loop().call_later(_RETURN, self._leave, key, ticket, client)
+            else:
+                self._leave(key, ticket, client)
+
+    def _leave(self, key: str, ticket: Ticket, client: str) -> None:
+        ticket.leave(client)
+        if not ticket.clients:
+            del self._tickets[key]
+            if key not in self._begun:
+                self._flights.drop(key)
 
     async def is_new(self, request: ImageRequest, *, is_absent: bool = False) -> bool:
         """Whether `image` would start a build: no build of it runs, none failed recently, and the tag is not there."""
@@ -113,7 +154,7 @@ class Coordinator:
                 ) from error
             raise
 
-    async def _make(self, key: str, request: ImageRequest, client: str, *, is_absent: bool) -> None:
+    async def _make(self, key: str, request: ImageRequest, ticket: Ticket, *, is_absent: bool) -> None:
         async def is_done() -> bool:
             """Whether the tag is there under any media type: then it stays, no matter who pushed it."""
             await self._raise_failure(key)
@@ -123,7 +164,7 @@ class Coordinator:
             await self._raise_failure(key)
         elif await is_done():
             return
-        await self._alone(key, client, lambda: self._pipeline.make(request), is_done)
+        await self._alone(key, ticket, lambda: self._pipeline.make(request), is_done)
 
     async def _renew(self, key: str, request: ImageRequest, record: TagRecord) -> None:
         async def is_done() -> bool:
@@ -131,18 +172,19 @@ class Coordinator:
             now = await self._state.recall_tag(record.repository, record.tag)
             return now is None or now.checked > record.checked
 
-        await self._alone(key, _OURSELVES, lambda: self._pipeline.make(request, record), is_done)
+        ticket = Ticket(_OURSELVES)
+        await self._alone(key, ticket, lambda: self._pipeline.make(request, record), is_done)
 
     async def _alone(
         self,
         key: str,
-        client: str,
+        ticket: Ticket,
         work: Callable[[], Awaitable[None]],
         is_done: Callable[[], Awaitable[bool]],
     ) -> None:
         """Do the work under the lease of this key, unless another machine did it while this one waited."""
         while True:
-            async with self._queue.turn(client) as waited:
+            async with self._queue.turn(ticket) as waited:
                 if await self._state.take(key, self._machine, self._lease_seconds):
                     async with self._prolonged(key):
                         if not (waited and await is_done()):
@@ -169,7 +211,7 @@ class Coordinator:
 
     @asynccontextmanager
     async def _prolonged(self, key: str) -> AsyncIterator[None]:
-        """Prolong the lease, which this machine has just taken, until the context ends."""
+        """Prolong the lease, which this machine has just taken, until the context ends. The build begins here."""
 
         async def prolong() -> None:
             while True:
@@ -177,6 +219,7 @@ class Coordinator:
                 if not await self._state.take(key, self._machine, self._lease_seconds):
                     _log.warning("another machine took over what this one is building image=%s", key)
 
+        self._begun.add(key)
         prolonging = asyncio.create_task(prolong())
         try:
             yield
@@ -184,6 +227,7 @@ class Coordinator:
             prolonging.cancel()
             await asyncio.gather(prolonging, return_exceptions=True)
             await self._state.release(key, self._machine)
+            self._begun.discard(key)
 
 
 def _key(request: ImageRequest) -> str:

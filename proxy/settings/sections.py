@@ -146,7 +146,7 @@ class AccessSection(Section):
     repositories: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     networks: tuple[Network, ...] = ()
-    builds_per_minute: int = Field(default=0, ge=0)
+    builds_per_minute: int = Field(default=60, ge=0)
 
 
 class BuildsSection(Section):
@@ -160,8 +160,9 @@ class BuildsSection(Section):
     hold_seconds: float = Field(default=3600, gt=0)
     failure_seconds: float = Field(default=15, ge=0)
     at_once: int = Field(default=8, ge=1)
-    share: int = Field(default=4, ge=1)
+    share: int = Field(default=3, ge=1)
     queue: int = Field(default=100, ge=0)
+    queue_share: int = Field(default=50, ge=1)
     grace_seconds: float = Field(default=15, ge=0)
 
 

@@ -21,6 +21,7 @@ class SingleFlight(Generic[K, V]):
 
     def __init__(self) -> None:
         self._tasks: dict[K, asyncio.Task[V]] = {}
+        self._dropped: set[asyncio.Task[V]] = set()
 
     async def run(self, key: K, work: Callable[[], Awaitable[V]]) -> V:
         """The result of `work` for this key: of the run that is under way, or of a new one. Raises what `work` raised."""
@@ -33,6 +34,12 @@ class SingleFlight(Generic[K, V]):
             *(self._tasks[key] for key in keys if key in self._tasks), return_exceptions=True
         )
 
+    def drop(self, key: K) -> None:
+        """Cancel the task of this key. The next caller with the key starts another one at once."""
+        if (task := self._tasks.pop(key, None)) is not None:
+            task.cancel()
+            self._dropped.add(task)
+
     @property
     def keys(self) -> tuple[K, ...]:
         """The keys whose tasks run now."""
@@ -40,7 +47,7 @@ class SingleFlight(Generic[K, V]):
 
     async def close(self) -> None:
         """Cancel all tasks and wait until they have ended."""
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *self._dropped]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -55,7 +62,9 @@ class SingleFlight(Generic[K, V]):
         return task
 
     def _end(self, key: K, task: asyncio.Task[V]) -> None:
-        del self._tasks[key]
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
+        self._dropped.discard(task)
         if not task.cancelled():
             task.exception()  # read here, so that asyncio does not log it if no caller waits any more
 

@@ -109,7 +109,9 @@ class Front:
                     return await self._answers.relay(request, answer)
         if image is not None:
             client = await self._access.admit(request, image)
-            outcome = await self._waiting.hold(request, sent, self._build(request, image, client))
+            with self._builds.visit(image, client) as visit:
+                outcome = await self._waiting.hold(request, sent, self._build(request, image, client))
+                visit.returns = outcome is not None
             if isinstance(outcome, web.Response):
                 return outcome
             if outcome is not None:

@@ -139,8 +139,9 @@ def _open_coordinator(
     metrics: Metrics,
     machine: str,
 ) -> Coordinator:
+    section = settings.builds
     queue = FairQueue(
-        settings.builds.at_once, share=settings.builds.share, most_waiting=settings.builds.queue
+        section.at_once, share=section.share, most_waiting=section.queue, waiting_share=section.queue_share
     )
     metrics.queue(lambda: queue.waiting)
     coordinator = Coordinator(
@@ -150,7 +151,7 @@ def _open_coordinator(
         queue,
         machine=machine,
         lease_seconds=settings.state.lease_seconds,
-        failure_seconds=settings.builds.failure_seconds,
+        failure_seconds=section.failure_seconds,
     )
     stack.push_async_callback(coordinator.close)
     return coordinator

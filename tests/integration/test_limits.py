@@ -1,12 +1,13 @@
 """What one host does at once is bounded, and who is sent away is told so in the words of their client."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from proxy.core.events import BuildStarted
+from proxy.core.events import BuildEnded, BuildStarted
 from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.shim import Held, Rule, shim
@@ -23,8 +24,8 @@ async def test_past_the_queue_a_client_is_told_in_its_own_words(
     async with start(registry.url, builds={"at_once": 1, "share": 1, "queue": 1}) as front:
         running = asyncio.create_task(front.get("/v2/gated/manifests/latest"))
         await until(lambda: front.told(BuildStarted))
-        waiting = asyncio.create_task(front.get("/v2/alpha/manifests/latest"))
-        await until(lambda: one_waits(front))
+        second = asyncio.create_task(front.get("/v2/alpha/manifests/latest"))
+        await until(lambda: waiting(front, 1))
 
         status, headers, body = await front.get("/v2/hello/manifests/latest", headers=SKOPEO)
         deaf, _, _ = await front.get("/v2/hello/manifests/latest", headers=DOCKER)
@@ -39,8 +40,69 @@ async def test_past_the_queue_a_client_is_told_in_its_own_words(
         assert deaf == 503
         assert joined == 200, "who asks for what waits already is not one more"
         assert later == 200
-        assert ((await running)[0], (await waiting)[0]) == (200, 200)
+        assert ((await running)[0], (await second)[0]) == (200, 200)
         assert [event.repository for event in front.told(BuildStarted)] == ["gated", "alpha", "hello"]
+
+
+ORDERS = ["/".join(order) for order in itertools.permutations(("alpha", "beta", "hello", "several", "twice"))]
+BEHIND_A_SERVER = {"trusted_proxies": ("127.0.0.1",)}
+ONE_TURN_EACH = {"at_once": 2, "share": 1}
+
+
+def attack(front: Front, path: str, address: str) -> asyncio.Task[tuple[int, dict[str, str], bytes]]:
+    return asyncio.create_task(front.get(path, headers={"X-Forwarded-For": address}))
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [("192.0.2.1", "192.0.2.2"), ("2001:db8::{}", "2001:db8:1::{}")],
+    ids=["two addresses", "two networks"],
+)
+async def test_two_clients_that_ask_for_very_much_leave_room_for_a_third(
+    start: Start, registry: Server, gate: Gate, addresses: tuple[str, str]
+) -> None:
+    """120 requests fill the queue of 100 and both turns, and their clients stay."""
+    async with start(registry.url, http=BEHIND_A_SERVER, builds=ONE_TURN_EACH) as front:
+        crowd = [
+            attack(front, f"/v2/gated/{order}/manifests/latest", addresses[number % 2].format(number + 1))
+            for number, order in enumerate(ORDERS)
+        ]
+        await until(lambda: waiting(front, 100))
+        third = attack(front, "/v2/hello/manifests/latest", "198.51.100.1")
+        refused = await attack(front, "/v2/alpha/manifests/latest", addresses[0].format(999))
+        gate.open()
+        served = await third
+        turns = [event.repository for event in front.told(BuildStarted)].index("hello")
+        for task in crowd:
+            task.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+
+    assert served[0] == 200
+    assert turns == 2, "the first turn that ended was its own"
+    assert refused[0] == 429
+
+
+async def test_clients_that_went_away_keep_no_place(start: Start, registry: Server, gate: Gate) -> None:
+    """What has begun goes on without them, and what waited is as if nobody had asked."""
+    async with start(registry.url, http=BEHIND_A_SERVER, builds=ONE_TURN_EACH) as front:
+        crowd = [
+            attack(front, f"/v2/gated/{order}/manifests/latest", f"192.0.2.{number % 2}")
+            for number, order in enumerate(ORDERS)
+        ]
+        await until(lambda: waiting(front, 100))
+        for task in crowd:
+            task.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+        await until(lambda: waiting(front, 0))
+        third = attack(front, "/v2/hello/manifests/latest", "198.51.100.1")
+        await until(lambda: waiting(front, 1))
+        gate.open()
+        served = await third
+        await until(lambda: len(front.told(BuildEnded)) == 3)
+
+    assert served[0] == 200
+    assert all(event.digest for event in front.told(BuildEnded))
+    assert len(front.told(BuildStarted)) == 3
 
 
 async def test_warm_pulls_do_not_wait_for_builds(start: Start, registry: Server, gate: Gate) -> None:
@@ -88,6 +150,6 @@ async def test_uploads_at_once_are_bounded(start: Start, registry: Server, uploa
     assert relay.most["PUT", "upload"] == uploads
 
 
-async def one_waits(front: Front) -> bool:
-    """Whether one build waits for its turn."""
-    return b"\nnixfront_builds_waiting 1.0\n" in (await front.get("/metrics"))[2]
+async def waiting(front: Front, builds: int) -> bool:
+    """Whether so many builds wait for their turn."""
+    return b"\nnixfront_builds_waiting %d.0\n" % builds in (await front.get("/metrics"))[2]

@@ -38,7 +38,7 @@ class Looks(MemoryDestination):
 
 def machine(made: Workshop, name: str = "one", *, at_once: int = 4, lease_seconds: float = 60) -> Coordinator:
     """A machine that shares registry and state with the others, and here the pipeline too."""
-    queue = FairQueue(at_once, share=at_once, most_waiting=9)
+    queue = FairQueue(at_once, share=at_once, most_waiting=9, waiting_share=9)
     return Coordinator(
         made.pipeline,
         made.destination,
@@ -213,6 +213,48 @@ async def test_who_waited_for_a_turn_looks_again(made: Workshop, registry: Looks
     await asyncio.gather(first, second)
 
     assert made.count(BuildStarted) == 1
+
+
+async def test_a_build_that_waits_ends_with_its_last_client(made: Workshop, registry: Looks) -> None:
+    builds = machine(made, at_once=1)
+    made.contents.go.clear()
+    first = asyncio.create_task(builds.image(request("a"), "one"))
+    await until(lambda: made.contents.opened)
+    waiting = [asyncio.create_task(builds.image(request("b"), client)) for client in ("one", "two")]
+    await until(lambda: registry.looks == 2)
+    waiting[0].cancel()
+    await asyncio.sleep(0.01)
+    assert not await builds.is_new(request("b")), "another client waits for it"
+    waiting[1].cancel()
+    await asyncio.sleep(0.01)
+    assert await builds.is_new(request("b"))
+
+    again = asyncio.create_task(builds.image(request("b"), "one"))
+    made.contents.go.set()
+    await asyncio.gather(first, again)
+    assert made.count(BuildStarted) == 2
+
+
+async def test_who_was_sent_away_to_come_again_keeps_its_place(
+    made: Workshop, registry: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "_RETURN", 0.05)
+    builds = machine(made, at_once=1)
+    made.contents.go.clear()
+    first = asyncio.create_task(builds.image(request("a"), "one"))
+    await until(lambda: made.contents.opened)
+    with builds.visit(request("b"), "two") as visit:
+        waiting = asyncio.create_task(builds.image(request("b"), "two"))
+        await until(lambda: registry.looks == 2)
+        waiting.cancel()
+        await asyncio.sleep(0.01)
+        visit.returns = True
+
+    assert not await builds.is_new(request("b"))
+    await asyncio.sleep(0.1)
+    assert await builds.is_new(request("b")), "it did not come in time"
+    made.contents.go.set()
+    await first
 
 
 async def test_a_refresh_moves_the_tag_unless_another_machine_did(made: Workshop, registry: Looks) -> None:
