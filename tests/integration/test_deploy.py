@@ -6,15 +6,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import aiohttp
 import pytest
+import redis.asyncio
+import redis.exceptions
 import yaml
 
 from tests.support.front import Front
+from tests.support.guarded import htpasswd_registry
 from tests.support.processes import Running, free_port, program, run, serving, succeed, write
 from tests.support.servers import Server
 from tests.support.validate import validate
@@ -118,6 +122,96 @@ async def test_the_unit_is_sound_and_confined(tmp_path: Path) -> None:
     assert verified.returncode == 0, verified.output
     assert "nixfront.service:" not in verified.stderr, "no warning about a line of ours"
     assert re.search(r"exposure level.*: [01]\.\d", exposed), exposed[-200:]
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that an ordinary user reaches too, as those of pytest are for its own user alone."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+async def test_the_init_container_fills_a_volume(open_folder: Path) -> None:
+    """Its script, with this test's folders for those of a pod, as an ordinary user if root runs the tests."""
+    text = await asyncio.to_thread((DEPLOY / "kubernetes/nixfront.yaml").read_text)
+    (shell, options, script) = next(yaml.safe_load_all(text))["spec"]["template"]["spec"]["initContainers"][
+        0
+    ]["command"]
+    volume, image = open_folder / "volume", open_folder / "image"
+    name = f"{'a' * 32}-program"
+    path, copy = f"/nix/store/{name}", volume / "store" / name
+    await asyncio.to_thread(write, image / "store" / name / "bin/program", "echo here\n")
+    await asyncio.to_thread(write, volume / "store" / f"{name}.new/half", "of an earlier try")
+    await succeed(("chmod", "-R", "a-w", str(image / "store" / name)))
+    digest = (await succeed(("nix-hash", "--type", "sha256", str(image / "store" / name)))).strip()
+    size = (await succeed(("sh", "-c", f"nix-store --dump {image}/store/{name} | wc -c"))).strip()
+    await asyncio.to_thread(write, image / "registration", f"{path}\n{digest}\n{size}\n\n0\n")
+    for folder in ("/nix/store", "/registration"):
+        assert folder in script
+        script = script.replace(folder, f"{image}/{folder.rpartition('/')[2]}")
+    argv: tuple[str, ...] = (shell, options, script.replace("/volume", str(volume)))
+    if os.geteuid() == 0:
+        await succeed(("chown", "-R", "1000:1000", str(volume)))
+        argv = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--no-new-privs", *argv)
+
+    for _ in range(2):  # a pod that starts again
+        done = await run(argv, env={**os.environ, "HOME": str(volume), "NIX_CONFIG": ""})
+        assert done.returncode == 0, done.output
+
+    store = f"local?real={volume}/store&state={volume}/var/nix&log={volume}/var/log/nix"
+    assert (copy / "bin/program").read_text() == "echo here\n"
+    assert [each.name for each in (volume / "store").iterdir() if each.name[0] != "."] == [name]
+    assert (volume / "var/nix/gcroots/image" / name).is_symlink()
+    assert digest in await succeed(("nix-store", "--store", store, "--dump-db"))
+    await succeed(("nix-store", "--store", store, "--verify", "--check-contents"))
+
+
+async def test_the_probe_of_the_registry_needs_no_login(tmp_path: Path) -> None:
+    text = await asyncio.to_thread((DEPLOY / "kubernetes/registry.yaml").read_text)
+    (pod,) = (
+        each["spec"]["template"]["spec"] for each in yaml.safe_load_all(text) if each["kind"] == "Deployment"
+    )
+    (container,) = pod["containers"]
+    path = container["readinessProbe"]["httpGet"]["path"]
+    async with htpasswd_registry(tmp_path) as server, aiohttp.ClientSession(server.url) as session:
+        async with session.get(path) as probe:
+            assert probe.status == 200
+        async with session.get("/v2/") as answer:
+            assert answer.status == 401
+
+
+async def test_the_password_of_redis_is_in_no_list_of_processes(tmp_path: Path) -> None:
+    text = await asyncio.to_thread((DEPLOY / "kubernetes/redis.yaml").read_text)
+    pod = next(yaml.safe_load_all(text))["spec"]["template"]["spec"]
+    (shell, options, script) = pod["containers"][0]["command"]
+    port = free_port()
+    assert "dir /data" in script
+    script = script.replace("dir /data", f"dir {tmp_path}").replace(
+        "redis-server -", f"redis-server - --port {port}"
+    )
+    url = f"redis://:between%20us@127.0.0.1:{port}/0"
+
+    async def ready() -> bool:
+        with contextlib.suppress(OSError):
+            (await asyncio.open_connection("127.0.0.1", port))[1].close()
+            return True
+        return False
+
+    environment = {**os.environ, "PASSWORD": '"between us"'}
+    async with serving(
+        (shell, options, script), log=tmp_path / "log", ready=ready, env=environment
+    ) as server:
+        client = redis.asyncio.from_url(url)
+        stranger = redis.asyncio.from_url(f"redis://127.0.0.1:{port}/0")
+        assert await client.set("key", "value")
+        with pytest.raises(redis.exceptions.AuthenticationError):
+            await stranger.set("key", "value")
+        await client.aclose()
+        await stranger.aclose()
+        line = await asyncio.to_thread(Path(f"/proc/{server.pid}/cmdline").read_bytes)
+
+    assert b"between" not in line
 
 
 async def test_a_page_may_browse_the_sample_registry(tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ import configparser
 import io
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,11 @@ from compose_spec import PyCompose
 from dockerfile_parse import DockerfileParser
 from prometheus_client.parser import text_string_to_metric_families
 
+import proxy
 from proxy import settings
 from proxy.core.events import BuildEnded
 from proxy.telemetry.metrics import Metrics
+from tests.support import chart
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 ROOT = DEPLOY.parent
@@ -100,47 +105,225 @@ def test_everything_beside_the_kustomization_is_in_it() -> None:
     (whole,) = documents(KUBERNETES / "kustomization.yaml")
 
     listed = {*whole["resources"], *(name for each in whole["configMapGenerator"] for name in each["files"])}
-    assert listed == {file.name for file in KUBERNETES.iterdir() if file.is_file()} - {"kustomization.yaml"}
+    assert listed == {file.name for file in KUBERNETES.iterdir() if file.is_file()} - {
+        "kustomization.yaml",
+        "README.md",
+    }
+
+
+def workloads() -> dict[str, dict[str, Any]]:
+    return {**kind("Deployment"), **kind("StatefulSet")}
 
 
 def test_names_and_ports_fit_each_other() -> None:
-    deployments, services = kind("Deployment"), kind("Service")
-    claims, policies = kind("PersistentVolumeClaim"), kind("NetworkPolicy")
+    services, claims, policies = kind("Service"), kind("PersistentVolumeClaim"), kind("NetworkPolicy")
     for name, service in services.items():
-        pod = deployments[name]["spec"]["template"]
+        pod = workloads()[name.removesuffix("-pods")]["spec"]["template"]
         assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
         ports = {port["name"] for container in pod["spec"]["containers"] for port in container["ports"]}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
-    for deployment in deployments.values():
-        for volume in deployment["spec"]["template"]["spec"]["volumes"]:
+    for name, workload in workloads().items():
+        pod = workload["spec"]["template"]["spec"]
+        templates = workload["spec"].get("volumeClaimTemplates", [])
+        volumes = {each["name"] for each in pod.get("volumes", [])}
+        volumes |= {each["metadata"]["name"] for each in templates}
+        for container in (*pod.get("initContainers", []), *pod["containers"]):
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+        for volume in pod.get("volumes", []):
             if "persistentVolumeClaim" in volume:
                 assert volume["persistentVolumeClaim"]["claimName"] in claims
-        assert deployment["metadata"]["name"] in policies
+        assert name in policies
+        assert workload["spec"].get("serviceName", name) in services
+    for name, policy in policies.items():
+        for rule in policy["spec"].get("ingress", []):
+            ports = {
+                p["name"]
+                for c in workloads()[name]["spec"]["template"]["spec"]["containers"]
+                for p in c["ports"]
+            }
+            assert {port["port"] for port in rule["ports"]} <= ports
     backend = kind("Ingress")["nixfront"]["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
     assert backend["port"]["name"] in {port["name"] for port in services[backend["name"]]["spec"]["ports"]}
 
 
+@pytest.mark.parametrize("name", ["nixfront", "registry", "redis"])
+def test_a_pod_has_no_root_and_writes_to_volumes_only(name: str) -> None:
+    pod = workloads()[name]["spec"]["template"]["spec"]
+
+    assert (
+        kind("Namespace")["nixfront"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+        == "restricted"
+    )
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in (*pod.get("initContainers", []), *pod["containers"]):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    for container in pod["containers"]:
+        assert {"readinessProbe", "livenessProbe", "resources"} <= set(container)
+
+
+def test_nobody_talks_to_anybody_but_as_a_policy_says() -> None:
+    policies = kind("NetworkPolicy")
+    shut = [each for each in policies.values() if each["spec"]["podSelector"] == {}]
+
+    assert [each["spec"] for each in shut] == [{"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}]
+    for name in ("registry", "redis"):
+        (rule,) = policies[name]["spec"]["ingress"]
+        assert rule["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "nixfront"}}}]
+        assert "egress" not in policies[name]["spec"]
+    (world,) = (rule for rule in policies["nixfront"]["spec"]["egress"] if "ipBlock" in rule["to"][0])
+    assert world["ports"] == [{"port": 443}]
+    assert "169.254.0.0/16" in world["to"][0]["ipBlock"]["except"]
+    paths = [path for rule in kind("Ingress")["nixfront"]["spec"]["rules"] for path in rule["http"]["paths"]]
+    assert [path["path"] for path in paths] == ["/v2"], "neither the page nor the counts"
+
+
+def test_the_registry_has_a_login_and_nixfront_has_its_password() -> None:
+    chosen = settings.load(
+        KUBERNETES / "nixfront.yml", {"NIXFRONT_STATE_URL": "redis://:secret@redis:6379/0"}
+    )
+    registry = workloads()["registry"]["spec"]["template"]["spec"]
+    nixfront = workloads()["nixfront"]["spec"]["template"]["spec"]
+    variables = {each["name"]: each["value"] for each in registry["containers"][0]["env"]}
+    mounts = {each["name"]: each["mountPath"] for each in registry["containers"][0]["volumeMounts"]}
+    (login,) = (each["secret"] for each in registry["volumes"] if each["name"] == "login")
+    (password,) = (each["secret"] for each in nixfront["volumes"] if each["name"] == "login")
+    ours = {each["name"]: each["mountPath"] for each in nixfront["containers"][0]["volumeMounts"]}
+
+    assert variables["REGISTRY_AUTH_HTPASSWD_PATH"] == f"{mounts['login']}/{login['items'][0]['path']}"
+    assert login["secretName"] == password["secretName"]
+    assert chosen.registry.username == "nixfront"
+    assert chosen.registry.password_file == f"{ours['login']}/{password['items'][0]['path']}"
+    assert chosen.page.networks == settings.Settings().page.networks, "the page is for loopback"
+    for text in (file.read_text() for file in KUBERNETES.glob("*.yaml")):
+        assert "kind: Secret" not in text, "a sample has no password that somebody could leave as it is"
+
+
+def test_two_of_them_share_their_state_and_stop_one_after_another() -> None:
+    whole = kind("StatefulSet")["nixfront"]["spec"]
+    (container,) = whole["template"]["spec"]["containers"]
+    (variable,) = (each for each in container["env"] if each["name"] == "NIXFRONT_STATE_URL")
+    (budget,) = kind("PodDisruptionBudget").values()
+
+    assert whole["replicas"] == 2
+    assert whole["updateStrategy"] == {"type": "RollingUpdate"}
+    assert variable["valueFrom"]["secretKeyRef"] == {"name": "redis", "key": "url"}
+    assert budget["spec"]["maxUnavailable"] < whole["replicas"]
+    assert budget["spec"]["selector"] == whole["selector"]
+
+
 def test_the_settings_on_kubernetes_are_accepted_and_its_ports_are_theirs() -> None:
     chosen = settings.load(KUBERNETES / "nixfront.yml", {})
-    container = kind("Deployment")["nixfront"]["spec"]["template"]["spec"]["containers"][0]
+    container = workloads()["nixfront"]["spec"]["template"]["spec"]["containers"][0]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    variables = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    mounts = [each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")]
 
     assert chosen.http.addr.endswith(f":{ports['images']}")
     assert chosen.status.addr.endswith(f":{ports['status']}")
     assert chosen.registry.url == "http://registry:5000"
+    for folder in (variables["HOME"], variables["NIXFRONT_DATA_DIR"], "/nix"):
+        assert any(Path(folder).is_relative_to(mount) for mount in mounts), f"{folder} is written to"
+
+
+# --- the Helm chart --------------------------------------------------------------------------------------------
+
+CHART = DEPLOY / "helm/nixfront"
+
+
+def test_the_chart_is_what_its_program_writes(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, DEPLOY / "helm/make", tmp_path / "chart"], check=True)
+
+    made = {
+        file.relative_to(tmp_path / "chart"): file.read_text()
+        for file in (tmp_path / "chart").rglob("*.yaml")
+    }
+    there = {file.relative_to(CHART): file.read_text() for file in CHART.rglob("*") if file.is_file()}
+    assert there == made, "run deploy/helm/make"
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["version"] == proxy.__version__
+
+
+def test_the_chart_has_the_resources_of_the_kustomization() -> None:
+    (whole,) = documents(KUBERNETES / "kustomization.yaml")
+    (image,) = whole["images"]
+    files = chart.render(CHART)
+    (values,) = documents(CHART / "values.yaml")
+    (settings_map,) = files.pop("settings.yaml")
+    for document in files["nixfront.yaml"]:
+        if document["kind"] == "StatefulSet":
+            annotations = document["spec"]["template"]["metadata"]["annotations"]
+            assert re.fullmatch(r"[0-9a-f]{64}", annotations.pop("checksum/settings"))
+    rendered = json.dumps(files).replace(f"{image['newName']}:{image['newTag']}", "nixfront")
+
+    assert json.loads(rendered) == {
+        name: documents(KUBERNETES / name) for name in whole["resources"] if name != "namespace.yaml"
+    }
+    assert yaml.safe_load(settings_map["data"]["nixfront.yml"]) == values["settings"]
+    assert values["settings"] == yaml.safe_load((KUBERNETES / "nixfront.yml").read_text())
+
+
+def test_the_chart_with_other_values() -> None:
+    files = chart.render(
+        CHART,
+        image={"repository": "example.net/n", "tag": "7"},
+        registry={"enabled": False, "secret": "ours"},
+        redis={"enabled": False},
+        ingress={"host": "pull.example.net"},
+        networkPolicy={"enabled": False},
+        settings={"registry": {"url": "https://registry.example.net"}},
+    )
+
+    assert {name for name, found in files.items() if not found} == {
+        "registry.yaml",
+        "redis.yaml",
+        "network-policy.yaml",
+    }
+    for document in (document for found in files.values() for document in found):
+        kubernetes_validate.validate(document, "1.30", strict=True)
+    text = json.dumps(files)
+    assert "example.net/n:7" in text
+    assert "example.org" not in text
+    assert '"secretName": "ours"' in text
+    for word in re.findall(
+        r"\.Values((?:\.[A-Za-z]+)+)", "".join(f.read_text() for f in CHART.rglob("templates/*"))
+    ):
+        section = word.split(".")[1]
+        assert section in (CHART / "values.yaml").read_text()
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is a second opinion, where it is there")
+def test_kustomize_reads_the_folder() -> None:
+    told = subprocess.run(["kubectl", "kustomize", KUBERNETES], check=True, capture_output=True, text=True)
+
+    built = [document for document in yaml.safe_load_all(told.stdout) if document]
+    assert len(built) == len(resources()) + 1
+    assert {each["metadata"].get("namespace") for each in built if each["kind"] != "Namespace"} == {
+        "nixfront"
+    }
+    assert "image: registry.example.org/nixfront:" in told.stdout
+    for document in built:
+        kubernetes_validate.validate(document, "1.30", strict=True)
 
 
 def test_time_limits_are_longer_than_what_they_limit() -> None:
     hold, grace = settings.Settings().builds.hold_seconds, settings.Settings().builds.grace_seconds
     annotations = kind("Ingress")["nixfront"]["metadata"]["annotations"]
-    pod = kind("Deployment")["nixfront"]["spec"]["template"]["spec"]
+    pod = workloads()["nixfront"]["spec"]["template"]["spec"]
+    hook = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     unit = configparser.RawConfigParser(strict=False)
     unit.read(DEPLOY / "systemd/nixfront.service")
     nginx = (DEPLOY / "front/nginx.conf").read_text()
     caddy = (DEPLOY / "front/Caddyfile").read_text()
 
     assert int(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]) > hold
-    assert pod["terminationGracePeriodSeconds"] > grace
+    assert hook[0] == "sleep"
+    assert pod["terminationGracePeriodSeconds"] > grace + int(hook[1])
     assert unit.getint("Service", "TimeoutStopSec") > grace
     for text, words in (
         (nginx, ("proxy_read_timeout",)),
