@@ -4,6 +4,7 @@ The server and every subcommand use this one way, both to the registry that is c
 Bodies arrive as the registry sent them, cookies are dropped, and header lines may be long.
 """
 
+import select
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,6 +12,10 @@ from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+from typing_extensions import override
 from yarl import URL
 
 from proxy import __version__
@@ -108,6 +113,33 @@ LONGEST_LINE = 1 << 20  # bytes of a header, or of the first line of a request o
 MOST_HEADERS = 1024
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Uses a connection again only if nothing came behind the last answer.
+
+    aiohttp would take such bytes, if they look like an answer, for the answer to the next request: one of another client.
+    """
+
+    @override
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if not _has_more(connection):
+                return connection
+            connection.close()
+        return None
+
+
+def _has_more(connection: Connection) -> bool:
+    """Whether bytes, or the end, came over a connection that is idle: in aiohttp's memory, or still in the socket."""
+    if connection.protocol is None or connection.protocol.should_close:
+        return True
+    raw = connection.transport.get_extra_info("socket") if connection.transport is not None else None
+    if raw is None:
+        return True
+    poll = select.poll()
+    poll.register(raw.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def client_session(
     *traces: aiohttp.TraceConfig, certificates: ssl.SSLContext | None = None
 ) -> aiohttp.ClientSession:
@@ -115,7 +147,7 @@ def client_session(
     return aiohttp.ClientSession(
         trace_configs=list(traces),
         auto_decompress=False,
-        connector=aiohttp.TCPConnector(limit=0, ssl=certificates or True),
+        connector=_Connector(limit=0, ssl=certificates or True),
         cookie_jar=aiohttp.DummyCookieJar(),
         read_bufsize=_READ_BUFFER,
         max_line_size=LONGEST_LINE,

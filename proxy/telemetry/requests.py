@@ -55,7 +55,7 @@ class Observer:
         except asyncio.CancelledError:
             status = _GONE
             raise
-        except ConnectionResetError:  # there is nobody to answer; the server would log it with a trace
+        except ConnectionError:  # there is nobody to answer; the server would log it with a trace
             status = _GONE
             return web.Response(status=500)
         else:

@@ -162,7 +162,7 @@ class Passthrough:
         method: str = "",
     ) -> aiohttp.ClientResponse:
         try:
-            return await self._session.request(
+            answer = await self._session.request(
                 method or request.method,
                 URL(self._registry + target(request), encoded=True),
                 headers=headers,
@@ -176,6 +176,11 @@ class Passthrough:
             _log.warning("the registry does not answer path=%s error=%r", request.path, error)
             kind = type(error).__name__
             raise RegistryUnavailable(f"the registry behind nixfront does not answer ({kind})") from error
+        if answer.status < 200:  # another protocol, which no request of ours asks for
+            answer.close()
+            _log.warning("the registry answers %d path=%s", answer.status, request.path)
+            raise RegistryUnavailable(f"the registry behind nixfront answered {answer.status}")
+        return answer
 
     async def relay(
         self, request: web.Request, answer: aiohttp.ClientResponse, start: bytes = b""

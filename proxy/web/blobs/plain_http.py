@@ -5,6 +5,7 @@ the next request as long as the server allows. A GET on one that the server has 
 """
 
 import asyncio
+import re
 import socket
 import time
 from collections import deque
@@ -17,6 +18,8 @@ Pairs = Sequence[tuple[str, str]]
 _HEAD = 1 << 16  # bytes read at once while a head is awaited: what they hold of the body has to be copied
 _PIECE = 1 << 18  # bytes of a body read at once, where it has to be copied
 _LONGEST_HEAD = 1 << 20
+_MOST_INTERIM = 16  # answers of the class 1xx before the final one
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # what aiohttp writes in no head
 _CONNECT_SECONDS = 10.0
 _MOST_IDLE = 16
 _IDLE_SECONDS = 30.0
@@ -175,12 +178,20 @@ async def _ask(connection: socket.socket, request: h11.Request) -> Answer:
 
 
 async def _head(connection: socket.socket, protocol: h11.Connection) -> h11.Response:
-    """Raises `BrokenOff`."""
+    """Raises `BrokenOff`, also for a head that two readers may understand in two ways."""
+    interim = 0
     while not isinstance(event := _next(protocol), h11.Response):
         if event is h11.NEED_DATA:
             await _receive(connection, protocol, _HEAD)
         elif not isinstance(event, h11.InformationalResponse):
             raise BrokenOff("the server ended the connection without an answer")
+        elif (interim := interim + 1) > _MOST_INTERIM:
+            raise BrokenOff("the server sends one interim answer after the other")
+    names = {name for name, _ in event.headers}
+    if {b"content-length", b"transfer-encoding"} <= names:
+        raise BrokenOff("the server says the length of a body in two ways")
+    if any(_CONTROL.search(text) for text in (event.reason, *(value for _, value in event.headers))):
+        raise BrokenOff("the server sends control characters in a head")
     return event
 
 
