@@ -78,6 +78,8 @@ async def _prune_all(settings: Settings, arguments: argparse.Namespace, console:
             names = " ".join(f"{old.repository}:{tag}" for tag in old.tags) or f"{old.repository} (no tag)"
             console.line(f"{verb:<8}  {used:%Y-%m-%d}  {old.digest}  {names}{why}")
             report.append({**asdict(old), "used": used.isoformat(), "gone": gone and not arguments.dry_run})
+    if not report:
+        console.line("nothing to delete")
     console.document(report)
     return 0
 

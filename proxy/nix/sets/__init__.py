@@ -10,11 +10,13 @@ or 1980-01-01 for a path. It never comes from the clock.
 To add a kind of package set:
   1. `configured.py`: add its name to `Kind`, and its own settings, if any, to `Choice`.
   2. A module here: derive a class from `TreeSet`, if `builtins.fetchTree` can fetch it, else from `ConfiguredSet`. `fetched.py`
-     has the shortest examples, `git.py` one with commits, `debian/` one that Nix does not fetch.
+     has the shortest examples, `git.py` one with commits, `debian/` one that Nix does not fetch. A kind with a loader of its own
+     also has a file in the top-level folder `nix/`; its `describe` names that file in `expression`, as `FlakeSet` does.
   3. This file: add the class to `KINDS`.
-  4. `proxy/settings/sections.py`, class `PackageSource`: the same name and settings, and which of them the kind needs.
+  4. `proxy/settings/packages.py`, class `PackageSource`: the same name and settings, and which of them the kind needs.
   5. Tests: what it fetches in `tests/unit/nix/sets/`, an image of it in `tests/integration/test_package_sets.py`.
-  6. For operators: `config/packages.md`, the section `packages` of `config/nixfront.yml`, and CHANGELOG.md.
+  6. For operators: `config/packages.md`, the section `packages` of `config/nixfront.yml`, the other tags of the kind in
+     `config/names.md`, the row `packages.kind` in README.md, and CHANGELOG.md. For developers: the room in proxy/README.md.
 """
 
 import asyncio

@@ -4,6 +4,11 @@ import configparser
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
+
+from proxy.nix.sets import KINDS
+from proxy.nix.sets.configured import Kind
+from proxy.settings.packages import PackageSource
 
 ROOT = Path(__file__).parents[3]
 PROXY = ROOT / "proxy"
@@ -84,3 +89,16 @@ def test_the_glossary_has_its_words_in_order() -> None:
 
     assert words == sorted(words, key=str.lower)
     assert 20 <= len(words) <= 32
+
+
+def test_the_steps_for_a_kind_of_package_set_name_files_that_are_there() -> None:
+    steps = (PROXY / "nix/sets/__init__.py").read_text(encoding="utf-8").split('"""')[1]
+    paths = set(re.findall(r"`([\w./]+(?:/|\.(?:py|yml|md)))`", steps)) | {"CHANGELOG.md"}
+
+    assert len(paths) > 8
+    for path in paths:
+        assert (ROOT / path).exists() or (PROXY / "nix/sets" / path).exists(), path
+
+
+def test_every_list_of_the_kinds_of_package_sets_is_the_same() -> None:
+    assert set(get_args(Kind)) == set(KINDS) == set(get_args(PackageSource.model_fields["kind"].annotation))
