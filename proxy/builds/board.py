@@ -91,6 +91,11 @@ class BuildBoard:
         return tuple(sorted((*self._running.values(), *elsewhere), key=lambda build: build.started))
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a build runs."""
+        return bool(self._running) or any(not build.ended for build in self._elsewhere)
+
+    @property
     def ended(self) -> tuple[Build, ...]:
         """Builds that have ended, newest first."""
         elsewhere = (build for build in self._elsewhere if build.ended)

@@ -1,5 +1,6 @@
 """One build as people see it, and its record in the state, from which other machines show it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -10,6 +11,22 @@ from proxy.state import INTERRUPTED, BuildRecord
 _LONGEST_ERROR = 2000  # characters in a record
 _LONGEST_LINE = 500  # characters of a log's line in one line for a person
 _NO_COUNTS = NixCounts()
+#: Errors whose messages nixfront writes alone; the empty one is that of an interruption. All others may quote a log.
+_OWN_WORDS = frozenset(
+    {
+        "",
+        "Busy",
+        "ImageTooLarge",
+        "ImageUnknown",
+        "NameInvalid",
+        "PackageRefused",
+        "PackageUnknown",
+        "Stopping",
+        "TagUnknown",
+        "TooManyBuilds",
+    }
+)
+_SUBJECT = re.compile(r": |[;\n]")  # ends what a message says in nixfront's own words
 
 #: What a build does, in this order.
 RESOLVING, WAITING, EVALUATING, BUILDING, PACKING = (
@@ -66,6 +83,13 @@ class Build:
         if self.phase in (EVALUATING, BUILDING) and self.last_line:
             return f"{self.phase}: {self.last_line[:_LONGEST_LINE]}"
         return self.phase
+
+    def without_log(self) -> "Build":
+        """The build for those who may not read its log: without a word of what Nix or a builder printed."""
+        error = self.error
+        if error and self.outcome not in _OWN_WORDS:
+            error = f"{_SUBJECT.split(error, maxsplit=1)[0] or self.outcome or 'it failed'}; its log says why"
+        return replace(self, last_line="", lines=0, nix=replace(self.nix, now=""), error=error)
 
 
 def to_record(build: Build, now: float) -> BuildRecord:

@@ -14,19 +14,23 @@ import aiohttp
 from proxy.cli import doctor
 from proxy.cli.command import Command, Console
 from proxy.core.errors import RegistryUnavailable
+from proxy.registry.endpoint import Endpoint
 from proxy.settings import Settings
 from proxy.telemetry import log
 from proxy.wiring import server
+from proxy.wiring.registry import nixfront_endpoint
 
 _TIMEOUT = aiohttp.ClientTimeout(total=15)
 
 
-async def status(front: str, health: str) -> dict[str, Any]:
-    """Whether the nixfront at the origin `front` is ready, by its health at the origin `health`; and the board of builds.
+async def status(front: Endpoint, health: str) -> dict[str, Any]:
+    """Whether the nixfront at `front` is ready, by its health at the origin `health`; and the board of builds.
 
-    We ask at an address of this host, which no certificate names, so we check none. `builds` is None if nixfront has
-    no page, or refuses to show it to us. Raises `RegistryUnavailable` if no nixfront answers.
+    The page shows the builds that the user of `front` may pull. A question without a password goes to an address of this
+    host, which no certificate names, so we check none. `builds` is None if nixfront has no page, or refuses to show it
+    to us. Raises `RegistryUnavailable` if no nixfront answers.
     """
+    headers = {"Authorization": front.credentials.basic()} if front.credentials.username else {}
     trusting = ssl.create_default_context()
     trusting.check_hostname = False
     trusting.verify_mode = ssl.CERT_NONE
@@ -36,10 +40,14 @@ async def status(front: str, health: str) -> dict[str, Any]:
         ) as session:
             async with session.get(f"{health}/readyz") as answer:
                 ready, problems = answer.status == 200, (await answer.text()).strip().splitlines()
-            async with session.get(f"{front}/status.json") as answer:
+            async with session.get(
+                f"{front.url}/status.json",
+                headers=headers,
+                ssl=(front.certificates or True) if headers else trusting,
+            ) as answer:
                 page = await answer.json() if answer.status == 200 else {}
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise RegistryUnavailable(f"no nixfront answers at {front}: {error}") from error
+        raise RegistryUnavailable(f"no nixfront answers at {front.url}: {error}") from error
     return {
         "ready": ready,
         "problems": [] if ready else problems,
@@ -92,7 +100,8 @@ def _status(settings: Settings, _: argparse.Namespace, console: Console) -> int:
     scheme = "https" if settings.http.certificate else "http"
     front = f"{scheme}://{_here(settings.http.addr)}"
     health = f"http://{_here(settings.status.addr)}" if settings.status.addr else front
-    document = asyncio.run(status(front, health))
+    own = nixfront_endpoint(settings) if settings.registry.username else Endpoint(front)
+    document = asyncio.run(status(Endpoint(front, own.credentials, own.certificates), health))
     console.document(document)
     console.line("ready" if document["ready"] else "not ready", "green" if document["ready"] else "bold red")
     for problem in document["problems"]:

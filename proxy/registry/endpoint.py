@@ -55,6 +55,15 @@ class OpenEndpoint:
     login: Login
 
     @asynccontextmanager
+    async def as_user(self, credentials: Credentials) -> AsyncIterator["OpenEndpoint"]:
+        """The same registry with these credentials in place of nixfront's, as long as the context lasts."""
+        login = Login(self.session, credentials, secure=self.url.startswith("https:"))
+        try:
+            yield OpenEndpoint(self.url, self.session, login)
+        finally:
+            await login.close()
+
+    @asynccontextmanager
     async def ask(
         self,
         method: str,

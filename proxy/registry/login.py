@@ -106,6 +106,11 @@ class Login:
         )
         self._fetches: SingleFlight[Scopes, _Token] = SingleFlight()
 
+    @property
+    def credentials(self) -> Credentials:
+        """Whose login this is."""
+        return self._credentials
+
     async def authorization(self, scopes: Scopes) -> str:
         """The value of an `Authorization` header for a request with these scopes; empty while the registry wants none.
 
@@ -137,7 +142,7 @@ class Login:
         is_new = self._challenge is None or self._challenge.scheme != challenge.scheme
         self._challenge = challenge
         stale = self._tokens.pop(scopes, None) if authorization else None
-        return is_new or stale is not None
+        return is_new or stale is not None or not authorization  # another request has learned it meanwhile
 
     async def close(self) -> None:
         """Cancel all requests to the token service."""

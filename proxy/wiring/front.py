@@ -18,6 +18,8 @@ from proxy.web.mirror import Mirror, MirrorRules
 from proxy.web.page import Page
 from proxy.web.page.composer import Composer, Previews
 from proxy.web.page.image_list import ImageList
+from proxy.web.page.rights import Rights
+from proxy.web.page.visitor import Visitors
 from proxy.web.waiting import LogPlace, Waiting, WaitingRules
 from proxy.wiring.service import Service
 
@@ -72,14 +74,15 @@ async def add_page(
     images = ImageList(service.registry)
     stack.push_async_callback(previews.close)
     stack.push_async_callback(images.close)
-    page = Page(
+    visitors = Visitors(
         service.board,
         images,
-        Composer(previews, service.board, images, settings.vocabulary),
-        packages=_default_set(settings),
-        visitors=Networks(settings.page.networks),
-        log_visitors=Networks(settings.page.log_networks),
+        Rights(service.connection),
+        Networks(settings.page.networks),
+        Networks(settings.page.log_networks),
     )
+    composer = Composer(previews, settings.vocabulary)
+    page = Page(service.board, visitors, composer, packages=_default_set(settings))
     await page.add_to(application)
 
 

@@ -22,7 +22,7 @@ from proxy.pipeline.build import Pipeline
 from proxy.pipeline.own_tags import OwnTags
 from proxy.registry import embedded
 from proxy.registry.client import Registry
-from proxy.registry.endpoint import client_session
+from proxy.registry.endpoint import OpenEndpoint, client_session
 from proxy.settings import Settings
 from proxy.state import State
 from proxy.state.open import open_state
@@ -52,6 +52,7 @@ class Service:
     answers: AnswerCache
     blobs: Blobs
     access: Access
+    connection: OpenEndpoint
     registry: Registry
     packages: Packages
     state: State
@@ -116,6 +117,7 @@ async def open_service(
         answers=answers,
         blobs=open_blobs(settings, stack, relay, url, metrics),
         access=Access(_access_rules(settings), relay),
+        connection=connection,
         registry=registry,
         packages=packages,
         state=state,

@@ -12,14 +12,11 @@ from typing import Any
 from aiohttp import web
 
 from proxy import __version__
-from proxy.builds.board import BuildBoard
-from proxy.web.client import Networks
 from proxy.web.page import templating, views
 from proxy.web.page.composer import Composer
-from proxy.web.page.image_list import ImageList
-from proxy.web.page.listed import ListedImage
-from proxy.web.page.live import Live
+from proxy.web.page.live import Changes, Live
 from proxy.web.page.templating import StaticFile
+from proxy.web.page.visitor import Visitor, Visitors
 
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -35,29 +32,20 @@ _HEADERS = {
 _RECENT = 12
 _MOST_LINES = 2000  # of a log, on the page of its build
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="the registry of this host", charset="UTF-8"'}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Answer = Callable[[web.Request, Visitor], Awaitable[web.StreamResponse]]
 
 
 class Page:
     """Its routes."""
 
-    def __init__(
-        self,
-        board: BuildBoard,
-        images: ImageList,
-        composer: Composer,
-        *,
-        packages: str,
-        visitors: Networks,
-        log_visitors: Networks,
-    ) -> None:
-        """`packages` names the default package set; only `log_visitors` may read the logs of builds."""
-        self._board = board
-        self._images = images
+    def __init__(self, board: Changes, visitors: Visitors, composer: Composer, *, packages: str) -> None:
+        """`packages` names the default package set."""
+        self._visitors = visitors
         self._composer = composer
         self._packages = packages
-        self._visitors = visitors
-        self._log_visitors = log_visitors
         self._live = Live(board, _HEADERS)
         self._files: Mapping[str, StaticFile] = {}
 
@@ -74,6 +62,7 @@ class Page:
             ("/images/{digest}/{name:.+}", self._image),
             ("/compose", self._composer.compose),
             ("/suggest", self._composer.suggest),
+            ("/login", self._login),
             ("/status.json", self._status),
             ("/static/{file}", self._static),
         ):
@@ -83,14 +72,16 @@ class Page:
     async def _close(self, _: web.Application) -> None:
         self._live.close()
 
-    def _guarded(self, answer: Answer) -> Answer:
+    def _guarded(self, answer: Answer) -> Handler:
         """The answer with the page's headers, for its visitors alone."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
-            if not self._visitors.contain_every_hop(request.remote, request.headers):
+            visitor = self._visitors.of(request)
+            if visitor is None:
                 text = "page.networks of this host does not hold your address\n"
                 return web.Response(status=403, text=text, headers=_HEADERS)
-            response = await answer(request)
+            request[templating.VISITOR] = visitor
+            response = await answer(request, visitor)
             if not response.prepared:
                 for name, value in _HEADERS.items():
                     response.headers.setdefault(name, value)
@@ -98,11 +89,10 @@ class Page:
 
         return guarded
 
-    async def _overview(self, request: web.Request) -> web.Response:
-        await self._board.refresh()
-        images, trouble = await self._listing()
+    async def _overview(self, request: web.Request, visitor: Visitor) -> web.Response:
+        images, trouble = await visitor.images()
         context = {
-            **self._builds(request),
+            **await _builds(request, visitor),
             **self._composer.choices,
             "images": images[:_RECENT],
             "more_images": max(0, len(images) - _RECENT),
@@ -112,37 +102,34 @@ class Page:
         }
         return templating.page(request, "overview.html", context)
 
-    async def _builds_stream(self, request: web.Request) -> web.StreamResponse:
-        return await self._live.builds(request, lambda: self._builds(request))
+    async def _builds_stream(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
+        return await self._live.builds(request, lambda: _builds(request, visitor))
 
-    async def _build_stream(self, request: web.Request) -> web.StreamResponse:
-        logs = self._may_read_logs(request)
-        return await self._live.build(request, request.match_info["id"], logs=logs)
+    async def _build_stream(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
+        return await self._live.build(request, visitor, request.match_info["id"])
 
-    async def _all_images(self, request: web.Request) -> web.Response:
-        images, trouble = await self._listing()
+    async def _all_images(self, request: web.Request, visitor: Visitor) -> web.Response:
+        images, trouble = await visitor.images()
         return templating.page(request, "images.html", {"images": images, "trouble": trouble})
 
-    async def _image(self, request: web.Request) -> web.Response:
+    async def _image(self, request: web.Request, visitor: Visitor) -> web.Response:
         name, digest = request.match_info["name"], request.match_info["digest"]
-        images, trouble = await self._listing()
+        images, trouble = await visitor.images()
         image = next((image for image in images if (image.repository, image.digest) == (name, digest)), None)
         if image is None:
             return _missing(request, trouble or f"{name} has no image {views.short(digest)} here.")
         pull = views.pull_lines(request.host, image.name)
         return templating.page(request, "image.html", {"image": image, "pull": pull})
 
-    async def _build(self, request: web.Request) -> web.Response:
-        await self._board.refresh()
-        build = self._board.get(request.match_info["id"])
+    async def _build(self, request: web.Request, visitor: Visitor) -> web.Response:
+        build = await visitor.build(request.match_info["id"])
         if build is None:
             return _missing(request, f"There is no build {request.match_info['id']} here (any more).")
-        logs, here = self._may_read_logs(request), self._board.is_here(build)
-        lines = (await self._board.log(build.id)).splitlines() if logs and here else []
+        lines = (await visitor.log(build)).splitlines()
         context = {
             "build": build,
-            "logs": logs,
-            "here": here,
+            "logs": visitor.reads_logs,
+            "here": visitor.is_here(build),
             "lines": lines[-_MOST_LINES:],
             "earlier": max(0, len(lines) - _MOST_LINES),
             "seen": build.lines,
@@ -150,30 +137,44 @@ class Page:
         }
         return templating.page(request, "build.html", context)
 
-    async def _log(self, request: web.Request) -> web.Response:
-        await self._board.refresh()
-        build = self._board.get(request.match_info["id"])
-        if build is None or not self._may_read_logs(request):
+    async def _log(self, request: web.Request, visitor: Visitor) -> web.Response:
+        build = await visitor.build(request.match_info["id"])
+        if build is None or not visitor.reads_logs:
             text = "no such log, or page.log_networks does not hold your address\n"
             return web.Response(status=404 if build is None else 403, text=text)
-        if not self._board.is_here(build):
+        if not visitor.is_here(build):
             return web.Response(status=404, text=f"the log is on {build.host}, which built this image\n")
-        return web.Response(text=await self._board.log(build.id) or "the log is empty\n")
+        return web.Response(text=await visitor.log(build) or "the log is empty\n")
 
-    async def _status(self, request: web.Request) -> web.Response:
-        await self._board.refresh()
-        builds = [*self._board.running, *self._board.ended[:_RECENT]]
-        hidden = {} if self._may_read_logs(request) else {"last_line": ""}
+    async def _login(self, request: web.Request, visitor: Visitor) -> web.Response:
+        """Make a browser ask for user and password, until the registry accepts them."""
+        if await visitor.is_accepted():
+            return web.Response(status=303, headers={"Location": "/"})
+        message = (
+            f"The registry does not accept user {visitor.user!r} with this password, or it does not answer."
+            if visitor.user
+            else "Log in with your user and password of the registry, as for docker login."
+        )
+        response = _missing(request, message)
+        response.set_status(401)
+        response.headers.update(_CHALLENGE)
+        return response
+
+    async def _status(self, _: web.Request, visitor: Visitor) -> web.Response:
+        builds = await visitor.builds()
         return web.json_response(
             {
                 "version": __version__,
                 "packages": self._packages,
-                "running": len(self._board.running),
-                "builds": [{**asdict(build), "state": build.state, **hidden} for build in builds],
+                "running": len(builds.running),
+                "builds": [
+                    {**asdict(build), "state": build.state}
+                    for build in (*builds.running, *builds.ended[:_RECENT])
+                ],
             }
         )
 
-    async def _static(self, request: web.Request) -> web.Response:
+    async def _static(self, request: web.Request, _: Visitor) -> web.Response:
         file = self._files.get(request.match_info["file"])
         if file is None:
             return web.Response(status=404)
@@ -184,22 +185,15 @@ class Page:
             headers={"Cache-Control": "public, max-age=31536000, immutable"},
         )
 
-    async def _listing(self) -> tuple[list[ListedImage], str]:
-        """The images by name, or why the registry cannot list them."""
-        images, trouble = await self._images.listing(self._board.endings)
-        return sorted(images, key=lambda image: image.name), trouble
 
-    def _builds(self, request: web.Request) -> dict[str, Any]:
-        return {
-            "host": request.host,
-            "running": self._board.running,
-            "ended": self._board.ended[:_RECENT],
-            "logs": self._may_read_logs(request),
-            "is_here": self._board.is_here,
-        }
-
-    def _may_read_logs(self, request: web.Request) -> bool:
-        return self._log_visitors.contain_every_hop(request.remote, request.headers)
+async def _builds(request: web.Request, visitor: Visitor) -> dict[str, Any]:
+    builds = await visitor.builds()
+    return {
+        "host": request.host,
+        "running": builds.running,
+        "ended": builds.ended[:_RECENT],
+        "is_here": visitor.is_here,
+    }
 
 
 def _missing(request: web.Request, message: str) -> web.Response:

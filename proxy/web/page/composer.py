@@ -13,7 +13,6 @@ from typing import Any
 from aiohttp import web
 from cachetools import TTLCache
 
-from proxy.builds.board import BuildBoard
 from proxy.core import names
 from proxy.core.errors import NixfrontError
 from proxy.core.model import ImageRequest, Package
@@ -29,7 +28,7 @@ from proxy.state import State, layer_key
 from proxy.tools import suggest
 from proxy.tools.flight import SingleFlight
 from proxy.web.page import templating, views
-from proxy.web.page.image_list import ImageList
+from proxy.web.page.visitor import Visitor
 
 _FRESH = 600.0  # seconds for which a preview is cached
 _AT_ONCE = 2
@@ -150,10 +149,8 @@ class Previews:
 class Composer:
     """Answers the questions of the page's form."""
 
-    def __init__(self, previews: Previews, board: BuildBoard, images: ImageList, words: Vocabulary) -> None:
+    def __init__(self, previews: Previews, words: Vocabulary) -> None:
         self._previews = previews
-        self._board = board
-        self._images = images
         self._words = words
 
     @property
@@ -161,7 +158,7 @@ class Composer:
         """What the form offers: package sets, and meta-packages."""
         return {"sets": sorted(self._words.package_sets), "presets": sorted(self._words.presets)}
 
-    async def suggest(self, request: web.Request) -> web.Response:
+    async def suggest(self, request: web.Request, _: Visitor) -> web.Response:
         """Names for the word that was typed so far; `later` means that the list of names is still being made."""
         text, package_set = request.query.get("q", "").strip()[:_LONGEST_WORD], request.query.get("set", "")
         if not text or (package_set and package_set not in self._words.package_sets):
@@ -183,20 +180,20 @@ class Composer:
         ]
         return web.json_response({"names": suggestions[:_MOST_SUGGESTIONS], "later": attributes is None})
 
-    async def compose(self, request: web.Request) -> web.Response:
+    async def compose(self, request: web.Request, visitor: Visitor) -> web.Response:
         """What the image of these packages would be: a page, or with `part` the result alone."""
         words = [word for word in _SEPARATORS.split(request.query.get("names", "").strip().lower()) if word]
         package_set = request.query.get("set", "")
         repository = "/".join([*([package_set] if package_set else []), *words])[:_LONGEST_REPOSITORY]
         context = {
             "words": " ".join(words),
-            "result": await self._result(request, repository) if words else None,
+            "result": await self._result(request, visitor, repository) if words else None,
         }
         if request.query.get("part"):
             return templating.page(request, "_composed.html", context)
         return templating.page(request, "compose.html", {**context, **self.choices})
 
-    async def _result(self, request: web.Request, repository: str) -> Mapping[str, Any]:
+    async def _result(self, request: web.Request, visitor: Visitor, repository: str) -> Mapping[str, Any]:
         try:
             image_request = names.parse(repository, "latest", self._words)
             if image_request is None:
@@ -204,7 +201,7 @@ class Composer:
             preview = None if image_request.image else await self._previews.of(image_request)
         except NixfrontError as error:
             return {"error": str(error), "pull": None}
-        images, _ = await self._images.listing(self._board.endings)
+        images, _ = await visitor.images()
         return {
             "error": "",
             "repository": repository,

@@ -1,4 +1,4 @@
-"""The images of the registry for people: size, layers, and how many other images share each layer.
+"""The images of the registry for people: size, layers, what is in each. `visitor` chooses those that a person may see.
 
 The list comes from the registry alone; it builds and evaluates nothing. It is bounded in length and cached for a while.
 Documents never change, so what the list needs of them is cached by repository and digest. A document that is wrong, or
@@ -7,7 +7,6 @@ larger than the page can show, is the failure of its one image.
 
 import asyncio
 import time
-from collections import Counter
 from dataclasses import replace
 
 from cachetools import LRUCache
@@ -70,14 +69,7 @@ class ImageList:
             listed = await asyncio.gather(*(self._repository(name) for name in repositories))
         finally:
             self._until = time.monotonic() + _FRESH
-        images = [image for images in listed for image in images][:_MOST_IMAGES]
-        holders = Counter(digest for image in images for digest in {layer.digest for layer in image.layers})
-        return tuple(
-            replace(
-                image, layers=tuple(replace(layer, shared_by=holders[layer.digest]) for layer in image.layers)
-            )
-            for image in images
-        )
+        return tuple(image for images in listed for image in images)[:_MOST_IMAGES]
 
     async def _repository(self, repository: str) -> list[ListedImage]:
         try:

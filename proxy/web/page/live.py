@@ -3,20 +3,21 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 from aiohttp import hdrs, web
 from aiohttp_sse import EventSourceResponse
 
-from proxy.builds.board import BuildBoard
 from proxy.web.page import templating
+from proxy.web.page.visitor import Visitor
 
 _PAUSE = 0.25  # seconds between two messages of a stream
 _TICK = 2.0  # seconds between two messages at most while anything is built, as times go on; and between two looks at
 #              the builds of other machines
 _HEARTBEAT = 15.0  # seconds between two messages at most while nothing is built
 _MOST_STREAMS = 200
+_LONGEST_NUMBER = 12  # digits
 _LONGEST_SEND = 60.0  # seconds; a client that takes nothing for so long is gone
 
 #: The events of a stream, and their data, for the board as it is now.
@@ -25,10 +26,28 @@ Messages = Callable[[], AsyncIterator[tuple[str, str]]]
 ENDED = "ended"
 
 
+class Changes(Protocol):
+    """When the board of builds changes, and nothing of what is on it: that is for a `Visitor` to say."""
+
+    @property
+    def version(self) -> int:
+        """Another number after each change."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a build runs."""
+
+    async def change(self, version: int) -> None:
+        """Return when the board is no longer at this version."""
+
+    async def refresh(self) -> None:
+        """Read the builds of other machines."""
+
+
 class Live:
     """The streams of one page."""
 
-    def __init__(self, board: BuildBoard, headers: Mapping[str, str]) -> None:
+    def __init__(self, board: Changes, headers: Mapping[str, str]) -> None:
         """`headers` are those of every answer of the page."""
         self._board = board
         self._headers = headers
@@ -40,29 +59,29 @@ class Live:
         self._closing.set()
 
     async def builds(
-        self, request: web.Request, context: Callable[[], Mapping[str, Any]]
+        self, request: web.Request, context: Callable[[], Awaitable[Mapping[str, Any]]]
     ) -> web.StreamResponse:
         """The list of builds, whenever it changes; `context` gives what its template needs."""
 
         async def messages() -> AsyncIterator[tuple[str, str]]:
-            yield "builds", templating.text(request, "_builds.html", context())
+            yield "builds", templating.text(request, "_builds.html", await context())
 
         return await self._stream(request, messages)
 
-    async def build(self, request: web.Request, identity: str, *, logs: bool) -> web.StreamResponse:
-        """The state of a build whenever it changes; and the further lines of its log, if the client may read `logs`."""
+    async def build(self, request: web.Request, visitor: Visitor, identity: str) -> web.StreamResponse:
+        """The state of a build whenever it changes, and the further lines of its log, as this visitor may see them."""
         number = request.query.get("seen", "0")
-        seen = int(number) if number.isdecimal() else 0
+        seen = int(number) if number.isdecimal() and len(number) < _LONGEST_NUMBER else 0
 
         async def messages() -> AsyncIterator[tuple[str, str]]:
             nonlocal seen
-            build = self._board.get(identity)
+            build = await visitor.build(identity)
             if build is None:
                 return
-            lines, seen = self._board.lines_since(identity, seen)
-            if lines and logs:
+            lines, seen = visitor.lines_since(build, seen)
+            if lines:
                 yield "lines", json.dumps(list(lines))
-            yield "state", templating.text(request, "_build.html", {"build": build, "logs": logs})
+            yield "state", templating.text(request, "_build.html", {"build": build})
             if build.ended:
                 yield ENDED, build.state
 
@@ -101,7 +120,7 @@ class Live:
     async def _wait(self, version: int) -> None:
         """Return at the next version of the board, when the same message is due again, or when we close."""
         clock = asyncio.get_running_loop().time
-        until = clock() + (_TICK if self._board.running else _HEARTBEAT)
+        until = clock() + (_TICK if self._board.is_busy else _HEARTBEAT)
         waits = [asyncio.create_task(self._board.change(version)), asyncio.create_task(self._closing.wait())]
         try:
             while (left := until - clock()) > 0:

@@ -14,7 +14,10 @@ from aiohttp import web
 
 from proxy import __version__
 from proxy.web.page import views
+from proxy.web.page.visitor import Visitor
 
+#: Whom a request comes from.
+VISITOR: web.RequestKey[Visitor] = web.RequestKey("visitor", Visitor)
 _HERE = Path(__file__).parent
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -40,7 +43,14 @@ def text(request: web.Request, template: str, context: Mapping[str, Any]) -> str
 
 def page(request: web.Request, template: str, context: Mapping[str, Any], status: int = 200) -> web.Response:
     """A page of its own as the answer to a request."""
-    shown = {"host": request.host, "path": request.path, **context}
+    visitor = request[VISITOR]
+    of_all = {
+        "host": request.host,
+        "path": request.path,
+        "user": visitor.user,
+        "may_log_in": visitor.may_log_in,
+    }
+    shown = {**of_all, **context}
     return aiohttp_jinja2.render_template(template, request, shown, status=status)
 
 

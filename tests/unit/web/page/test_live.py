@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,15 @@ from proxy.builds.board import BuildBoard
 from proxy.builds.logs import BuildLogs
 from proxy.builds.machines import SharedBuilds
 from proxy.core.events import BuildEnded, BuildStarted, LogLine, Resolved
+from proxy.registry.client import Registry
+from proxy.registry.endpoint import Endpoint
+from proxy.registry.login import Credentials
 from proxy.state.sqlite import open_state
 from proxy.web.page import live, templating
+from proxy.web.page.image_list import ImageList
 from proxy.web.page.live import Live
+from proxy.web.page.rights import Rights
+from proxy.web.page.visitor import Visitor
 
 HEADERS = {"Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-store"}
 
@@ -44,24 +51,26 @@ class Streams:
 @pytest_asyncio.fixture
 async def streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Streams]:
     monkeypatch.setattr(live, "_PAUSE", 0.01)
-    async with open_state(tmp_path / "state.sqlite") as state:
+    async with AsyncExitStack() as stack:
+        state = await stack.enter_async_context(open_state(tmp_path / "state.sqlite"))
         shared = SharedBuilds(state, lambda: 1000.0, report_seconds=15)
         board = BuildBoard(BuildLogs(tmp_path / "logs"), shared, lambda: 1000.0, host="here")
         streaming = Live(board, HEADERS)
+        unguarded = await stack.enter_async_context(Endpoint("http://127.0.0.1:1").opened())
+        images, rights = ImageList(Registry(unguarded)), Rights(unguarded)
+
+        def visitor(request: web.Request) -> Visitor:
+            return Visitor(board, images, rights, Credentials(), logs="logs" in request.query)
 
         async def builds(request: web.Request) -> web.StreamResponse:
-            return await streaming.builds(
-                request,
-                lambda: {
-                    "running": board.running,
-                    "ended": board.ended,
-                    "logs": True,
-                    "is_here": board.is_here,
-                },
-            )
+            async def context() -> dict[str, object]:
+                seen = await visitor(request).builds()
+                return {"running": seen.running, "ended": seen.ended, "is_here": board.is_here}
+
+            return await streaming.builds(request, context)
 
         async def build(request: web.Request) -> web.StreamResponse:
-            return await streaming.build(request, request.match_info["id"], logs="logs" in request.query)
+            return await streaming.build(request, visitor(request), request.match_info["id"])
 
         application = web.Application()
         await templating.set_up(application)
