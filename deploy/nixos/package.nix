@@ -1,12 +1,13 @@
 # nixfront as a package of Nix: `pkgs.callPackage ./deploy/nixos/package.nix { }`. The wrapper puts the programs that it starts on its PATH.
-{ lib, python3Packages, makeWrapper, nix, git, util-linux, docker-distribution ? null }:
+# `source` is the folder of a checkout.
+{ lib, python3Packages, makeWrapper, nix, git, util-linux, docker-distribution ? null, source ? ../.. }:
 python3Packages.buildPythonApplication {
   pname = "nixfront";
-  version = builtins.head (builtins.match ''.*__version__ = "([^"]+)".*'' (builtins.readFile ../../proxy/__init__.py));
+  version = builtins.head (builtins.match ''.*__version__ = "([^"]+)".*'' (builtins.readFile (source + "/proxy/__init__.py")));
   pyproject = true;
   src = builtins.path {
     name = "nixfront-source";
-    path = ../..;
+    path = source;
     filter = path: _: !(builtins.elem (baseNameOf path) [ ".git" ".venv" ".nixfront" "tests" "deploy" ]);
   };
   build-system = [ python3Packages.setuptools ];
