@@ -335,6 +335,14 @@ def test_time_limits_are_longer_than_what_they_limit() -> None:
             assert int(found[1]) > hold
 
 
+def test_one_number_of_the_version_everywhere() -> None:
+    (whole,) = documents(KUBERNETES / "kustomization.yaml")
+    versions = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert versions[:2] == ["Unreleased", proxy.__version__]
+    assert [image["newTag"] for image in whole["images"]] == [proxy.__version__]
+
+
 # --- Grafana ---------------------------------------------------------------------------------------------------
 
 
