@@ -77,6 +77,18 @@ class BuildDenied(NixfrontError):
     """The registry accepts this client, but the operator does not let it start builds."""
 
 
+class PushDenied(NixfrontError):
+    """The operator does not let this client write to the registry through nixfront."""
+
+
+class SiteDenied(NixfrontError):
+    """A browser works for a web site that may not do this, or calls nixfront by a name that is not its own."""
+
+
+class MirrorRefused(NixfrontError):
+    """The registry refuses an image that the mirror serves; its client would silently take that of another registry."""
+
+
 # --- the Nix side -----------------------------------------------------------------------------------------
 
 

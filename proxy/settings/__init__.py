@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -119,6 +119,11 @@ class Settings(Section):
     def system(self) -> str:
         """The Nix system of images, such as `x86_64-linux`."""
         return self.packages.system or f"{platform.machine()}-linux"
+
+    @property
+    def push(self) -> Literal["all", "users", "none"]:
+        """Who may write through nixfront. A registry of the operator's decides itself; the embedded one asks for no login."""
+        return self.access.push or ("all" if self.registry.url else "users")
 
     @property
     def package_sources(self) -> dict[str, PackageSource]:

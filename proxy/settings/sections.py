@@ -30,6 +30,7 @@ class HttpSection(Section):
     certificate: AbsolutePath = ""
     key: AbsolutePath = ""
     trusted_proxies: tuple[Network, ...] = ()
+    hosts: tuple[str, ...] = ()
     head_bytes: int = Field(default=1 << 20, ge=1024)
     head_seconds: float = Field(default=30, gt=0)
     connections: int = Field(default=0, ge=0)
@@ -141,11 +142,12 @@ class AnswersSection(Section):
 
 
 class AccessSection(Section):
-    """Who may start builds. An empty list and 0 set no limit."""
+    """Who may start builds, and who may write. An empty list and 0 set no limit; `Settings.push` fills an empty `push`."""
 
     repositories: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     networks: tuple[Network, ...] = ()
+    push: Literal["", "all", "users", "none"] = ""
     builds_per_minute: int = Field(default=60, ge=0)
 
 
@@ -173,6 +175,11 @@ class MirrorSection(Section):
     namespaces: tuple[str, ...] = ("docker.io",)
     allow: tuple[str, ...] = ()
     prefix: PathPrefix = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The repositories that the registry must let clients of the mirror pull; `*` stands for any characters."""
+        return (*self.allow, "*") if self.prefix else self.allow
 
 
 class StatusSection(Section):

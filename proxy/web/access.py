@@ -1,4 +1,7 @@
-"""Who may start builds. By default, every client that the registry answers.
+"""Who may start builds, and who may write to the registry through nixfront.
+
+By default every client that the registry answers may start builds. A foreign registry decides about writes itself. The
+embedded one asks nobody for a login, so by default only this host writes to it.
 
 The registry answers first, always, and this file applies after its 404: it takes rights away and gives none. It reads only the
 name and the client, before anything looks whether the image exists. So a refusal reveals nothing about the registry's content.
@@ -16,29 +19,41 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from ipaddress import ip_network
+from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from aiohttp import hdrs, web
 from cachetools import LRUCache
 
-from proxy.core.errors import BuildDenied, NotMadeHere, TooManyBuilds
+from proxy.core.errors import BuildDenied, NotMadeHere, PushDenied, TooManyBuilds
 from proxy.core.model import ImageRequest
 from proxy.web import client as web_client
-from proxy.web.client import NO_NETWORKS, Networks
+from proxy.web.client import NO_NETWORKS, Network, Networks
 from proxy.web.passthrough import Passthrough
 
 ANYBODY = "*"  # among users: everybody who can log in at the registry
 _MOST_CLIENTS = 8192
 _WINDOW = 60.0  # seconds
+_MOST_ESCAPES = 4  # times that a path can be escaped before nobody has to read it
+_READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS, hdrs.METH_TRACE})
+_LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+#: Who may write: everybody, only users of the registry (with the embedded one, which has no users: this host), or nobody.
+Push = Literal["all", "users", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class AccessRules:
-    """The operator's choice; what is empty or 0 narrows nothing. `repositories`: `*` for any characters in them."""
+    """The operator's choice; what is empty or 0 narrows nothing. `repositories`: `*` for any characters in them.
+
+    `is_embedded`: the registry is nixfront's child, which asks nobody for a login.
+    """
 
     repositories: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     networks: Networks = NO_NETWORKS
     builds_per_minute: int = 0
+    push: Push = "all"
+    is_embedded: bool = False
 
     def makes(self, repository: str) -> bool:
         """Whether nixfront builds images of this name."""
@@ -115,10 +130,45 @@ class Access:
             )
         return f"user {user!r}" if user else _neighbourhood(address)
 
+    async def admit_write(self, request: web.Request) -> None:
+        """Raises `PushDenied` if this request writes and its client may not; `RegistryUnavailable`."""
+        push = self._rules.push
+        if push == "all" or request.method in _READS or not _may_be_registry(request.raw_path):
+            return
+        if push == "none":
+            raise PushDenied("this host takes no pushes (access.push)")
+        if self._rules.is_embedded:
+            if not _is_this_host(request):
+                raise PushDenied("only this host itself may push to its registry (access.push)")
+        elif not (
+            web_client.user(request.headers.getall(hdrs.AUTHORIZATION, []))
+            and await self._passthrough.asks_for_login(request)
+        ):
+            raise PushDenied("only users of the registry may push to this host (access.push): docker login")
+
     async def _user(self, request: web.Request) -> str:
         """The user that the registry accepted for this request, empty for none."""
         named = web_client.user(request.headers.getall(hdrs.AUTHORIZATION, []))
         return named if named and await self._passthrough.refuses_anonymous(request) else ""
+
+
+def _may_be_registry(target: str) -> bool:
+    """Whether any server could read this target of a request as a path of the registry's interface."""
+    path = target if target.startswith("/") else urlsplit(target).path
+    for _ in range(_MOST_ESCAPES):
+        path, escaped = unquote(path), path
+        if path == escaped:
+            return "v2" in path.lower().replace("\\", "/").split("/")
+    return True
+
+
+def _is_this_host(request: web.Request) -> bool:
+    """Whether the request came over loopback, or from our own address, and through no web server of another client."""
+    networks = list[Network](_LOOPBACK)
+    here = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    if isinstance(here, tuple):
+        networks.append(ip_network(here[0].partition("%")[0]))
+    return Networks(networks).contain_every_hop(request.remote, request.headers)
 
 
 def _neighbourhood(address: str) -> str:

@@ -24,6 +24,7 @@ FORWARDING = frozenset(
 #: Among networks: every address.
 EVERYBODY: Literal["*"] = "*"
 _MOST_ADDRESSES = 4096
+_NOBODY = "unknown"  # the word of RFC 7239, section 6.2; it is no address, so no network holds it
 Network = IPv4Network | IPv6Network
 
 
@@ -53,13 +54,44 @@ class Networks:
         """Whether a request from address `peer` with these headers came through these networks alone."""
         if self._everybody:
             return True
-        forwarding = _forwarding(headers.items())
-        hops = (peer or "", *_listed(forwarding, "x-forwarded-for"), *_listed(forwarding, "x-real-ip"))
-        # `Forwarded` has a grammar of its own, and no web server sends it alone: an address in it counts as a stranger's.
-        return "forwarded" not in forwarding and all(self.contain(hop) for hop in hops)
+        said = forwarding(headers.items())
+        return all(self.contain(hop) for hop in (peer or "", *said.chain, *said.others))
 
 
 NO_NETWORKS = Networks()
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """What the forwarding headers of a request say; nothing else in nixfront reads them.
+
+    `chain`: the addresses in `X-Forwarded-For`, in their order. `others`: addresses in other headers. `hosts` and `schemes`: as
+    web servers wrote them. Each web server adds its value behind the others.
+    """
+
+    chain: tuple[str, ...]
+    others: tuple[str, ...]
+    hosts: tuple[str, ...]
+    schemes: tuple[str, ...]
+
+
+def forwarding(pairs: Iterable[tuple[str, str]]) -> Forwarding:
+    """The forwarding headers among these. The lines of one name are one list (RFC 9110, section 5.3).
+
+    An element without text is the address of nobody, as is all of `Forwarded`. That header has a grammar of its own, and no web
+    server sends it alone.
+    """
+    values: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if (lower := name.lower()) in FORWARDING:
+            values.setdefault(lower, []).extend(part.strip() for part in value.split(","))
+    others = [*values.get("x-real-ip", ()), *(_NOBODY for _ in values.get("forwarded", ()))]
+    return Forwarding(
+        tuple(hop or _NOBODY for hop in values.get("x-forwarded-for", ())),
+        tuple(hop or _NOBODY for hop in others),
+        tuple(filter(None, values.get("x-forwarded-host", ()))),
+        tuple(values.get("x-forwarded-proto", ())),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +129,15 @@ def client(
     host = authority or next((value for name, value in headers if name.lower() == "host"), "")
     if not trusted.contain(peer):
         return Client(_plain(peer), scheme, host, (peer,) if peer else ())
-    forwarding = _forwarding(headers)
-    chain = (*_listed(forwarding, "x-forwarded-for"), peer)
+    said = forwarding(headers)
+    chain = (*said.chain, peer)
     address = next((hop for hop in reversed(chain) if not trusted.contain(hop)), chain[0])
-    # Each web server adds its value behind the others: the first is that of the one nearest to the client.
-    proto = _first(forwarding, "x-forwarded-proto").lower()
+    # The first value is that of the web server that is nearest to the client.
+    proto = next(iter(said.schemes), "").lower()
     return Client(
         _plain(address),
         proto if proto in ("http", "https") else scheme,
-        _first(forwarding, "x-forwarded-host") or host,
+        next(iter(said.hosts), host),
         chain,
     )
 
@@ -129,25 +161,6 @@ def user(authorizations: Sequence[str]) -> str:
     except (ValueError, KeyError, TypeError):  # a token of another kind names nobody
         pass
     return ""
-
-
-def _forwarding(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """The headers of web servers in front, by lowercase name: the values of all lines."""
-    values: dict[str, list[str]] = {}
-    for name, value in pairs:
-        if (lower := name.lower()) in FORWARDING:
-            values.setdefault(lower, []).append(value)
-    return values
-
-
-def _listed(forwarding: Mapping[str, Sequence[str]], name: str) -> list[str]:
-    """The values of a header that is a list, from all its lines; empty ones are none (RFC 9110, section 5.6.1)."""
-    parts = [part.strip() for line in forwarding.get(name, ()) for part in line.split(",")]
-    return [part for part in parts if part]
-
-
-def _first(forwarding: Mapping[str, Sequence[str]], name: str) -> str:
-    return forwarding.get(name, [""])[0].partition(",")[0].strip()
 
 
 @lru_cache(_MOST_ADDRESSES)

@@ -15,6 +15,7 @@ from aiohttp import web
 from proxy.core.errors import NixfrontError
 from proxy.telemetry.metrics import CONTENT_TYPE, Metrics
 from proxy.web.client import Networks
+from proxy.web.sites import Sites
 
 Check = Callable[[], Awaitable[None]]
 _VALID = 3.0  # seconds for which an answer holds
@@ -73,8 +74,9 @@ PATHS = ("/metrics", "/healthz", "/readyz")
 class Watching:
     """Their answers. Health is for everybody and says nothing that is not; counts are for `visitors`."""
 
-    def __init__(self, metrics: Metrics | None, health: Health, visitors: Networks) -> None:
+    def __init__(self, metrics: Metrics | None, health: Health, visitors: Networks, sites: Sites) -> None:
         """`metrics`: None where the operator wants none."""
+        self._sites = sites
         self._metrics = metrics
         self._health = health
         self._visitors = visitors
@@ -89,6 +91,8 @@ class Watching:
             return web.Response(status=404, text="status.metrics of this host is off\n")
         if not self._visitors.contain_every_hop(request.remote, request.headers):
             return web.Response(status=403, text="status.networks of this host does not hold your address\n")
+        if reason := self._sites.page_refusal(request):
+            return web.Response(status=403, text=f"{reason}\n")
         text = await asyncio.to_thread(self._metrics.text)  # it reads /proc
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
@@ -100,7 +104,8 @@ class Watching:
         problems = await self._health.problems()
         if not problems:
             return web.Response(text="ready\n")
-        full = self._visitors.contain_every_hop(request.remote, request.headers)
+        is_visitor = self._visitors.contain_every_hop(request.remote, request.headers)
+        full = is_visitor and not self._sites.page_refusal(request)
         lines = [f"{name}: {problem}" if full else name for name, problem in sorted(problems.items())]
         return web.Response(status=503, text="\n".join(lines) + "\n")
 

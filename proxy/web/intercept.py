@@ -23,7 +23,7 @@ from yarl import URL
 from proxy.builds.coordinator import Coordinator
 from proxy.builds.moving_tags import MovingTags
 from proxy.core import foreign, names
-from proxy.core.errors import NameInvalid
+from proxy.core.errors import NameInvalid, SiteDenied
 from proxy.core.model import ImageRequest, accepts_every_manifest
 from proxy.core.names import Vocabulary
 from proxy.core.request import RegistryPath
@@ -33,6 +33,7 @@ from proxy.web.access import Access
 from proxy.web.answer_cache import AnswerCache
 from proxy.web.blobs import Blobs
 from proxy.web.mirror import Mirror
+from proxy.web.sites import Sites
 from proxy.web.waiting import Outcome, Waiting
 
 RequestHandler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
@@ -62,6 +63,7 @@ class Front:
 
     def __init__(
         self,
+        sites: Sites,
         mirror: Mirror,
         answers: AnswerCache,
         blobs: Blobs,
@@ -75,6 +77,7 @@ class Front:
         is_anonymous: bool,
     ) -> None:
         """`words`: the names that mean something to this host. `is_anonymous`: nixfront has no login at the registry."""
+        self._sites = sites
         self._mirror = mirror
         self._answers = answers
         self._blobs = blobs
@@ -88,8 +91,11 @@ class Front:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """The reply to any method and any path. Raises a `NixfrontError`, such as the one that ended a build."""
+        if reason := self._sites.registry_refusal(request):
+            raise SiteDenied(reason)
         sent = path_of(request)
         path = self._mirror.direct(sent, request.method)
+        await self._access.admit_write(request)
         if path is not sent or sent.hop is not None:
             request = request.clone(rel_url=URL(path.target, encoded=True))
             request[PATH] = path
@@ -98,6 +104,10 @@ class Front:
         if (response := await self._blobs.serve(request)) is not None:
             return response
         async with self._answers.send(request) as answer:
+            if path is not sent:
+                challenges = answer.headers.getall(hdrs.WWW_AUTHENTICATE, [])
+                has_login = hdrs.AUTHORIZATION in request.headers
+                self._mirror.check(path, answer.status, challenges, has_login=has_login)
             if _may_be_empty(path, request.method, answer.status, self._words):
                 return await self._tags(request, path, answer)
             image = self._image(path, request.method, answer.status)
@@ -108,6 +118,8 @@ class Front:
                 if stale is not True:  # `Overdue` too: an old image is better than none
                     return await self._answers.relay(request, answer)
         if image is not None:
+            if reason := self._sites.build_refusal(request):
+                raise SiteDenied(reason)
             client = await self._access.admit(request, image)
             with self._builds.visit(image, client) as visit:
                 outcome = await self._waiting.hold(request, sent, self._build(request, image, client))
@@ -143,7 +155,7 @@ class Front:
         if digest is None:
             return False
         self._pulls.pulled(path.repository, digest)
-        if path.is_digest:
+        if path.is_digest or self._sites.build_refusal(request):
             return False
         return await self._waiting.hold(
             request, sent, self._moving.refresh_if_due(path.repository, path.reference)

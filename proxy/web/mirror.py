@@ -17,15 +17,17 @@ of client share the images. A mirror is read-only: it refuses every other method
 """
 
 import fnmatch
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from aiohttp import hdrs
 
 from proxy.core import names
-from proxy.core.errors import NotMirrored
+from proxy.core.errors import MirrorRefused, NotMirrored
 from proxy.core.request import RegistryPath
 
+_log = logging.getLogger(__name__)
 _LIBRARY = "library/"
 
 
@@ -80,3 +82,22 @@ class Mirror:
         elif self._always and path.path.rstrip("/") != "/v2":
             raise NotMirrored("a mirror serves images and nothing else")
         return path.direct(repository)
+
+    def check(self, path: RegistryPath, status: int, challenges: Iterable[str], *, has_login: bool) -> None:
+        """Raises `MirrorRefused` where the registry refuses an image of ours to a client of a mirror, and logs it.
+
+        Such a client has no login here. After a 401 it takes the image of the same name from another registry, and tells
+        nobody. A challenge for a token stands, because engines fetch tokens without a login. `has_login`: the client sent one.
+        """
+        if status not in (401, 403) or not path.repository:
+            return
+        if not has_login and any(challenge.lstrip().lower().startswith("bearer") for challenge in challenges):
+            return
+        _log.warning(
+            "a mirror's client gets the image of another registry: the registry refuses it ours repository=%s status=%d",
+            path.repository,
+            status,
+        )
+        raise MirrorRefused(
+            f"the registry behind this mirror refuses {path.repository} to its clients, who have no login there (mirror)"
+        )

@@ -148,6 +148,12 @@ class Passthrough:
         response.release()
         return response.status in (401, 403)
 
+    async def asks_for_login(self, request: web.Request) -> bool:
+        """Whether the registry refuses this client as long as it does not log in. Raises `RegistryUnavailable`."""
+        response = await self._ask(request, self._registry_headers(request, ()), None, hdrs.METH_GET, "/v2/")
+        response.release()
+        return response.status in (401, 403)
+
     def _registry_headers(self, request: web.Request, remaining: Pairs) -> CIMultiDict[str]:
         headers = CIMultiDict([*remaining, *self.client(request).headers()])
         if identity := CURRENT.get():
@@ -160,11 +166,12 @@ class Passthrough:
         headers: CIMultiDict[str],
         body: AsyncIterator[bytes] | None,
         method: str = "",
+        path: str = "",
     ) -> aiohttp.ClientResponse:
         try:
             answer = await self._session.request(
                 method or request.method,
-                URL(self._registry + target(request), encoded=True),
+                URL(self._registry + (path or target(request)), encoded=True),
                 headers=headers,
                 data=body,
                 allow_redirects=False,

@@ -1,5 +1,6 @@
 """The web applications of one nixfront: images for engines, the page for people, health and counts for machines."""
 
+import asyncio
 import logging
 import socket
 from contextlib import AsyncExitStack
@@ -9,6 +10,7 @@ from aiohttp import web
 
 from proxy.builds.board import BuildBoard
 from proxy.core.model import ImageRequest, without_credentials
+from proxy.registry import anonymous
 from proxy.settings import Settings
 from proxy.telemetry import requests
 from proxy.web import passthrough
@@ -20,14 +22,23 @@ from proxy.web.page.composer import Composer, Previews
 from proxy.web.page.image_list import ImageList
 from proxy.web.page.rights import Rights
 from proxy.web.page.visitor import Visitors
+from proxy.web.sites import Sites
+from proxy.web.sites.host_names import HostNames
 from proxy.web.waiting import LogPlace, Waiting, WaitingRules
+from proxy.wiring.registry import registry_endpoint
 from proxy.wiring.service import Service
 
 _log = logging.getLogger(__name__)
 
 
 def add_images(
-    application: web.Application, service: Service, waiting: Waiting, settings: Settings, *, mirror: bool
+    application: web.Application,
+    service: Service,
+    waiting: Waiting,
+    settings: Settings,
+    sites: Sites,
+    *,
+    mirror: bool,
 ) -> None:
     """Let the application answer the whole interface of a registry.
 
@@ -38,6 +49,7 @@ def add_images(
         _log.warning("mirror.addr serves nothing without mirror.allow or mirror.prefix")
     rules = MirrorRules(frozenset(section.namespaces), section.allow, section.prefix)
     front = Front(
+        sites,
         Mirror(rules, always=mirror),
         service.answers,
         service.blobs,
@@ -52,6 +64,19 @@ def add_images(
     application.router.add_route("*", r"/{path:[\s\S]*}", front.answer, expect_handler=passthrough.expect)
     application.on_response_prepare.append(passthrough.drop_added_headers)
     application.on_response_prepare.append(requests.name_request)
+
+
+async def check_mirror(settings: Settings) -> None:
+    """Warn in the log if the registry wants a login for what the mirror serves. Raises `SettingsInvalid`."""
+    if not (settings.registry.url and settings.mirror.names):
+        return
+    endpoint = await asyncio.to_thread(registry_endpoint, settings, settings.registry.url)
+    for name in settings.mirror.names:
+        if await anonymous.refuses_pulls(endpoint, name):
+            _log.warning(
+                "the registry wants a login, and the clients of a mirror have none: they get the image of another registry name=%s",
+                name,
+            )
 
 
 async def add_page(
@@ -84,6 +109,13 @@ async def add_page(
     composer = Composer(previews, settings.vocabulary)
     page = Page(service.board, visitors, composer, packages=_default_set(settings))
     await page.add_to(application)
+
+
+def sites(settings: Settings) -> Sites:
+    """The rules for browsers. Our names: those of this host, of the addresses where we listen, and of `http.hosts`."""
+    addresses = (settings.http.addr, settings.mirror.addr, settings.status.addr)
+    listening = [address.rpartition(":")[0].strip("[]") for address in addresses if address]
+    return Sites(HostNames([*listening, socket.gethostname(), *settings.http.hosts]))
 
 
 def _default_set(settings: Settings) -> str:

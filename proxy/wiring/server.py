@@ -51,6 +51,7 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
             traces.append(tracer.registry_trace())
 
         # What answers.
+        sites = front.sites(settings)
         service = await open_service(settings, stack, metrics, traces, events.fan_out(*sinks))
         waiting = Waiting(
             service.board, front.waiting_rules(settings), front.log_place(settings, service.board)
@@ -58,15 +59,16 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         health = Health({"registry": service.registry.ping, "nix": service.packages.store.ping})
         stack.push_async_callback(health.close)
         status = Watching(
-            metrics if settings.status.metrics else None, health, Networks(settings.status.networks)
+            metrics if settings.status.metrics else None, health, Networks(settings.status.networks), sites
         )
 
         # Where it answers: at status.addr, at mirror.addr, at http.addr. Catch-all routes come last.
         limits = ConnectionLimits(_limits(settings))
         certificate = await _certificate(settings, stack)
-        main = web.Application(middlewares=middlewares)
+        main = web.Application(middlewares=[*middlewares, sites.middleware])
         if settings.page.enabled:
             await front.add_page(main, service, settings, stack)
+            sites.guard(main)
         if settings.status.addr:
             keep_off(main)
             for_status = web.Application(middlewares=[observer.middleware])
@@ -77,13 +79,15 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
             status.add_to(main)
         if settings.mirror.addr:
             for_mirrors = web.Application(middlewares=middlewares)
-            front.add_images(for_mirrors, service, waiting, settings, mirror=True)
+            front.add_images(for_mirrors, service, waiting, settings, sites, mirror=True)
             await listen(for_mirrors, settings.mirror.addr, stack, limits, certificate)
-        front.add_images(main, service, waiting, settings, mirror=False)
+        front.add_images(main, service, waiting, settings, sites, mirror=False)
         # An answer from the cache passes all middlewares by, and a trace needs its own.
         ahead = None if tracer else partial(recall_first, answers=service.answers, observer=observer)
         origin = await listen(main, settings.http.addr, stack, limits, certificate, ahead)
 
+        mirror_check = asyncio.create_task(front.check_mirror(settings))
+        stack.callback(mirror_check.cancel)
         stack.push_async_callback(service.builds.drain, settings.builds.grace_seconds)
         stack.callback(health.stop)
         yield origin

@@ -166,4 +166,6 @@ def _access_rules(settings: Settings) -> AccessRules:
         users=section.users,
         networks=Networks(section.networks),
         builds_per_minute=section.builds_per_minute,
+        push=settings.push,
+        is_embedded=not settings.registry.url,
     )

@@ -4,15 +4,18 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from proxy.core.events import BuildStarted
 from tests.support.front import Front
+from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpasswd_registry, token_registry
 from tests.support.processes import free_port
 from tests.support.servers import Server
 from tests.support.validate import validate
+from tests.support.wait import until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
@@ -33,7 +36,7 @@ class Both:
 
 
 @asynccontextmanager
-async def mirrored(start: Start, registry: Server, **sections: object) -> AsyncIterator[Both]:
+async def mirrored(start: Start, registry: Server, /, **sections: object) -> AsyncIterator[Both]:
     addr = f"127.0.0.1:{free_port()}"
     mirror = {"addr": addr, "allow": ("hello", "slow"), "prefix": "nix/"}
     async with start(registry.url, mirror=mirror, **sections) as front:
@@ -135,3 +138,52 @@ async def test_a_mirror_takes_nothing(start: Start, registry: Server) -> None:
     assert (status, other) == (404, 404)
     assert "a mirror takes nothing" in json.loads(body)["errors"][0]["message"]
     assert both.asked("/uploads/") == 0
+
+
+@pytest.mark.parametrize("name", ["hello", "library/hello", "nix/alpha"])
+async def test_a_password_registry_never_ends_a_name_of_ours_in_a_silent_401(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """After a 401 an engine takes the image of the same name from docker.io, and says nothing."""
+    (tmp_path / "registry").mkdir()
+    own = {"username": "nixfront", "password": PASSWORDS["nixfront"]}
+    async with (
+        htpasswd_registry(tmp_path / "registry") as closed,
+        mirrored(start, closed, registry=own) as both,
+    ):
+        await until(lambda: "the registry wants a login" in caplog.text)
+        path = f"/v2/{name}/manifests/latest"
+        refused = [
+            await both.mirror.get(path, "GET", headers=DOCKER),
+            await both.mirror.get(path, "HEAD", headers=DOCKER),
+            await both.front.get(f"{path}?ns=docker.io", headers=DOCKER),
+            await both.mirror.get(path, headers={**DOCKER, **basic("alice", "guessed")}),
+        ]
+        allowed = await both.mirror.get(path, headers={**DOCKER, **basic("alice")})
+        direct = await both.front.get("/v2/hello/manifests/latest", headers=DOCKER)
+
+    assert [status for status, _, _ in refused] == [503] * 4
+    assert "who have no login there" in json.loads(refused[0][2])["errors"][0]["message"]
+    assert "gets the image of another registry" in caplog.text
+    assert allowed[0] == 200
+    assert direct[0] == 401, "a direct client is asked for its password"
+
+
+async def test_a_challenge_for_a_token_goes_to_a_mirrors_client(start: Start, tmp_path: Path) -> None:
+    """An engine fetches a token without a login, and pulls what everybody may."""
+    (tmp_path / "registry").mkdir()
+    rights = [Right("", "hello"), Right("nixfront", "*", ("pull", "push", "*"))]
+    tokens = TokenService({"nixfront": PASSWORDS["nixfront"]}, rights)
+    own = {"username": "nixfront", "password": PASSWORDS["nixfront"]}
+    async with (
+        token_registry(tmp_path / "registry", tokens) as guarded,
+        mirrored(start, guarded, registry=own) as both,
+    ):
+        path = "/v2/library/hello/manifests/latest"
+        challenged = await both.mirror.get(path, headers=DOCKER)
+        token = {"Authorization": f"Bearer {tokens.token('', ('repository:hello:pull',))}"}
+        pulled = await both.mirror.get(path, headers={**DOCKER, **token})
+        slow = "/v2/library/slow/manifests/latest"
+        refused = await both.mirror.get(slow, headers={**DOCKER, **token})
+
+    assert (challenged[0], pulled[0], refused[0]) == (401, 200, 503)

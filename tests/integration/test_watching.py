@@ -173,6 +173,33 @@ async def test_strangers_see_health_alone(start: Start, registry: Server) -> Non
     assert (counted[0], ready[0], own[0]) == (403, 200, 200)
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param(["127.0.0.1", "203.0.113.5"], id="a second line"),
+        pytest.param(["127.0.0.1, 203.0.113.5"], id="one line"),
+        pytest.param([""], id="an empty line"),
+        pytest.param(["127.0.0.1,"], id="an empty element at the end"),
+        pytest.param(["127.0.0.1, ,127.0.0.1"], id="an empty element"),
+        pytest.param(["127.0.0.1", ""], id="an empty second line"),
+    ],
+)
+async def test_every_element_of_every_line_is_somebody(
+    start: Start, registry: Server, lines: list[str]
+) -> None:
+    """A web server in front may add a line of its own below the client's, or leave an element empty."""
+    through = CIMultiDict([("X-Forwarded-For", line) for line in lines])
+    async with start(registry.url) as front:
+        await front.get("/v2/broken/manifests/latest")
+        (build,) = json.loads((await front.get("/status.json"))[2])["builds"]
+        paths = ("/", "/status.json", f"/builds/{build['id']}/log", "/metrics")
+        statuses = [(await front.get(path, headers=through))[0] for path in paths]
+        own = (await front.get("/", headers={"X-Forwarded-For": "127.0.0.1, ::1"}))[0]
+
+    assert statuses == [403] * len(paths)
+    assert own == 200
+
+
 async def test_an_address_of_their_own(start: Start, registry: Server) -> None:
     other = f"127.0.0.1:{free_port()}"
     async with start(registry.url, status={"addr": other}) as front:

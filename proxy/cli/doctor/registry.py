@@ -9,8 +9,8 @@ import aiohttp
 
 from proxy.cli.doctor.finding import Finding, doubtful, fine, wrong
 from proxy.core.errors import RegistryUnavailable, SettingsInvalid
-from proxy.registry import embedded
-from proxy.registry.endpoint import OpenEndpoint
+from proxy.registry import anonymous, embedded
+from proxy.registry.endpoint import Endpoint, OpenEndpoint
 from proxy.registry.login import delete_scopes, push_scopes
 from proxy.settings import Settings
 from proxy.wiring.registry import registry_endpoint
@@ -50,6 +50,7 @@ async def check_registry(settings: Settings) -> list[Finding]:
         return [
             *_compare_clocks(headers.get("Date", "")),
             *await _check_rights(registry, status, version or "a registry"),
+            *await _check_mirror(settings, endpoint),
         ]
 
 
@@ -80,6 +81,18 @@ async def _check_rights(registry: OpenEndpoint, status: int, version: str) -> li
             cure = "set storage.delete.enabled: true in the registry's configuration (REGISTRY_STORAGE_DELETE_ENABLED=true)"
             findings.append(doubtful("registry deletes", message, cure))
     return findings
+
+
+async def _check_mirror(settings: Settings, endpoint: Endpoint) -> list[Finding]:
+    """Whether the clients of a mirror, who have no login, get what the mirror serves."""
+    refused = [name for name in settings.mirror.names if await anonymous.refuses_pulls(endpoint, name)]
+    if not refused:
+        return []
+    message = f"{endpoint.url} wants a login for {', '.join(refused)}, and the clients of a mirror have none: they get the image "
+    cure = (
+        "let everybody pull these names at the registry, or take them out of mirror.allow and mirror.prefix"
+    )
+    return [wrong("mirror", f"{message}of another registry", cure)]
 
 
 async def _begin_upload(registry: OpenEndpoint) -> int:

@@ -94,6 +94,9 @@ def test_every_class_that_a_pull_can_meet_has_its_row() -> None:
         errors.NotMirrored,  # its clients go on to another registry: in test_mirror
         errors.NotMadeHere,  # these need rules about who may build: in test_access
         errors.BuildDenied,
+        errors.PushDenied,
+        errors.SiteDenied,
+        errors.MirrorRefused,
         errors.TooManyBuilds,
         errors.StillBuilding,  # needs a build that takes its time: in test_waiting
         errors.RegistryUnavailable,  # needs a registry that is away: in the integration tests

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from proxy.web.client import Client, Networks, client
+from proxy.web.client import Client, Networks, client, forwarding
 
 PROXIES = Networks(map(ip_network, ("10.0.0.0/8", "fd00::/8")))
 SAID = [
@@ -55,7 +55,9 @@ def test_a_trusted_proxy_is_believed_and_what_it_said_goes_on() -> None:
         pytest.param(["unknown"], "unknown", id="no address"),
         pytest.param(["10.3.3.3, 10.2.2.2"], "10.3.3.3", id="a client among the proxies"),
         pytest.param([], "10.1.1.1", id="nothing said"),
-        pytest.param([" , "], "10.1.1.1", id="nothing but a comma"),
+        pytest.param([" , "], "unknown", id="nothing but a comma"),
+        pytest.param(["192.0.2.1", ""], "unknown", id="an empty line behind another"),
+        pytest.param(["192.0.2.1, ,10.2.2.2"], "unknown", id="an empty element"),
     ],
 )
 def test_the_client_is_the_last_that_is_no_proxy(chain: list[str], address: str) -> None:
@@ -129,7 +131,9 @@ def test_any_other(remote: str | None) -> None:
         ),
         pytest.param({"X-Forwarded-For": "[::1], 10.1.2.3"}, True, id="in brackets"),
         pytest.param({"X-Forwarded-For": "unknown"}, False, id="no address"),
-        pytest.param({"X-Forwarded-For": ""}, True, id="an empty header names nobody"),
+        pytest.param({"X-Forwarded-For": ""}, False, id="an empty header is nobody's address"),
+        pytest.param({"X-Forwarded-For": "10.1.2.3, "}, False, id="an empty element too"),
+        pytest.param({"X-Real-Ip": ""}, False, id="in any header"),
         pytest.param({"Forwarded": "for=10.1.2.3"}, False, id="a header that is not read"),
     ],
 )
@@ -147,6 +151,7 @@ def test_every_line_of_a_header_counts() -> None:
     lines = CIMultiDict([("X-Forwarded-For", "10.1.2.3"), ("X-Forwarded-For", "203.0.113.5")])
 
     assert not Networks(OFFICE).contain_every_hop("127.0.0.1", lines)
+    assert forwarding(lines.items()) == forwarding([("x-forwarded-for", "10.1.2.3 ,203.0.113.5")])
     assert Networks(OFFICE).contain_every_hop(
         "127.0.0.1", CIMultiDict([("X-Forwarded-For", "10.1.2.3:4711")])
     )

@@ -46,6 +46,9 @@ def test_every_error_is_where_errors_are() -> None:
     assert all(inspect.getmodule(kind) is errors for kind in kinds())
 
 
+DENIED = (errors.BuildDenied, errors.PushDenied, errors.SiteDenied)
+
+
 @pytest.mark.parametrize("kind", kinds())
 def test_every_error_becomes_an_envelope(kind: type[NixfrontError]) -> None:
     error = made(kind)
@@ -63,7 +66,7 @@ def test_every_error_becomes_an_envelope(kind: type[NixfrontError]) -> None:
 
 @pytest.mark.parametrize("kind", kinds())
 def test_what_a_person_can_mend_is_a_404(kind: type[NixfrontError]) -> None:
-    later = 429 if issubclass(kind, errors.Busy) else 403 if kind is errors.BuildDenied else 503
+    later = 429 if issubclass(kind, errors.Busy) else 403 if kind in DENIED else 503
     assert error_responses.WIRE[kind].status == (404 if kind.lasting else later)
 
 
