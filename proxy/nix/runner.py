@@ -5,7 +5,7 @@ The environment of Nix, its limits, and the errors that every run can end with a
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from proxy.core.errors import NixUnavailable, ProcessFailed
@@ -58,22 +58,24 @@ class NixRunner:
         *,
         substitutes: bool = True,
         on_line: Callable[[str], None] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> bytes:
         """What the program writes on standard output; `on_line` gets each line of standard error.
 
+        `environment`: further variables of its environment, which no other user of the host can read.
         `deadline` is in seconds. Without `substitutes` only the operator's own binary caches are used.
         Raises `ProcessFailed`; `NixUnavailable` where Nix does not start; `StoreFull`.
         """
-        environment = commands.child_environment(
+        variables = commands.child_environment(
             os.environ,
             store=self.store,
             substitutes=substitutes,
             log_bytes=self.limits.log_bytes,
             caches=self._caches,
-        )
+        ) | dict(environment or {})
         started = time.perf_counter()
         try:
-            return await process.run(argv, env=environment, deadline=deadline, on_line=on_line)
+            return await process.run(argv, env=variables, deadline=deadline, on_line=on_line)
         except ProcessFailed as error:
             if not commands.was_started(argv, error.returncode):
                 program = next(word for word in argv if word.startswith("nix"))

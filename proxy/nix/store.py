@@ -56,13 +56,17 @@ class NixStore:
         except ProcessFailed as error:
             raise NixUnavailable(f"Nix cannot open its store: {last_lines(error.tail)}") from error
 
-    async def fetch(self, source: Mapping[str, Any], root: Path) -> Source:
+    async def fetch(
+        self, source: Mapping[str, Any], root: Path, environment: Mapping[str, str] | None = None
+    ) -> Source:
         """Fetch the source of a package set (shape: `nix/source.nix`) and root it at `root`, whose folder exists.
 
+        `environment`: further variables for Nix and the git that it starts.
         Raises `SourceMissing` where there is nothing, `PackageSetUnavailable` otherwise.
         """
         try:
-            output = await self._build(commands.fetch_argv(self._source, source, self.prefix))
+            argv = commands.fetch_argv(self._source, source, self.prefix)
+            output = await self._build(argv, environment=environment)
             tree = json.loads(output)
             await self.keep([tree["path"]], root)
         except ProcessFailed as error:
@@ -163,10 +167,13 @@ class NixStore:
         argv: tuple[str, ...],
         substitutes: bool = True,
         on_line: Callable[[str], None] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> bytes:
         """Run Nix for as long as a build may take."""
         deadline = self._runner.limits.build_seconds
-        return await self._runner.run(argv, deadline, substitutes=substitutes, on_line=on_line)
+        return await self._runner.run(
+            argv, deadline, substitutes=substitutes, on_line=on_line, environment=environment
+        )
 
     @contextmanager
     def _failures(self, subject: str) -> Iterator[None]:

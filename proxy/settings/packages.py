@@ -1,7 +1,8 @@
 """Sections of the settings about packages and names: package sets, meta-packages, named images, policy."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -11,6 +12,7 @@ from proxy.settings.values import AbsolutePath, Component, Date, Section, User
 _NIXPKGS = "https://github.com/NixOS/nixpkgs/archive/{revision}.tar.gz"
 _CHANNEL_COMMIT = "https://channels.nixos.org/{ref}/git-revision"
 _CHANNEL = "nixpkgs-unstable"
+_FULL_COMMIT = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
 
 
 class PackageSource(Section):
@@ -27,6 +29,9 @@ class PackageSource(Section):
     recipe: str = ""
     attribute: str = "packages"
     import_from_derivation: bool = False
+    refs: tuple[str, ...] = ("*",)
+    commits: tuple[Annotated[str, Field(pattern=_FULL_COMMIT)], ...] = ()
+    any_commit: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "PackageSource":
@@ -36,7 +41,24 @@ class PackageSource(Section):
             raise ValueError("kind path needs an absolute path")
         if self.recipe not in ("", "big") and not Path(self.recipe).is_absolute():
             raise ValueError("a recipe is big, or an absolute path")
+        if self.kind != "path":
+            self._check_password()
         return self
+
+    def _check_password(self) -> None:
+        """Raises `ValueError` where a password would stand in the command line of a program."""
+        parts = urlsplit(self.url)
+        scheme = parts.scheme.removeprefix("git+")
+        if "@" not in parts.netloc or (self.kind == "git" and scheme in ("http", "https")):
+            return
+        if scheme == "ssh" and parts.password is None:
+            return
+        ways = {
+            "git": "use a key of the user who runs nixfront",
+            "flake": "use netrc or a credential helper of git, or access-tokens in nix.conf",
+        }
+        way = ways.get(self.kind, "put them into Nix's netrc file (netrc-file in nix.conf)")
+        raise ValueError(f"url: every user of this host could read the user and password in it; {way}")
 
     def with_addresses(self) -> "PackageSource":
         """The same source; nixpkgs gets its official addresses where the operator sets none."""
@@ -52,6 +74,7 @@ class PackagesSection(PackageSource):
     system: str = ""
     always: tuple[str, ...] = ("cacert", "iana-etc")
     time_to_live: float = Field(default=3600, ge=0)
+    most_revisions: int = Field(default=64, ge=1)
     refresh: Literal["behind", "wait", "never"] = "behind"
 
 

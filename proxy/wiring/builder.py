@@ -62,6 +62,7 @@ def open_packages(
     `sink` gets an event of each run of Nix. `state` shares resolved references between machines.
     """
     folder = settings.data_dir / "sets"
+    time_to_live = settings.packages.time_to_live
     section = settings.nix
     runner = NixRunner(
         Limits(
@@ -84,8 +85,9 @@ def open_packages(
             name: Choice(**source.model_dump(include={field.name for field in fields(Choice)}))
             for name, source in settings.package_sources.items()
         },
-        Tools(store, session, files.EXPRESSIONS, folder, settings.nix.build_deadline),
-        time_to_live=settings.packages.time_to_live,
+        Tools(store, session, files.EXPRESSIONS, folder, section.build_deadline, time_to_live),
+        time_to_live=time_to_live,
+        most_revisions=settings.packages.most_revisions,
         state=state,
     )
     stack.push_async_callback(sets.close)

@@ -1,8 +1,11 @@
 """Package sets: a set's name and a tag -> one fixed revision, fetched and ready for Nix.
 
 A reference is *pinned* (a full commit, or another revision in hexadecimal) or *moving* (`latest`, a branch, a channel, a day).
-A pinned one is looked up in the records of the data folder, and touches no network again. A moving one is resolved to a
-pinned one once for each time-to-live; all requests that come meanwhile share the answer.
+A moving one is resolved to a pinned one once for each time-to-live; all requests that come meanwhile share the answer.
+
+A pinned one is an address that a client chose, so it must be one that the operator serves: a branch or tag reaches it, or a
+channel had it. Each request asks anew, before any record is read, because branches and settings change. What passes is
+looked up in the records of the data folder, and is not fetched again.
 
 The date of an image comes from here: the commit date of a git source, the newest file of a tarball, the operator's own date,
 or 1980-01-01 for a path. It never comes from the clock.
@@ -27,6 +30,7 @@ from dataclasses import replace
 
 from cachetools import TTLCache
 
+from proxy.core.errors import TagUnknown
 from proxy.core.model import PackageSet
 from proxy.core.names import is_revision
 from proxy.nix.sets.configured import LATEST, Choice, ConfiguredSet, Kind, Tools
@@ -34,6 +38,7 @@ from proxy.nix.sets.debian import DemoSet
 from proxy.nix.sets.fetched import FlakeSet, NixpkgsSet, PathSet, TarballSet
 from proxy.nix.sets.git import GitSet
 from proxy.nix.sets.records import Records
+from proxy.nix.sets.repository import LOOK_SECONDS
 from proxy.state import State
 from proxy.tools.flight import SingleFlight
 
@@ -51,6 +56,7 @@ KINDS: Mapping[Kind, type[ConfiguredSet]] = {
 
 _log = logging.getLogger(__name__)
 _MOVING = 1024  # how many moving references are cached
+_UNKNOWN = 4096  # how many references that choose no revision are cached, for `LOOK_SECONDS`
 
 
 class PackageSets:
@@ -62,16 +68,22 @@ class PackageSets:
         tools: Tools,
         *,
         time_to_live: float,
+        most_revisions: int = 64,
         state: State | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`time_to_live` of a moving reference is in seconds. Through `state` machines share which commit it is."""
+        """`time_to_live` of a moving reference is in seconds. Through `state` machines share which commit it is.
+
+        `most_revisions` of each set are kept.
+        """
         self._sets = {name: KINDS[choice.kind](name, choice, tools) for name, choice in choices.items()}
-        self._records = Records(tools.folder)
+        self._records = Records(tools.folder, most_revisions)
         self._time_to_live = time_to_live
         self._state = state
         self._now = now
         self._moving: TTLCache[tuple[str, str], PackageSet] = TTLCache(_MOVING, time_to_live)
+        self._heads: TTLCache[tuple[str, str], bool] = TTLCache(_MOVING, time_to_live)
+        self._unknown: TTLCache[tuple[str, str], str] = TTLCache(_UNKNOWN, LOOK_SECONDS)
         self._loading: SingleFlight[tuple[str, str], PackageSet] = SingleFlight()
 
     async def resolve(self, name: str, tag: str) -> PackageSet:
@@ -80,12 +92,17 @@ class PackageSets:
         Raises `TagUnknown`, and `PackageSetUnavailable` when its source cannot be fetched now.
         """
         chosen = self._sets[name]
-        own = chosen.choice.revision or chosen.choice.ref or LATEST
-        reference = own if tag == LATEST else tag
-        cached = self._moving.get((name, reference))
-        package_set = cached or await self._loading.run(
-            (name, reference), lambda: self._load(chosen, reference)
-        )
+        reference = _own(chosen) if tag == LATEST else tag
+        key = (name, reference)
+        if (message := self._unknown.get(key)) is not None:
+            raise TagUnknown(message)
+        try:
+            package_set = self._moving.get(key) or await self._loading.run(
+                key, lambda: self._load(chosen, reference)
+            )
+        except TagUnknown as error:
+            self._unknown[key] = str(error)
+            raise
         # This is a setting of today and no fact about the revision, so no record has it.
         return replace(package_set, import_from_derivation=chosen.choice.import_from_derivation)
 
@@ -94,26 +111,53 @@ class PackageSets:
         await self._loading.close()
 
     async def _load(self, chosen: ConfiguredSet, reference: str) -> PackageSet:
-        """The set at this reference: from its record, else fetched and recorded."""
-        pinned = is_revision(reference)
-        if pinned and (package_set := await self._recall(chosen, reference)) is not None:
-            return package_set
-        if not pinned and (commit := await self._shared_commit(chosen, reference)):
-            return await self._load(chosen, commit)
-        commit = await chosen.commit(reference)
-        package_set = await self._recall(chosen, commit) if commit else None
-        if package_set is None:
-            package_set = await chosen.fetch(reference, commit)
-            if chosen.recorded:
-                await asyncio.to_thread(self._records.write, chosen, package_set)
-        if not pinned:
-            self._moving[chosen.name, reference] = package_set
-            if self._state is not None and chosen.has_commits:
-                where = f"{chosen.name} {chosen.address}"
-                await self._state.record_revision(where, reference, package_set.revision, self._now())
+        """The set at this reference, if a client may name it."""
+        if is_revision(reference):
+            await self._check_commit(chosen, reference)
+            return await self._at(chosen, reference, reference)
+        if not chosen.allows(reference):
+            raise chosen.not_allowed(reference)
+        if commit := await self._shared_commit(chosen, reference):
+            await asyncio.to_thread(chosen.note_head, reference, commit)
+        package_set = await self._at(chosen, reference, commit)
+        self._moving[chosen.name, reference] = package_set
+        self._heads[chosen.name, package_set.revision] = True
+        self._unknown.pop((chosen.name, package_set.revision), None)
+        if self._state is not None and chosen.has_commits and not commit:
+            where = f"{chosen.name} {chosen.address}"
+            await self._state.record_revision(where, reference, package_set.revision, self._now())
+        return package_set
+
+    async def _check_commit(self, chosen: ConfiguredSet, commit: str) -> None:
+        """Raises `TagUnknown` if no client may name this commit, `PackageSetUnavailable` if nobody can say."""
+        choice = chosen.choice
+        if choice.any_commit or commit in (choice.revision, *choice.commits):
+            return
+        if (chosen.name, commit) not in self._heads:
+            await chosen.check_commit(commit)
+
+    async def _at(self, chosen: ConfiguredSet, reference: str, commit: str) -> PackageSet:
+        """The set at this reference: from its record, else fetched and recorded. `commit`: of the reference, or empty."""
+        recalled = await self._recall(chosen, commit) if commit else None
+        if recalled is None and commit in ("", reference):
+            commit = await chosen.commit(reference)
+            recalled = await self._recall(chosen, commit) if commit and commit != reference else None
+        package_set = recalled or await self._fetch(chosen, reference, commit)
         _log.info(
             "package set=%s reference=%s revision=%s", package_set.name, reference, package_set.revision
         )
+        return package_set
+
+    async def _fetch(self, chosen: ConfiguredSet, reference: str, commit: str) -> PackageSet:
+        root = self._records.root(chosen, reference, commit)
+        package_set = await chosen.fetch(reference, commit, root)
+        if chosen.recorded:
+            own = self._moving.get((chosen.name, _own(chosen)))
+            keep = {own.revision} if own else set()
+            dropped = await asyncio.to_thread(self._records.write, chosen, package_set, reference, root, keep)
+            for key, moving in list(self._moving.items()):
+                if key[0] == chosen.name and moving.revision in dropped:
+                    self._moving.pop(key, None)
         return package_set
 
     async def _recall(self, chosen: ConfiguredSet, revision: str) -> PackageSet | None:
@@ -126,3 +170,8 @@ class PackageSets:
         where = f"{chosen.name} {chosen.address}"
         commit, when = await self._state.recall_revision(where, reference) or ("", 0.0)
         return commit if is_revision(commit) and self._now() - when < self._time_to_live else ""
+
+
+def _own(chosen: ConfiguredSet) -> str:
+    """What `latest` means."""
+    return chosen.choice.revision or chosen.choice.ref or LATEST

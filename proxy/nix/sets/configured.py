@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
+import fnmatch
 import lzma
+import re
 import tarfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +18,15 @@ import aiohttp
 from typing_extensions import override
 
 from proxy.core.errors import PackageSetUnavailable, SourceMissing, TagUnknown
-from proxy.core.model import PackageSet, canonical_json, sha256_hex, without_credentials
+from proxy.core.model import PackageSet, sha256_hex, without_credentials
+from proxy.nix.sets.repository import HEAD, Repository
 from proxy.nix.store import NixStore, Source
 
 LATEST = "latest"
 _NO_DATE = "1980-01-01T00:00:00Z"  # pages of registries show the epoch as "57 years ago"
+# Forges take a part of a commit for the commit, in archives of a branch as in questions about one.
+_LIKE_A_COMMIT = re.compile(r"[0-9a-fA-F]{4,64}")
+_ALL = "*"
 Kind = Literal["nixpkgs", "tarball", "git", "path", "flake", "demo"]
 
 
@@ -33,6 +39,9 @@ class Choice:
     means; `revision`: a commit, instead of `ref`. `path`: a folder or file of this host. `date`: RFC 3339, the date of every
     image. `archive`: the URL of a Debian archive. `recipe`: of the demo set: empty, `big`, or a file. `attribute`: the
     output of a flake that holds its packages by system.
+
+    `refs`: patterns of the branches, tags and channels that a client may name beside `ref`. `commits`: full commits that a
+    client may name although none of these reaches them; `any_commit`: whether a client may name every commit.
     """
 
     kind: Kind
@@ -46,6 +55,9 @@ class Choice:
     recipe: str = ""
     attribute: str = ""
     import_from_derivation: bool = False
+    refs: tuple[str, ...] = (_ALL,)
+    commits: tuple[str, ...] = ()
+    any_commit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ class Tools:
     """What a kind of package set works with.
 
     `expressions` is the folder of nixfront's Nix expressions. `folder` keeps garbage-collector roots and whatever a kind wants
-    to keep. `deadline` of one fetch is in seconds.
+    to keep. `deadline` of one fetch and `time_to_live` of an answer from a repository are in seconds.
     """
 
     store: NixStore
@@ -61,6 +73,7 @@ class Tools:
     expressions: Path
     folder: Path
     deadline: float
+    time_to_live: float = 0.0
 
 
 class ConfiguredSet(ABC):
@@ -95,6 +108,69 @@ class ConfiguredSet(ABC):
         """Whether `commit` says more than "": any machine can fetch a commit that another one resolved."""
         return False
 
+    @property
+    def lists_names(self) -> bool:
+        """Whether a name is looked up in a list of branches and tags, so that it never means a commit."""
+        return False
+
+    @property
+    def knows_history(self) -> bool:
+        """Whether `check_commit` decides about revisions; else those of records count whose reference is allowed."""
+        return self.has_commits
+
+    def allows(self, reference: str) -> bool:
+        """Whether the operator lets clients name this branch, tag or channel.
+
+        What may be a commit, or a part of one, needs a pattern of its own, unless it is looked up in a list.
+        """
+        choice = self.choice
+        if choice.any_commit or reference in (LATEST, choice.ref, choice.revision, *choice.commits):
+            return True
+        patterns: Sequence[str] = choice.refs
+        if not self.lists_names and _LIKE_A_COMMIT.fullmatch(reference):
+            patterns = [pattern for pattern in patterns if pattern != _ALL]
+        return any(fnmatch.fnmatchcase(reference, pattern) for pattern in patterns)
+
+    async def check_commit(self, commit: str) -> None:  # noqa: B027 - where records decide, it has nothing to check
+        """Raises `TagUnknown` where the operator does not let clients name this commit, which `allows` does not allow.
+
+        Raises `PackageSetUnavailable` where nobody can say.
+        """
+
+    def note_head(self, reference: str, commit: str) -> None:  # noqa: B027 - only channels need their past
+        """A branch or channel that `allows` allows is at this commit now. Blocking: it may write a file."""
+
+    def repository(self, url: str) -> Repository:
+        """The git repository at this address."""
+        mirror = self.tools.folder / f"{self.key}-{sha256_hex(url.encode())[:16]}.git"
+        return Repository(
+            url,
+            mirror,
+            deadline=self.tools.deadline,
+            follow_head=self.choice.ref in ("", HEAD),
+            patience=self.tools.time_to_live,
+        )
+
+    async def check_reach(self, repository: Repository, commit: str) -> tuple[str, ...]:
+        """The full names of the branches and tags that reach a commit and that clients may name.
+
+        Raises `TagUnknown` if there are none, `PackageSetUnavailable`.
+        """
+        names = await repository.names_that_reach(commit)
+        chosen = tuple(name for name in names if name == HEAD or self.allows(_short(name)))
+        if not chosen:
+            raise self.unknown(
+                commit,
+                f"no branch or tag that this host serves reaches this commit; {self.setting}.refs, "
+                f"{self.setting}.commits and {self.setting}.any_commit say which commits it serves",
+            )
+        return chosen
+
+    @property
+    def setting(self) -> str:
+        """The name of this set's section in the settings."""
+        return f"sets.{self.name}" if self.name else "packages"
+
     async def commit(self, reference: str) -> str:  # noqa: ARG002 - a kind without commits has no use for it
         """The commit that a reference (a branch, a tag, a day, a channel, `latest`) is now; empty where there are none.
 
@@ -103,8 +179,10 @@ class ConfiguredSet(ABC):
         return ""
 
     @abstractmethod
-    async def fetch(self, reference: str, commit: str) -> PackageSet:
+    async def fetch(self, reference: str, commit: str, root: Path) -> PackageSet:
         """The set at this reference, fetched into the store; `commit` is the answer of the method `commit`.
+
+        Garbage-collector roots at `root`, `root-2`, ... hold it.
 
         Raises `TagUnknown`, `PackageSetUnavailable`.
         """
@@ -135,6 +213,10 @@ class ConfiguredSet(ABC):
         own = reference in (LATEST, self.choice.ref)
         return error if own else self.unknown(reference, str(error))
 
+    def not_allowed(self, reference: str) -> TagUnknown:
+        """The error for a name that `allows` does not allow."""
+        return self.unknown(reference, f"{self.setting}.refs of this host does not allow it")
+
     def unknown(self, reference: str, reason: str) -> TagUnknown:
         """The error for a tag that chooses no revision."""
         return TagUnknown(f"tag {reference!r} names no revision of package set {self.label}: {reason}")
@@ -147,15 +229,24 @@ class TreeSet(ConfiguredSet):
     def tree(self, reference: str, commit: str) -> Mapping[str, str | bool]:
         """The argument of `builtins.fetchTree` for this reference. Raises `TagUnknown`."""
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Variables for the fetch, which no other user of the host can read."""
+        return {}
+
     @override
-    async def fetch(self, reference: str, commit: str) -> PackageSet:
+    async def fetch(self, reference: str, commit: str, root: Path) -> PackageSet:
         tree = self.tree(reference, commit)
-        root = self.tools.folder / f"{self.key}-{sha256_hex(canonical_json(tree))[:32]}"
         try:
-            source = await self.tools.store.fetch(tree, root)
+            source = await self.tools.store.fetch(tree, root, self.environment)
         except SourceMissing as error:
             raise self.missing(reference, error) from error
         return await asyncio.to_thread(self.describe, source, commit)
+
+
+def _short(ref: str) -> str:
+    """The name of a branch or tag without its folder."""
+    return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
 
 
 def _newest(archive: str) -> int:

@@ -74,7 +74,7 @@ class DemoSet(ConfiguredSet):
         return "demo"
 
     @override
-    async def fetch(self, reference: str, commit: str) -> PackageSet:
+    async def fetch(self, reference: str, commit: str, root: Path) -> PackageSet:
         if reference != LATEST and not is_revision(reference):
             raise self.unknown(reference, "it has no revisions but its own")
         shipped = self.tools.expressions / "debian"

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,7 +45,7 @@ def fetched(choice: Choice, store: Path, found: Source, commit: str = "") -> Pac
 
 def recorded(choice: Choice, store: Path, found: Source, commit: str) -> PackageSet:
     described = fetched(choice, store, found, commit)
-    Records(store).write(configured(choice, store), described)
+    Records(store, most=9).write(configured(choice, store), described, "main", store / "root")
     return described
 
 
@@ -150,7 +151,8 @@ def test_what_was_seen_is_known_by_its_revision(tmp_path: Path) -> None:
     Path(f"{tmp_path}{TREE}").mkdir(parents=True)
     made = recorded(choice, tmp_path, source(last_modified=5), COMMIT)
 
-    assert asyncio.run(sets(choice, tmp_path).resolve("", COMMIT)) == made
+    pinned = replace(choice, revision=COMMIT)  # else a branch has to reach it
+    assert asyncio.run(sets(pinned, tmp_path).resolve("", COMMIT)) == made
 
 
 @pytest.mark.parametrize(
@@ -165,15 +167,15 @@ def test_what_was_seen_of_another_choice_is_not_believed(tmp_path: Path, other: 
     Path(f"{tmp_path}{TREE}").mkdir(parents=True)
     made = recorded(choice, tmp_path, source(last_modified=5), COMMIT)
 
-    assert Records(tmp_path).recall(configured(choice, tmp_path), COMMIT) == made
-    assert Records(tmp_path).recall(configured(other, tmp_path), COMMIT) is None
+    assert Records(tmp_path, most=9).recall(configured(choice, tmp_path), COMMIT) == made
+    assert Records(tmp_path, most=9).recall(configured(other, tmp_path), COMMIT) is None
 
 
 def test_what_the_store_has_lost_is_not_believed(tmp_path: Path) -> None:
     choice = Choice("git", url="https://x/r.git", ref="main")
     recorded(choice, tmp_path, source(last_modified=5), COMMIT)
 
-    assert Records(tmp_path).recall(configured(choice, tmp_path), COMMIT) is None
+    assert Records(tmp_path, most=9).recall(configured(choice, tmp_path), COMMIT) is None
 
 
 def test_a_git_source_says_its_commit_and_its_date(tmp_path: Path) -> None:
