@@ -35,7 +35,8 @@ from proxy.core.model import PackageSet
 from proxy.core.names import is_revision
 from proxy.nix.sets.configured import LATEST, Choice, ConfiguredSet, Kind, Tools
 from proxy.nix.sets.debian import DemoSet
-from proxy.nix.sets.fetched import FlakeSet, NixpkgsSet, PathSet, TarballSet
+from proxy.nix.sets.fetched import NixpkgsSet, PathSet, TarballSet
+from proxy.nix.sets.flake import FlakeSet
 from proxy.nix.sets.git import GitSet
 from proxy.nix.sets.records import Records
 from proxy.nix.sets.repository import LOOK_SECONDS

@@ -106,3 +106,47 @@ def test_a_password_file_is_read_without_its_line_end(file: Path, tmp_path: Path
     secret.unlink()
     with pytest.raises(SettingsInvalid, match=r"^registry\.password_file: .*No such file"):
         settings.registry.secret()
+
+
+@pytest.mark.parametrize(
+    ("text", "way"),
+    [
+        ("packages: {kind: tarball, url: 'https://me:geheim@x/{ref}.tar'}", "netrc-file"),
+        ("packages: {kind: nixpkgs, url: 'https://geheim@x/{revision}'}", "netrc-file"),
+        ("sets: {a: {kind: flake, url: 'git+https://me:geheim@x/y'}}", "access-tokens"),
+        ("sets: {a: {kind: git, url: 'ssh://me:geheim@x/y'}}", "use a key"),
+    ],
+)
+def test_a_password_that_other_users_could_read_is_refused(file: Path, text: str, way: str) -> None:
+    file.write_text(text)
+
+    with pytest.raises(SettingsInvalid) as caught:
+        load(file, {})
+
+    assert "url: every user of this host could read" in str(caught.value)
+    assert way in str(caught.value)
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "packages: {kind: git, url: 'https://me:geheim@x/y'}",
+        "packages: {kind: git, url: 'ssh://git@x/y'}",
+        "packages: {kind: git, url: 'git@x:y'}",
+        "packages: {kind: flake, url: 'git+ssh://git@x/y'}",
+        "packages: {kind: nixpkgs, url: 'https://x/{revision}', pointer: 'https://me:geheim@x/{ref}'}",
+    ],
+)
+def test_a_password_that_no_command_line_gets_is_accepted(file: Path, text: str) -> None:
+    file.write_text(text)
+
+    load(file, {})
+
+
+@pytest.mark.parametrize("commit", ["abc", "A" * 40, "g" * 40, "1" * 41])
+def test_commits_are_written_in_full(file: Path, commit: str) -> None:
+    file.write_text(f"packages: {{commits: ['{commit}']}}")
+
+    with pytest.raises(SettingsInvalid, match=r"packages\.commits\.0"):
+        load(file, {})
