@@ -133,6 +133,11 @@ class BuildLogs:
         for old in ended[_MOST_LOGS:]:
             old.with_suffix(".log").unlink(missing_ok=True)
             old.unlink(missing_ok=True)
+        # A build that died with nixfront has no summary, and one that runs has none yet.
+        summaries = {file.stem for file in ended} | set(self._open)
+        rest = [file for file in self._folder.glob("*.log") if file.stem not in summaries]
+        for old in sorted(rest, key=lambda file: file.stat().st_mtime, reverse=True)[_MOST_LOGS:]:
+            old.unlink(missing_ok=True)
 
     def _read(self, identity: str) -> str:
         try:

@@ -25,12 +25,13 @@ from proxy.nix import commands
 from proxy.nix.output import last_lines
 from proxy.nix.package_results import own_refusal, read_packages
 from proxy.nix.runner import NixRunner
-from proxy.tools.files import write_whole
+from proxy.tools.files import keep_newest, write_whole
 from proxy.tools.flight import SingleFlight
 
 _log = logging.getLogger(__name__)
 _PACKAGES = 10_000  # packages in the cache, of about a kilobyte each
 _NAME_LISTS = 8  # lists of names in memory
+_NAME_FILES = 64  # lists of names on disk, of up to some megabytes each
 _SUGGESTION_SECONDS = 2.0  # how long an error message waits for better suggestions
 _SET_OF_PACKAGES = re.compile(r".*Packages")
 _LISTED_SETS = 100  # how many sets are listed one by one, where Nix cannot list them together
@@ -188,6 +189,7 @@ class Evaluator:
         if names is None:
             names = tuple(sorted(await self._list(package_set)))
             await asyncio.to_thread(write_whole, file, canonical_json(list(names)))
+            await asyncio.to_thread(keep_newest, self._folder, "names-*.json", _NAME_FILES)
         self._name_lists[key] = names
         return names
 

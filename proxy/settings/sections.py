@@ -4,9 +4,10 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from proxy.core.errors import SettingsInvalid
+from proxy.core.model import without_credentials
 from proxy.settings.values import (
     AbsolutePath,
     Address,
@@ -116,6 +117,16 @@ class NixSection(Section):
     evaluations: int = Field(default=0, ge=0)
     log_bytes: int = Field(default=0, ge=0)
     build_deadline: float = Field(default=3600, gt=0)
+
+    @field_validator("copy_to")
+    @classmethod
+    def _check_password(cls, url: str) -> str:
+        if without_credentials(url) != url and not url.startswith("ssh"):
+            raise ValueError(
+                "every user of this host could read the user and password in it; put them into Nix's netrc file "
+                "(netrc-file in nix.conf)"
+            )
+        return url
 
 
 class LayersSection(Section):

@@ -16,6 +16,8 @@ from proxy.core.model import Layer, LayerPlan, canonical_json, sha256_hex
 MOST_ORIGINS = 3
 #: Builds that have a record; the oldest records are deleted.
 MOST_BUILDS = 1000
+#: Moving references of package sets that have a record; those resolved first are deleted.
+MOST_REVISIONS = 2000
 #: The error of a build that was interrupted.
 INTERRUPTED = "nixfront ended in the middle of it"
 
@@ -135,7 +137,7 @@ class State(Protocol):
         """The revision of a moving reference, and when it was resolved."""
 
     async def record_revision(self, package_set: str, reference: str, revision: str, when: float) -> None:
-        """Write the revision of a moving reference."""
+        """Write the revision of a moving reference; beyond `MOST_REVISIONS` the oldest are forgotten."""
 
     async def recall_failure(self, key: str) -> Failure | None:
         """The recent error of this key, None if there is none."""

@@ -10,7 +10,16 @@ from dataclasses import replace
 from cachetools import TLRUCache
 
 from proxy.core.model import Layer, LayerPlan
-from proxy.state import INTERRUPTED, MOST_BUILDS, MOST_ORIGINS, BuildRecord, Failure, ImageRecord, TagRecord
+from proxy.state import (
+    INTERRUPTED,
+    MOST_BUILDS,
+    MOST_ORIGINS,
+    MOST_REVISIONS,
+    BuildRecord,
+    Failure,
+    ImageRecord,
+    TagRecord,
+)
 
 _MOST_FAILURES = 1024
 
@@ -110,6 +119,8 @@ class MemoryState(OneProcess):
 
     async def record_revision(self, package_set: str, reference: str, revision: str, when: float) -> None:
         self._revisions[package_set, reference] = (revision, when)
+        if len(self._revisions) > MOST_REVISIONS:
+            del self._revisions[min(self._revisions, key=lambda key: self._revisions[key][1])]
 
     async def record_build(self, build: BuildRecord) -> bool:
         self._builds[build.id] = build

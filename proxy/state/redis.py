@@ -24,7 +24,16 @@ from redis.exceptions import RedisError
 
 from proxy.core.errors import SettingsInvalid
 from proxy.core.model import Layer, LayerPlan, canonical_json, without_credentials
-from proxy.state import INTERRUPTED, MOST_BUILDS, MOST_ORIGINS, BuildRecord, Failure, ImageRecord, TagRecord
+from proxy.state import (
+    INTERRUPTED,
+    MOST_BUILDS,
+    MOST_ORIGINS,
+    MOST_REVISIONS,
+    BuildRecord,
+    Failure,
+    ImageRecord,
+    TagRecord,
+)
 from proxy.state.outage import WriteBehind
 
 _PREFIX = "nixfront:"
@@ -134,6 +143,11 @@ class RedisState:
     async def record_revision(self, package_set: str, reference: str, revision: str, when: float) -> None:
         field, value = json.dumps([package_set, reference]), json.dumps([revision, when])
         await self._write(("HSET", "revisions", field, value))
+        if await self._read(0, "HLEN", "revisions") > MOST_REVISIONS:
+            values = await self._read({}, "HGETALL", "revisions")
+            newest = sorted(values, key=lambda key: float(json.loads(values[key])[1]), reverse=True)
+            if old := newest[MOST_REVISIONS * 9 // 10 :]:  # a tenth at once, as this reads them all
+                await self._write(("HDEL", "revisions", *old))
 
     async def recall_failure(self, key: str) -> Failure | None:
         value = await self._read(None, "GET", f"failure:{key}")

@@ -16,7 +16,15 @@ import aiosqlite
 
 from proxy.core.errors import SettingsInvalid
 from proxy.core.model import Layer, LayerPlan, canonical_json
-from proxy.state import INTERRUPTED, MOST_BUILDS, MOST_ORIGINS, BuildRecord, ImageRecord, TagRecord
+from proxy.state import (
+    INTERRUPTED,
+    MOST_BUILDS,
+    MOST_ORIGINS,
+    MOST_REVISIONS,
+    BuildRecord,
+    ImageRecord,
+    TagRecord,
+)
 from proxy.state.memory import OneProcess
 from proxy.state.outage import WriteBehind
 
@@ -69,6 +77,10 @@ _RECALL = """
 _RECORD_BUILD = "INSERT OR REPLACE INTO builds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DROP_OLD_BUILDS = (
     "DELETE FROM builds WHERE id IN (SELECT id FROM builds ORDER BY started DESC, id DESC LIMIT -1 OFFSET ?)"
+)
+_DROP_OLD_REVISIONS = (
+    "DELETE FROM revisions WHERE (package_set, reference) IN "
+    "(SELECT package_set, reference FROM revisions ORDER BY resolved DESC LIMIT -1 OFFSET ?)"
 )
 _BUSY = 10.0  # seconds that a write waits for another process (`nixfront prune` beside the server)
 _PAGE = 500  # rows of a listing that are in memory at once
@@ -162,6 +174,7 @@ class SqliteState(OneProcess):
         await self._write(
             "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?)", (package_set, reference, revision, when)
         )
+        await self._write(_DROP_OLD_REVISIONS, (MOST_REVISIONS,))
 
     async def record_build(self, build: BuildRecord) -> bool:
         async def write() -> bool:

@@ -6,6 +6,7 @@ bytes: the last one to finish wins. Nothing is flushed to the disk, so a power f
 """
 
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -17,6 +18,16 @@ def write_whole(path: Path, data: bytes) -> None:
     with NewFile(path.parent) as file:
         file.write(data)
         file.move_to(path)
+
+
+def keep_newest(folder: Path, pattern: str, most: int) -> None:
+    """Delete the files of this pattern in a folder, except for the `most` that were written last. Raises `OSError`."""
+    by_age: list[tuple[float, Path]] = []
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # another process has just deleted it
+            by_age.append((path.stat().st_mtime, path))
+    for _, path in sorted(by_age, reverse=True)[most:]:
+        path.unlink(missing_ok=True)
 
 
 class NewFile:

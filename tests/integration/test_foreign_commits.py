@@ -31,6 +31,9 @@ Start = Callable[..., AbstractAsyncContextManager[Front]]
 def pull_request(folder: Path) -> str:
     """A commit that exists only as the head of a pull request, as a forge keeps one."""
     git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
+    git(
+        folder, "config", "uploadpack.allowFilter", "true"
+    )  # so git could fetch on demand what the mirror lacks
     git(folder, "checkout", "-b", "foreign")
     foreign = commit(folder, "foreign")
     git(folder, "update-ref", "refs/pull/7/head", foreign)
@@ -56,6 +59,7 @@ async def test_a_commit_of_a_pull_request_is_refused(
     source = {"kind": kind, "url": url, "ref": "main", "path": ""}
     async with start(registry.url, packages=source) as front:
         refused = [await front.get(f"/v2/hello/manifests/{tag}") for tag in (foreign, foreign[:12])]
+        assert [status for status, _, _ in refused] == [404, 404]
         assert front.nix_starts() == 0, "nothing of it was fetched"
         assert await revision_of(front, "hello", good) == good
         again, _, _ = await front.get(f"/v2/alpha/manifests/{foreign}")

@@ -173,6 +173,18 @@ async def test_revisions(opened: Opener) -> None:
         assert await known.recall_revision("team", "latest") == ("4567", 20.0)
 
 
+async def test_revisions_have_a_bound(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (sqlite, state_redis):
+        monkeypatch.setattr(module, "MOST_REVISIONS", 10)
+    async with opened() as known:
+        for number in range(30):
+            await known.record_revision("", f"branch{number}", "0123", float(number))
+        names = [name for name in range(30) if await known.recall_revision("", f"branch{name}")]
+
+    assert names[-1] == 29
+    assert 9 <= len(names) <= 10
+
+
 async def test_failures_are_forgotten_after_a_while(opened: Opener) -> None:
     failure = Failure("PackageUnknown", "no package helo, did you mean hello?")
     async with opened() as known:

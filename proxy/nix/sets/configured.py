@@ -24,8 +24,8 @@ from proxy.nix.store import NixStore, Source
 
 LATEST = "latest"
 _NO_DATE = "1980-01-01T00:00:00Z"  # pages of registries show the epoch as "57 years ago"
-# Forges take a part of a commit for the commit, in archives of a branch as in questions about one.
-_LIKE_A_COMMIT = re.compile(r"[0-9a-fA-F]{4,64}")
+# Forges take a part of a commit for the commit, also as `git describe` writes it, and with the ending of an archive.
+_LIKE_A_COMMIT = re.compile(r"(?:.*-g)?[0-9a-fA-F]{4,64}(?:\.(?:zip|tgz|tar(?:\.\w+)?))?")
 _ALL = "*"
 Kind = Literal["nixpkgs", "tarball", "git", "path", "flake", "demo"]
 

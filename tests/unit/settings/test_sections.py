@@ -114,6 +114,7 @@ def test_a_password_file_is_read_without_its_line_end(file: Path, tmp_path: Path
         ("packages: {kind: tarball, url: 'https://me:geheim@x/{ref}.tar'}", "netrc-file"),
         ("packages: {kind: nixpkgs, url: 'https://geheim@x/{revision}'}", "netrc-file"),
         ("sets: {a: {kind: flake, url: 'git+https://me:geheim@x/y'}}", "access-tokens"),
+        ("nix: {copy_to: 'https://me:geheim@x'}", "netrc-file"),
         ("sets: {a: {kind: git, url: 'ssh://me:geheim@x/y'}}", "use a key"),
     ],
 )
@@ -123,7 +124,7 @@ def test_a_password_that_other_users_could_read_is_refused(file: Path, text: str
     with pytest.raises(SettingsInvalid) as caught:
         load(file, {})
 
-    assert "url: every user of this host could read" in str(caught.value)
+    assert "every user of this host could read" in str(caught.value)
     assert way in str(caught.value)
     assert "geheim" not in str(caught.value)
 

@@ -1,10 +1,11 @@
 """A file is written whole or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from proxy.tools.files import NewFile, write_whole
+from proxy.tools.files import NewFile, keep_newest, write_whole
 
 
 def test_a_file_is_written_and_written_over(tmp_path: Path) -> None:
@@ -73,3 +74,13 @@ def test_it_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
     write_whole(tmp_path / "file", b"x")
 
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_newest_files_stay(tmp_path: Path) -> None:
+    for number, name in enumerate(("a.json", "b.json", "c.json", "d.json", "a.log")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (number, 10 - number))
+
+    keep_newest(tmp_path, "*.json", 2)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.log", "b.json"]

@@ -36,8 +36,17 @@ def tools(folder: Path) -> Tools:
         ),
         pytest.param(
             Choice("tarball", url="{ref}"),
-            ["latest", "v1", "release-26.05"],
-            ["beef", "20260131", "ABCDEF0", COMMIT, COMMIT[:7]],
+            ["latest", "v1", "release-26.05", "2026.1", "v1.0-gamma"],
+            [
+                "beef",
+                "20260131",
+                "v1.0-3-gbeefbee",
+                "beefbee.tar.gz",
+                "beefbee.zip",
+                "ABCDEF0",
+                COMMIT,
+                COMMIT[:7],
+            ],
             id="tarball",
         ),
         pytest.param(
