@@ -174,7 +174,7 @@ async def test_revisions(opened: Opener) -> None:
 
 
 async def test_revisions_have_a_bound(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (sqlite, state_redis):
+    for module in (memory, sqlite, state_redis):
         monkeypatch.setattr(module, "MOST_REVISIONS", 10)
     async with opened() as known:
         for number in range(30):

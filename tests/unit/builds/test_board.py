@@ -272,3 +272,19 @@ async def test_the_oldest_logs_are_deleted(tmp_path: Path, monkeypatch: pytest.M
         await logs.close()
 
     assert len(await asyncio.to_thread(os.listdir, tmp_path)) == 4
+
+
+async def test_logs_of_builds_that_died_with_nixfront_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builds_logs, "_MOST_LOGS", 2)
+    for number in range(5):
+        logs = BuildLogs(tmp_path)
+        logs.add(f"build{number}", "said")
+        await logs.close()
+    logs.add("last", "said")
+    logs.end("last", {"ended": 1})
+    await logs.close()
+
+    # Two that died, the one that this nixfront still writes, and the last one with its summary.
+    assert len(await asyncio.to_thread(os.listdir, tmp_path)) == 5
