@@ -9,6 +9,7 @@ moving bars on a terminal only (and never with NO_COLOR). With `--json` standard
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
 from proxy.core.errors import SettingsInvalid
+from proxy.core.text import printable
 from proxy.settings import Settings
 
 EXIT_CODES = """exit codes:
@@ -26,6 +28,10 @@ EXIT_CODES = """exit codes:
   1  failed, or not found, or something is wrong
   2  wrong arguments or settings
   130  interrupted by Ctrl-C"""
+
+
+# JSON leaves these as they are; a terminal does not.
+_CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Console:
@@ -40,12 +46,13 @@ class Console:
     def line(self, text: str, style: str = "") -> None:
         """A line of the result, for people."""
         if not self.as_json:
-            self._out.print(Text(text, style))
+            self._out.print(Text(printable(text), style))
 
     def document(self, value: object) -> None:
         """The result, for programs."""
         if self.as_json:
-            sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+            text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+            sys.stdout.write(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows under headings, for people."""
@@ -55,11 +62,11 @@ class Console:
         # A narrow terminal wraps the lines: a reader can neither copy nor grep text that was cut.
         for number, row in enumerate((columns, *rows)):
             text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            self._out.print(Text(text, "bold" if number == 0 else ""))
+            self._out.print(Text(printable(text), "bold" if number == 0 else ""))
 
     def complain(self, text: str) -> None:
         """Say what went wrong, on standard error."""
-        self._error.print(Text.assemble(("nixfront: ", "bold red"), text))
+        self._error.print(Text.assemble(("nixfront: ", "bold red"), printable(text)))
 
     @contextmanager
     def progress(self, text: str) -> Iterator["Bar"]:
@@ -92,7 +99,7 @@ class Bar:
             count = f"{done} of {total}" if total else ""
             self._progress.update(
                 self._task,
-                description=text,
+                description=printable(text),
                 completed=done,
                 total=total or None,
                 count=count,

@@ -6,11 +6,17 @@ docker's terminal, so it says what is wrong, with which name, and what to do.
 
 from collections.abc import Sequence
 
+from proxy.core.text import printable
+
 
 class NixfrontError(Exception):
     """Any error that nixfront reports. `lasting`: the same request would fail again, so the error may be stored."""
 
     lasting = False
+
+    def __init__(self, *arguments: object) -> None:
+        """Texts are made fit for a terminal, as they may quote a log, a registry or a client."""
+        super().__init__(*(printable(each) if isinstance(each, str) else each for each in arguments))
 
 
 # --- the request ------------------------------------------------------------------------------------------

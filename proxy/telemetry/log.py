@@ -33,6 +33,7 @@ from proxy.core.events import (
 )
 from proxy.core.model import without_credentials
 from proxy.core.request import CURRENT
+from proxy.core.text import printable
 
 Form = Literal["console", "json"]
 _FIRST = ("timestamp", "level", "event")
@@ -114,7 +115,7 @@ def _name_request(_: Any, __: str, fields: _Fields) -> _Fields:
 def _mask(_: Any, __: str, fields: _Fields) -> _Fields:
     for name, value in fields.items():
         if isinstance(value, str):
-            fields[name] = masked(value)
+            fields[name] = masked(printable(value))
     return fields
 
 

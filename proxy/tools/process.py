@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 
 from proxy.core.errors import ProcessFailed
+from proxy.core.text import printable
 
 _CHUNK = 1 << 16
 _LONGEST_LINE = 1 << 14
@@ -181,17 +182,17 @@ async def _read_all(pipe: asyncio.StreamReader, limit: int) -> bytes | None:
 
 
 async def read_lines(pipe: asyncio.StreamReader, keep: Callable[[str], None]) -> None:
-    """Call `keep` with each line, without its line end. A line above 16 KiB comes in pieces."""
+    """Call `keep` with each line, without its line end and fit for a terminal. A line above 16 KiB comes in pieces."""
     rest = b""
     while chunk := await pipe.read(_CHUNK):
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
-            keep(line.decode(errors="replace").rstrip("\r"))
+            keep(printable(line.decode(errors="replace").rstrip("\r")))
         if len(rest) > _LONGEST_LINE:
-            keep(rest.decode(errors="replace"))
+            keep(printable(rest.decode(errors="replace")))
             rest = b""
     if rest:
-        keep(rest.decode(errors="replace"))
+        keep(printable(rest.decode(errors="replace")))
 
 
 async def _kill_group(child: _Child) -> None:

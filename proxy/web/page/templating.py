@@ -13,6 +13,7 @@ import jinja2
 from aiohttp import web
 
 from proxy import __version__
+from proxy.core.text import printable
 from proxy.web.page import views
 from proxy.web.page.visitor import Visitor
 
@@ -60,6 +61,7 @@ def _set_up(application: web.Application) -> dict[str, StaticFile]:
         application,
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
         autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
         auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,

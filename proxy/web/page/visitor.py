@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 
 from proxy.builds.board import BuildBoard
 from proxy.builds.build import Build
+from proxy.core.text import printable
 from proxy.registry.login import Credentials
 from proxy.web.client import Networks
 from proxy.web.page.image_list import ImageList
@@ -78,7 +79,8 @@ class Visitor:
 
     async def log(self, build: Build) -> str:
         """The log of a build of this machine; empty for a visitor who may not read it."""
-        return await self._board.log(build.id) if self.reads_logs and self.is_here(build) else ""
+        log = await self._board.log(build.id) if self.reads_logs and self.is_here(build) else ""
+        return printable(log)  # an older nixfront may have written it
 
     def lines_since(self, build: Build, seen: int) -> tuple[Sequence[str], int]:
         """Further lines of the log as of `BuildBoard.lines_since`; none for a visitor who may not read it."""
