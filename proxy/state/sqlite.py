@@ -1,6 +1,8 @@
 """The state in one SQLite file: what a single nixfront needs, and nothing to install.
 
-Write-ahead log, one connection with one thread, each write a transaction of its own. The file has a schema version, and an
+Write-ahead log, each write a transaction of its own. A connection with one thread of its own reads, and writes what can be made
+again: after a power failure its last writes may be gone. A second one writes which tags and images are ours, and returns once
+they are on the disk (`synchronous = FULL`): `prune` and moving tags need to know them. The file has a schema version, and an
 older file is migrated, step by step, all or nothing. Leases and failures concern a single process, so they are in memory.
 """
 
@@ -89,10 +91,11 @@ _PAGE = 500  # rows of a listing that are in memory at once
 class SqliteState(OneProcess):
     """The state of one data folder; the methods are described in `State`."""
 
-    def __init__(self, connection: aiosqlite.Connection, name: str) -> None:
-        """Use `open_state`."""
+    def __init__(self, connection: aiosqlite.Connection, lasting: aiosqlite.Connection, name: str) -> None:
+        """Use `open_state`. What `lasting` writes survives a power failure."""
         super().__init__()
         self._connection = connection
+        self._lasting = lasting
         self._border = WriteBehind(name, (sqlite3.Error,), self._probe)
 
     async def recall(
@@ -132,11 +135,14 @@ class SqliteState(OneProcess):
         await self._write(
             "INSERT OR IGNORE INTO images VALUES (?, ?, ?, 0)",
             (record.repository, record.digest, record.checked),
+            lasts=True,
         )
-        await self._write("INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(record))
+        await self._write(
+            "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(record), lasts=True
+        )
 
     async def forget_tag(self, repository: str, tag: str) -> None:
-        await self._write("DELETE FROM tags WHERE repository = ? AND tag = ?", (repository, tag))
+        await self._write("DELETE FROM tags WHERE repository = ? AND tag = ?", (repository, tag), lasts=True)
 
     async def tags(self, repository: str) -> tuple[TagRecord, ...]:
         rows = await self._read("SELECT * FROM tags WHERE repository = ? ORDER BY tag", repository)
@@ -211,8 +217,12 @@ class SqliteState(OneProcess):
 
         return await self._border.read(call, [])
 
-    async def _write(self, statement: str, *rows: Iterable[object]) -> None:
-        """One statement for each row, each its own transaction: there is nothing to roll back when one fails."""
+    async def _write(self, statement: str, *rows: Iterable[object], lasts: bool = False) -> None:
+        """One statement for each row, each its own transaction: there is nothing to roll back when one fails.
+
+        `lasts`: it is on the disk when this returns.
+        """
+        connection = self._lasting if lasts else self._connection
 
         # `execute_fetchall` returns no cursor. One that this thread deletes resets its statement, which the connection's
         # thread may be using again.
@@ -220,7 +230,7 @@ class SqliteState(OneProcess):
 
         async def call() -> None:
             for row in values:
-                await self._connection.execute_fetchall(statement, row)
+                await connection.execute_fetchall(statement, row)
 
         await self._border.write(call)
 
@@ -250,11 +260,16 @@ async def open_state(file: Path) -> AsyncIterator[SqliteState]:
         for number, step in enumerate(_MIGRATIONS[version:], version + 1):
             # All or nothing, even if nixfront is killed in between.
             await connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
-        state = SqliteState(connection, str(file))
+        lasting = await _connect(file)
         try:
-            yield state
+            await lasting.execute_fetchall("PRAGMA synchronous = FULL")
+            state = SqliteState(connection, lasting, str(file))
+            try:
+                yield state
+            finally:
+                await state.close()
         finally:
-            await state.close()
+            await lasting.close()
     finally:
         await connection.close()
 

@@ -2,9 +2,10 @@
 
 The bytes go into a new file in the same folder, which then takes the place of the old one in a single step. So a reader
 finds the old bytes or all of the new ones, also when this process is killed in between. Several writers do not mix their
-bytes: the last one to finish wins. Nothing is flushed to the disk, so a power failure may cost the new bytes.
+bytes: the last one to finish wins. Only what `lasts` is flushed to the disk; a power failure may cost the bytes of another file.
 """
 
+import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import BinaryIO, Self
 from proxy.core.model import Buffer
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, lasts: bool = False) -> None:
     """Write these bytes to `path`. Raises `OSError`, after which `path` is as it was."""
     with NewFile(path.parent) as file:
         file.write(data)
+        if lasts:
+            file.flush()
         file.move_to(path)
 
 
@@ -49,6 +52,11 @@ class NewFile:
     def write(self, data: Buffer) -> None:
         """Append these bytes. Raises `OSError`."""
         self._file.write(data)
+
+    def flush(self) -> None:
+        """Have the bytes on the disk. Raises `OSError`."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def move_to(self, path: Path) -> None:
         """Give the file its place, in the stead of what is there. Raises `OSError`."""

@@ -128,7 +128,7 @@ class Access:
                 if user
                 else "this host makes images only for users who are logged in (access.users): docker login"
             )
-        return f"user {user!r}" if user else _neighbourhood(address)
+        return f"user {user!r}" if user else web_client.neighbourhood(address)
 
     async def admit_write(self, request: web.Request) -> None:
         """Raises `PushDenied` if this request writes and its client may not; `RegistryUnavailable`."""
@@ -169,13 +169,3 @@ def _is_this_host(request: web.Request) -> bool:
     if isinstance(here, tuple):
         networks.append(ip_network(here[0].partition("%")[0]))
     return Networks(networks).contain_every_hop(request.remote, request.headers)
-
-
-def _neighbourhood(address: str) -> str:
-    """Whose address it is, for counting: one machine has as many IPv6 addresses as it likes, of one network."""
-    if ":" not in address:
-        return address
-    try:
-        return str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
-    except ValueError:
-        return address

@@ -12,7 +12,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal
 
 from proxy.core import foreign
@@ -128,18 +128,28 @@ def client(
     headers = list(pairs)
     host = authority or next((value for name, value in headers if name.lower() == "host"), "")
     if not trusted.contain(peer):
-        return Client(_plain(peer), scheme, host, (peer,) if peer else ())
+        return Client(plain(peer), scheme, host, (peer,) if peer else ())
     said = forwarding(headers)
     chain = (*said.chain, peer)
     address = next((hop for hop in reversed(chain) if not trusted.contain(hop)), chain[0])
     # The first value is that of the web server that is nearest to the client.
     proto = next(iter(said.schemes), "").lower()
     return Client(
-        _plain(address),
+        plain(address),
         proto if proto in ("http", "https") else scheme,
         next(iter(said.hosts), host),
         chain,
     )
+
+
+def neighbourhood(address: str) -> str:
+    """Whose address it is, for counting: one machine has as many IPv6 addresses as it likes, of one network."""
+    if ":" not in address:
+        return address
+    try:
+        return str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
+    except ValueError:
+        return address
 
 
 def user(authorizations: Sequence[str]) -> str:
@@ -178,6 +188,6 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
     return mapped or address
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """The address in its one spelling; a text that is no address stays as it is."""
     return str(_address(text) or text)

@@ -5,6 +5,9 @@ and a client that opens connections and sends nothing occupies a file of nixfron
 between the socket and aiohttp's protocol. It counts while no request is being answered; once there is a request, bodies, builds
 and slow readers have all the time they need.
 
+At a limit, of all connections or of one address, the connection that has been idle for the longest goes, and the new one
+comes in. It is refused only where every connection has a request under way.
+
 `ServerCertificate` is the certificate that clients see; it follows changes of its files.
 """
 
@@ -12,7 +15,7 @@ import asyncio
 import logging
 import resource
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -22,6 +25,7 @@ from typing_extensions import override
 
 from proxy.core.errors import SettingsInvalid
 from proxy.registry.endpoint import tls_reason
+from proxy.web.client import NO_NETWORKS, Networks, neighbourhood, plain
 
 _MOST_FILES = 1 << 16  # what we start inherits the limit, and some programs close every file up to it
 _KEPT_FILES = 200  # that are not for connections: databases, pipes of Nix, files being packed
@@ -31,11 +35,18 @@ _TOO_MANY = b"503 Service Unavailable"
 
 @dataclass(frozen=True, slots=True)
 class DoorRules:
-    """`head_bytes`: of a request line and all headers; `head_seconds`: for these; `connections`: at once."""
+    """`head_bytes`: of a request line and all headers; `head_seconds`: for these; `idle_seconds`: between
+    two requests; `connections`: at once.
+
+    `connections_of_one` are those of one address (of one /64 network of IPv6); those of `trusted_proxies` have no such limit.
+    """
 
     head_bytes: int
     head_seconds: float
+    idle_seconds: float
     connections: int
+    connections_of_one: int
+    trusted_proxies: Networks = NO_NETWORKS
 
 
 def most_connections() -> int:
@@ -50,9 +61,34 @@ class ConnectionLimits:
     """Admits connections to one or several servers."""
 
     def __init__(self, rules: DoorRules) -> None:
-        """`inside` counts the connections that are open."""
         self.rules = rules
-        self.inside = 0
+        self._inside: dict[str, set[_Guarded]] = {}
+        self._count = 0
+
+    def admit(self, connection: "_Guarded", place: str) -> bool:
+        """Let a connection from this place in, if there is room; at a limit the longest idle one goes for it."""
+        here = self._inside.get(place, set())
+        if place and len(here) >= self.rules.connections_of_one and not _drop_idle(here):
+            return False
+        if self._count >= self.rules.connections and not _drop_idle(
+            other for others in self._inside.values() for other in others
+        ):
+            return False
+        self._inside.setdefault(place, set()).add(connection)
+        self._count += 1
+        return True
+
+    def leave(self, connection: "_Guarded", place: str) -> None:
+        """A connection that was let in is gone."""
+        here = self._inside[place]
+        here.remove(connection)
+        self._count -= 1
+        if not here:
+            del self._inside[place]
+
+    def place(self, peer: str) -> str:
+        """Whose connections this address' connections count with; empty for those that have no limit of their own."""
+        return "" if self.rules.trusted_proxies.contain(peer) else neighbourhood(plain(peer))
 
     def before(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
         """What makes the protocol of each connection to this server."""
@@ -68,14 +104,31 @@ class _Guarded(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._head = 0
+        self._place = ""
+
+    @property
+    def idle_since(self) -> float | None:
+        """The time of the event loop at which it became idle; None while a request is under way."""
+        handler = self._handler
+        if handler._current_request is not None or handler._messages:  # noqa: SLF001
+            return None
+        return handler._next_keepalive_close_time  # noqa: SLF001 - the same span later for all connections
+
+    def drop(self) -> None:
+        """Close it at once."""
+        if self._transport is not None:
+            self._transport.abort()
+            self.connection_lost(None)
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)
-        if self._door.inside >= self._door.rules.connections:
+        peer = stream.get_extra_info("peername")
+        place = self._door.place(str(peer[0]) if peer else "")
+        if not self._door.admit(self, place):
             _refuse(stream, _TOO_MANY)
             return
-        self._door.inside += 1
+        self._place = place
         self._transport = stream
         self._handler.connection_made(transport)
         self._watch()
@@ -117,7 +170,7 @@ class _Guarded(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         if self._transport is not None:
-            self._door.inside -= 1
+            self._door.leave(self, self._place)
             self._transport = None
             self._handler.connection_lost(exc)
 
@@ -142,6 +195,16 @@ class _Guarded(asyncio.Protocol):
         self._timer = None
         if self._transport is not None and self._handler._current_request is None:  # noqa: SLF001
             self._transport.abort()
+
+
+def _drop_idle(connections: Iterable[_Guarded]) -> bool:
+    """Drop the connection that has been idle for the longest; whether there was one."""
+    idle = [
+        (since, id(connection), connection) for connection in connections if (since := connection.idle_since)
+    ]
+    if idle:
+        min(idle)[-1].drop()
+    return bool(idle)
 
 
 def _refuse(transport: asyncio.Transport, status: bytes) -> None:

@@ -5,6 +5,7 @@ Everything here blocks.
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from proxy.core.errors import SettingsInvalid
+from proxy.tools.files import write_whole
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -53,11 +55,16 @@ def is_locked(data: Path) -> bool:
 
 
 def machine(data: Path) -> str:
-    """The name of this machine among those that share a state: random, one for each data folder."""
+    """The name of this machine among those that share a state: random, one for each data folder.
+
+    A file with anything else in it, as a power failure leaves one, gets a new name: an empty one would be that of two machines.
+    """
     file = data / "machine"
-    if not file.exists():
-        file.write_text(secrets.token_hex(8), encoding="ascii")
-    return file.read_text(encoding="ascii").strip()
+    name = file.read_bytes().strip() if file.exists() else b""
+    if not re.fullmatch(rb"[0-9a-f]{16}", name):
+        name = secrets.token_hex(8).encode()
+        write_whole(file, name, lasts=True)
+    return name.decode()
 
 
 def build_folder(data: Path) -> tempfile.TemporaryDirectory[str]:

@@ -107,7 +107,13 @@ async def add_page(
         Networks(settings.page.log_networks),
     )
     composer = Composer(previews, settings.vocabulary)
-    page = Page(service.board, visitors, composer, packages=_default_set(settings))
+    page = Page(
+        service.board,
+        visitors,
+        composer,
+        packages=_default_set(settings),
+        trusted_proxies=Networks(settings.http.trusted_proxies),
+    )
     await page.add_to(application)
 
 

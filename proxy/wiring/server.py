@@ -112,6 +112,7 @@ async def listen(
         auto_decompress=False,
         access_log=None,
         shutdown_timeout=5,
+        keepalive_timeout=limits.rules.idle_seconds,
         max_line_size=LONGEST_LINE,
         max_field_size=LONGEST_LINE,
         max_headers=MOST_HEADERS,
@@ -146,4 +147,12 @@ def _limits(settings: Settings) -> DoorRules:
     possible = most_connections()
     if http.connections > possible:
         _log.warning("http.connections is more than the open files of this process allow most=%d", possible)
-    return DoorRules(http.head_bytes, http.head_seconds, min(http.connections or possible, possible))
+    connections = min(http.connections or possible, possible)
+    return DoorRules(
+        http.head_bytes,
+        http.head_seconds,
+        http.idle_seconds,
+        connections,
+        http.connections_of_one or max(1, connections // 4),
+        Networks(http.trusted_proxies),
+    )

@@ -135,8 +135,12 @@ async def test_an_idle_connection_may_ask_again(start: Start, registry: Server) 
 
 
 async def test_one_connection_too_many_is_told_so(start: Start, registry: Server) -> None:
-    async with start(registry.url, http={"connections": 2}) as front, contextlib.AsyncExitStack() as stack:
+    limits = {"connections": 2, "connections_of_one": 2}
+    async with start(registry.url, http=limits) as front, contextlib.AsyncExitStack() as stack:
         held = [await stack.enter_async_context(connection(front.url)) for _ in range(2)]
+        for _, busy in held:  # a request whose body is to come
+            busy.write(b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+        await asyncio.sleep(0.5)
         async with connection(front.url) as (reader, writer):
             writer.write(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
             assert (await answer(reader)).startswith(b"HTTP/1.1 503 ")
@@ -146,6 +150,39 @@ async def test_one_connection_too_many_is_told_so(start: Start, registry: Server
             return (await front.get("/v2/"))[0] == 200
 
         await until(there_is_room)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"connections": 40}, {"connections": 160, "connections_of_one": 40}],
+    ids=["of all", "of one address"],
+)
+async def test_silent_connections_shut_nobody_out(
+    start: Start, registry: Server, limits: dict[str, int]
+) -> None:
+    """40 connections that were answered once and stay silent; the oldest goes for each that comes."""
+    limits = {"connections_of_one": 40, **limits}
+    async with start(registry.url, http=limits) as front, contextlib.AsyncExitStack() as stack:
+        silent = []
+        for _ in range(40):
+            reader, writer = await stack.enter_async_context(connection(front.url))
+            writer.write(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+            silent.append(reader)
+        for _ in range(3):
+            assert (await front.get("/v2/"))[0] == 200
+            await asyncio.sleep(0.1)
+        assert await answer(silent[0]), "its answer and then the end"
+        assert not silent[-1].at_eof(), "it was silent for a shorter time"
+
+
+async def test_an_idle_connection_ends_after_its_time(start: Start, registry: Server) -> None:
+    async with (
+        start(registry.url, http={"idle_seconds": 0.5}) as front,
+        connection(front.url) as (reader, writer),
+    ):
+        writer.write(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await answer(reader)).endswith(b"{}")
 
 
 async def test_two_thousand_connections(tmp_path: Path, registry: Server) -> None:

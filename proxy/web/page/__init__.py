@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy import __version__
+from proxy.web.client import NO_NETWORKS, Networks
 from proxy.web.page import templating, views
 from proxy.web.page.composer import Composer
 from proxy.web.page.live import Changes, Live
@@ -41,12 +42,20 @@ Answer = Callable[[web.Request, Visitor], Awaitable[web.StreamResponse]]
 class Page:
     """Its routes."""
 
-    def __init__(self, board: Changes, visitors: Visitors, composer: Composer, *, packages: str) -> None:
-        """`packages` names the default package set."""
+    def __init__(
+        self,
+        board: Changes,
+        visitors: Visitors,
+        composer: Composer,
+        *,
+        packages: str,
+        trusted_proxies: Networks = NO_NETWORKS,
+    ) -> None:
+        """`packages` names the default package set; `trusted_proxies` may say who their client is."""
         self._visitors = visitors
         self._composer = composer
         self._packages = packages
-        self._live = Live(board, _HEADERS)
+        self._live = Live(board, _HEADERS, trusted_proxies)
         self._files: Mapping[str, StaticFile] = {}
 
     async def add_to(self, application: web.Application) -> None:

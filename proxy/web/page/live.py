@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from aiohttp import hdrs, web
 from aiohttp_sse import EventSourceResponse
 
+from proxy.web.client import NO_NETWORKS, Networks, client, neighbourhood
 from proxy.web.page import templating
 from proxy.web.page.visitor import Visitor
 
@@ -18,6 +20,7 @@ _TICK = 2.0  # seconds between two messages at most while anything is built, as 
 _HEARTBEAT = 15.0  # seconds between two messages at most while nothing is built
 _MOST_STREAMS = 200
 _LONGEST_NUMBER = 12  # digits
+_MOST_OF_ONE = 20  # streams of one client
 _LONGEST_SEND = 60.0  # seconds; a client that takes nothing for so long is gone
 
 #: The events of a stream, and their data, for the board as it is now.
@@ -47,11 +50,14 @@ class Changes(Protocol):
 class Live:
     """The streams of one page."""
 
-    def __init__(self, board: Changes, headers: Mapping[str, str]) -> None:
-        """`headers` are those of every answer of the page."""
+    def __init__(
+        self, board: Changes, headers: Mapping[str, str], trusted_proxies: Networks = NO_NETWORKS
+    ) -> None:
+        """`headers` are those of every answer of the page. `trusted_proxies` may say who their client is."""
         self._board = board
         self._headers = headers
-        self._streams = 0
+        self._trusted_proxies = trusted_proxies
+        self._streams: Counter[str] = Counter()
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -91,19 +97,23 @@ class Live:
         """What `messages` yields at each version of the board; `ENDED` is the last event."""
         if request.method != hdrs.METH_GET:
             return web.Response(status=405, headers={hdrs.ALLOW: hdrs.METH_GET})
-        if self._streams >= _MOST_STREAMS:
+        address = client(
+            request.headers.items(), request.remote or "", request.scheme, self._trusted_proxies
+        ).address
+        place = neighbourhood(address)
+        if self._streams[place] >= _MOST_OF_ONE or self._streams.total() >= _MOST_STREAMS:
             return web.Response(status=503, text="too many streams of this page are open\n")
         response = EventSourceResponse(sep="\n", send_timeout=_LONGEST_SEND, ping_interval=_HEARTBEAT)
         del response.headers[hdrs.CONNECTION]
         response.headers.update(self._headers)
-        self._streams += 1
+        self._streams[place] += 1
         try:
             await response.prepare(request)
             async with response:
                 with contextlib.suppress(ConnectionResetError, TimeoutError):  # the client is gone
                     await self._send(response, messages)
         finally:
-            self._streams -= 1
+            self._streams -= Counter({place: 1})  # drops what is 0
         return response
 
     async def _send(self, response: EventSourceResponse, messages: Messages) -> None:

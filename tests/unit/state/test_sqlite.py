@@ -160,3 +160,16 @@ async def test_the_same_statement_from_many_sides_is_no_misuse(
         sys.setswitchinterval(usual)
 
     assert caplog.text == ""
+
+
+async def test_that_a_tag_is_ours_is_on_the_disk_before_it_is_pulled(tmp_path: Path) -> None:
+    """What `synchronous = FULL` means; other records may be gone after a power failure."""
+    statements: list[str] = []
+    async with open_state(tmp_path / "state") as state:
+        ((level,),) = await state._lasting.execute_fetchall("PRAGMA synchronous")
+        await state._lasting.set_trace_callback(statements.append)
+        await state.record_tag(TagRecord("r", "t", "sha256:d", "key", 1.0))
+        await state.forget_tag("r", "other")
+
+    assert level == 2
+    assert [statement.split()[0] for statement in statements] == ["INSERT", "INSERT", "DELETE"]

@@ -7,6 +7,7 @@ import pytest
 from proxy.core.errors import TooManyBuilds
 from proxy.web import access
 from proxy.web.access import AccessRules, Rate
+from proxy.web.client import neighbourhood
 
 
 @pytest.mark.parametrize(
@@ -104,4 +105,4 @@ def test_clients_are_forgotten_by_the_thousand(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_an_ipv6_network_counts_as_one(address: str, counted: str) -> None:
-    assert access._neighbourhood(address) == counted
+    assert neighbourhood(address) == counted

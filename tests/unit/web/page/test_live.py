@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 import aiohttp
@@ -21,6 +22,7 @@ from proxy.registry.client import Registry
 from proxy.registry.endpoint import Endpoint
 from proxy.registry.login import Credentials
 from proxy.state.sqlite import open_state
+from proxy.web.client import Networks
 from proxy.web.page import live, templating
 from proxy.web.page.image_list import ImageList
 from proxy.web.page.live import Live
@@ -139,3 +141,20 @@ async def test_one_of_a_build_that_nobody_has_says_nothing(streams: Streams) -> 
     streams.live.close()
 
     assert "event" not in await reading
+
+
+async def test_one_client_does_not_take_all_streams(
+    streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_MOST_OF_ONE", 2)
+    async with (
+        streams.session.get(f"{streams.url}/events"),
+        streams.session.get(f"{streams.url}/events"),
+        streams.session.get(f"{streams.url}/events") as third,
+        streams.session.get(f"{streams.url}/events", headers={"X-Forwarded-For": "192.0.2.1"}) as forged,
+    ):
+        assert (third.status, forged.status) == (503, 503)
+        streams.live._trusted_proxies = Networks([ip_network("127.0.0.1")])
+        header = {"X-Forwarded-For": "192.0.2.1"}
+        async with streams.session.get(f"{streams.url}/events", headers=header) as other:
+            assert other.status == 200
