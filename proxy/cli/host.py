@@ -52,6 +52,7 @@ async def status(front: Endpoint, health: str) -> dict[str, Any]:
         "ready": ready,
         "problems": [] if ready else problems,
         "version": page.get("version"),
+        "store": page.get("store"),
         "builds": page.get("builds"),
     }
 
@@ -106,6 +107,8 @@ def _status(settings: Settings, _: argparse.Namespace, console: Console) -> int:
     console.line("ready" if document["ready"] else "not ready", "green" if document["ready"] else "bold red")
     for problem in document["problems"]:
         console.line(f"    {problem}")
+    if (store := document["store"]) and store["free_bytes"]:
+        console.line(f"store: {store['store_bytes'] / 1e9:.1f} GB, {store['free_bytes'] / 1e9:.1f} GB free")
     if document["builds"] is None:
         console.line("builds: the page is off, or page.networks does not hold this address")
     elif document["builds"]:

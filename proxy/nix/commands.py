@@ -85,6 +85,21 @@ def path_info_argv(paths: Iterable[str]) -> tuple[str, ...]:
     return ("nix", "path-info", "--json", "--recursive", *dict.fromkeys(paths))
 
 
+def all_paths_argv() -> tuple[str, ...]:
+    """Sizes and times of registration of all valid store paths."""
+    return ("nix", "path-info", "--json", "--all")
+
+
+def dead_paths_argv() -> tuple[str, ...]:
+    """Print the store paths that no root and no process holds."""
+    return ("nix-store", "--gc", "--print-dead")
+
+
+def delete_argv(paths: Iterable[str]) -> tuple[str, ...]:
+    """Delete these store paths, and those that refer to them, unless something holds them."""
+    return ("nix-store", "--delete", *paths)
+
+
 def keep_argv(paths: Iterable[str], root: Path) -> tuple[str, ...]:
     """Root these store paths, which are valid, at `root`, `root-2`, ..."""
     return ("nix-store", "--realise", *paths, "--add-root", str(root), "--indirect")

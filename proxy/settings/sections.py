@@ -119,6 +119,8 @@ class NixSection(Section):
     evaluations: int = Field(default=0, ge=0)
     log_bytes: int = Field(default=0, ge=0)
     build_deadline: float = Field(default=3600, gt=0)
+    most_store_bytes: int = Field(default=0, ge=0)
+    keep_free_bytes: int = Field(default=0, ge=0)
 
     @field_validator("copy_to")
     @classmethod

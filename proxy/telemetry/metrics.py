@@ -75,6 +75,16 @@ class Metrics:
             "registry_failures", "Requests that the registry did not answer.", "kind"
         )
         self._nix_seconds = self._histogram("nix_seconds", "How long runs of Nix took.", _LONG, "program")
+        self._store = Gauge(
+            "nixfront_store_bytes",
+            "Bytes of the Nix store's paths, where nixfront keeps a budget.",
+            registry=self._registry,
+        )
+        self._store_free = Gauge(
+            "nixfront_store_free_bytes",
+            "Free bytes on the disk of the Nix store, where nixfront keeps a budget.",
+            registry=self._registry,
+        )
         self._cells: dict[tuple[Kind, str, int], Callable[[float, int, int], None]] = {}
 
     def answered(
@@ -94,6 +104,11 @@ class Metrics:
     def queue(self, waiting: Callable[[], int]) -> None:
         """Ask this how many builds wait."""
         self._waiting.set_function(waiting)
+
+    def store(self, size: Callable[[], int], free: Callable[[], int]) -> None:
+        """Ask these for the bytes of the Nix store, and for those that are free on its disk."""
+        self._store.set_function(size)
+        self._store_free.set_function(free)
 
     def tasks_of(self, loop: asyncio.AbstractEventLoop) -> None:
         """Count the tasks of this loop."""

@@ -19,6 +19,7 @@ from proxy.core.events import Sink
 from proxy.image import store_tree
 from proxy.image.layer_table import NO_TABLE, LayerTable, read
 from proxy.nix.binary_cache import BinaryCache
+from proxy.nix.budget import StoreBudget
 from proxy.nix.commands import Caches
 from proxy.nix.evaluate import Evaluator, ImagesFile
 from proxy.nix.runner import Limits, NixRunner
@@ -48,6 +49,7 @@ class Packages:
     store: NixStore
     evaluator: Evaluator
     sets: PackageSets
+    budget: StoreBudget
 
 
 def open_packages(
@@ -92,7 +94,8 @@ def open_packages(
     )
     stack.push_async_callback(sets.close)
     stack.push_async_callback(evaluator.close)
-    return Packages(store, evaluator, sets)
+    budget = StoreBudget(runner, most_bytes=section.most_store_bytes, keep_free=section.keep_free_bytes)
+    return Packages(store, evaluator, sets, budget)
 
 
 async def build_pipeline(

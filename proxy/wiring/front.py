@@ -113,6 +113,7 @@ async def add_page(
         composer,
         packages=_default_set(settings),
         trusted_proxies=Networks(settings.http.trusted_proxies),
+        budget=service.packages.budget,
     )
     await page.add_to(application)
 

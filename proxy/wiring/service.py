@@ -90,6 +90,9 @@ async def open_service(
     sink = events.fan_out(board.see, sink)
 
     packages = open_packages(settings, stack, session, sink, state)
+    metrics.store(lambda: packages.budget.usage.store_bytes, lambda: packages.budget.usage.free_bytes)
+    if settings.nix.most_store_bytes or settings.nix.keep_free_bytes:
+        stack.push_async_callback(_cancel, asyncio.create_task(packages.budget.watch()))
     tags = OwnTags(registry, state)
     answers = AnswerCache(
         relay, tags.versions, seconds=settings.answers.seconds, most_bytes=settings.answers.most_bytes
@@ -123,6 +126,11 @@ async def open_service(
         state=state,
         tables=tables,
     )
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _lock_data_folder(data: Path, stack: AsyncExitStack) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy import __version__
+from proxy.nix.budget import StoreBudget
 from proxy.web.client import NO_NETWORKS, Networks
 from proxy.web.page import templating, views
 from proxy.web.page.composer import Composer
@@ -50,12 +51,14 @@ class Page:
         *,
         packages: str,
         trusted_proxies: Networks = NO_NETWORKS,
+        budget: StoreBudget,
     ) -> None:
         """`packages` names the default package set; `trusted_proxies` may say who their client is."""
         self._visitors = visitors
         self._composer = composer
         self._packages = packages
         self._live = Live(board, _HEADERS, trusted_proxies)
+        self._budget = budget
         self._files: Mapping[str, StaticFile] = {}
 
     async def add_to(self, application: web.Application) -> None:
@@ -176,6 +179,7 @@ class Page:
                 "version": __version__,
                 "packages": self._packages,
                 "running": len(builds.running),
+                "store": asdict(self._budget.usage),
                 "builds": [
                     {**asdict(build), "state": build.state}
                     for build in (*builds.running, *builds.ended[:_RECENT])
