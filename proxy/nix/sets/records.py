@@ -40,6 +40,7 @@ class Records:
         try:
             package_set = PackageSet(**record["set"])
             same = package_set.source == chosen.address and record["date"] == chosen.choice.date
+            same &= record["kind"] == chosen.choice.kind
             same &= chosen.knows_history or chosen.allows(record["reference"])
         except (TypeError, KeyError):
             return None
@@ -66,6 +67,7 @@ class Records:
         """
         record = {
             "date": chosen.choice.date,
+            "kind": chosen.choice.kind,
             "set": asdict(package_set),
             "reference": reference,
             "root": root.name,

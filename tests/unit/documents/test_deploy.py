@@ -199,6 +199,7 @@ def test_the_registry_has_a_login_and_nixfront_has_its_password() -> None:
     assert variables["REGISTRY_AUTH_HTPASSWD_PATH"] == f"{mounts['login']}/{login['items'][0]['path']}"
     assert login["secretName"] == password["secretName"]
     assert chosen.registry.username == "nixfront"
+    assert chosen.access.push == "none", "deletes are for nixfront alone"
     assert chosen.registry.password_file == f"{ours['login']}/{password['items'][0]['path']}"
     assert chosen.page.networks == settings.Settings().page.networks, "the page is for loopback"
     for text in (file.read_text() for file in KUBERNETES.glob("*.yaml")):

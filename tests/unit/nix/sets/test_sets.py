@@ -160,6 +160,7 @@ def test_what_was_seen_is_known_by_its_revision(tmp_path: Path) -> None:
     [
         pytest.param(Choice("git", url="https://y/r.git", ref="main"), id="another address"),
         pytest.param(Choice("git", url="https://x/r.git", date="2001-02-03T04:05:06Z"), id="another date"),
+        pytest.param(Choice("tarball", url="https://x/r.git"), id="another kind"),
     ],
 )
 def test_what_was_seen_of_another_choice_is_not_believed(tmp_path: Path, other: Choice) -> None:
