@@ -13,6 +13,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 
 from proxy.core import errors
 from proxy.core.errors import NixfrontError, PackageUnknown, RegistryRefused
+from proxy.core.text import printable
 from proxy.web import error_responses
 
 # distribution-spec, "Error Codes"; UNAVAILABLE is the stock registry's own for 503.
@@ -124,7 +125,7 @@ def test_any_message_can_be_answered(message: str) -> None:
     response = error_responses.response(PackageUnknown(message))
 
     assert isinstance(response.body, bytes)
-    assert json.loads(response.body)["errors"][0]["message"] == message
+    assert json.loads(response.body)["errors"][0]["message"] == printable(message)
 
 
 async def test_our_errors_become_answers_and_others_do_not(aiohttp_client: AiohttpClient) -> None:
