@@ -3,6 +3,8 @@
 All keys start with `nixfront:`; another database number (`redis://host/1`) separates two groups of nixfronts. Leases are
 keys with an expiry; small scripts take and release them, so that only its holder prolongs or ends a lease.
 
+Whatever is no record of ours is a lost record: a read finds nothing, and a write takes its place.
+
     layer:<key>        hash: digest, size, diff_id, store_paths      blob:<digest>    sorted set of repositories
     tags:<repository>  hash: tag -> [digest, key, checked, ...]      images           sorted set of "repository digest"
     image:<member>     hash: made, pulled                            revisions        hash: [set, reference] -> [revision, when]
@@ -12,15 +14,16 @@ keys with an expiry; small scripts take and release them, so that only its holde
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, astuple, fields, replace
+from dataclasses import asdict, astuple, replace
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from proxy.core.errors import SettingsInvalid
 from proxy.core.model import Layer, LayerPlan, canonical_json, without_credentials
@@ -33,19 +36,24 @@ from proxy.state import (
     Failure,
     ImageRecord,
     TagRecord,
+    parse,
 )
 from proxy.state.outage import WriteBehind
 
+_log = logging.getLogger(__name__)
 _PREFIX = "nixfront:"
 _SCHEMA = 1
 _PATIENCE = 2.0  # seconds for one answer
 _PAGE = 500  # members of a listing in one answer
 _GONE = (RedisError, OSError)
-_BUILD_FIELDS = frozenset(field.name for field in fields(BuildRecord))
+_FOREIGN = "WRONGTYPE"  # says Redis of a key that holds another type
+_TYPES = {"HSET": "hash", "HSETNX": "hash", "HDEL": "hash", "EVAL": "hash", "ZADD": "zset", "ZREM": "zset"}
 
 Word = str | int | float
 
+# A lease of ours is a string that expires.
 _TAKE = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'string' or redis.call('PTTL', KEYS[1]) == -1 then redis.call('DEL', KEYS[1]) end
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -54,7 +62,7 @@ return 1
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 _PULLED = """
 local before = redis.call('HGET', KEYS[1], 'pulled')
-if before and tonumber(before) < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'pulled', ARGV[1]) end
+if before and (tonumber(before) or 0) < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'pulled', ARGV[1]) end
 """
 
 
@@ -74,13 +82,13 @@ class RedisState:
 
     async def _recall(self, key: str, repository: str) -> tuple[Layer, tuple[str, ...]] | None:
         fields = await self._read({}, "HGETALL", f"layer:{key}")
-        if not fields:
+        layer = parse.layer(fields)
+        if layer is None:
             return None
-        blob = f"blob:{fields['digest']}"
+        blob = f"blob:{layer.digest}"
         here = await self._read(None, "ZSCORE", blob, repository) is not None
         names = await self._read([], "ZRANGE", blob, 0, MOST_ORIGINS)
         others = [name for name in names if name != repository][:MOST_ORIGINS]
-        layer = Layer(fields["digest"], int(fields["size"]), fields["diff_id"])
         return layer, (*((repository,) if here else ()), *others)
 
     async def record(self, key: str, plan: LayerPlan, layer: Layer, repository: str) -> None:
@@ -96,7 +104,7 @@ class RedisState:
 
     async def recall_tag(self, repository: str, tag: str) -> TagRecord | None:
         value = await self._read(None, "HGET", f"tags:{repository}", tag)
-        return TagRecord(repository, tag, *json.loads(value)) if value else None
+        return parse.record(TagRecord, repository, tag, *parse.words(value))
 
     async def record_tag(self, record: TagRecord) -> None:
         image = f"image:{record.repository} {record.digest}"
@@ -113,7 +121,10 @@ class RedisState:
 
     async def tags(self, repository: str) -> tuple[TagRecord, ...]:
         values = await self._read({}, "HGETALL", f"tags:{repository}")
-        return tuple(TagRecord(repository, tag, *json.loads(value)) for tag, value in sorted(values.items()))
+        found = [
+            parse.record(TagRecord, repository, tag, *parse.words(values[tag])) for tag in sorted(values)
+        ]
+        return tuple(record for record in found if record is not None)
 
     async def images(self) -> AsyncIterator[ImageRecord]:
         after = "-"
@@ -121,8 +132,15 @@ class RedisState:
             for member in members:
                 if fields := await self._read({}, "HGETALL", f"image:{member}"):  # else it was just deleted
                     repository, _, digest = member.partition(" ")
-                    yield ImageRecord(repository, digest, float(fields["made"]), float(fields["pulled"]))
-            after = f"({members[-1]}"
+                    times = [parse.number(fields.get(name, "")) for name in ("made", "pulled")]
+                    if (
+                        digest
+                        and (image := parse.record(ImageRecord, repository, digest, *times)) is not None
+                    ):
+                        yield image
+            before, after = after, f"({members[-1]}"
+            if after == before:
+                return  # a member that is no text: the pages behind it are out of reach
 
     async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
         await self._write(
@@ -138,34 +156,34 @@ class RedisState:
 
     async def recall_revision(self, package_set: str, reference: str) -> tuple[str, float] | None:
         value = await self._read(None, "HGET", "revisions", json.dumps([package_set, reference]))
-        return (str(json.loads(value)[0]), float(json.loads(value)[1])) if value else None
+        return parse.revision(value)
 
     async def record_revision(self, package_set: str, reference: str, revision: str, when: float) -> None:
         field, value = json.dumps([package_set, reference]), json.dumps([revision, when])
         await self._write(("HSET", "revisions", field, value))
         if await self._read(0, "HLEN", "revisions") > MOST_REVISIONS:
             values = await self._read({}, "HGETALL", "revisions")
-            newest = sorted(values, key=lambda key: float(json.loads(values[key])[1]), reverse=True)
+            newest = sorted(values, key=lambda key: (parse.revision(values[key]) or ("", 0))[1], reverse=True)
             if old := newest[MOST_REVISIONS * 9 // 10 :]:  # a tenth at once, as this reads them all
                 await self._write(("HDEL", "revisions", *old))
 
     async def recall_failure(self, key: str) -> Failure | None:
         value = await self._read(None, "GET", f"failure:{key}")
-        return Failure(*json.loads(value)) if value else None
+        return parse.record(Failure, *parse.words(value))
 
     async def record_failure(self, key: str, failure: Failure, seconds: float) -> None:
         if seconds > 0:
             value = json.dumps(astuple(failure))
-            await self._write(("SET", f"failure:{key}", value, "PX", _milliseconds(seconds)))
+            await self._write(("SET", f"failure:{key}", value, "PX", int(seconds * 1000) or 1))
 
     async def record_build(self, build: BuildRecord) -> bool:
         async def write() -> bool:
-            await self._together(
+            await self._put(
                 ("HSET", "board:record", build.id, json.dumps(asdict(build))),
                 ("ZADD", "board", build.started, build.id),
             )
             if old := await self._ask("ZRANGE", "board", 0, -MOST_BUILDS - 1):
-                await self._together(("HDEL", "board:record", *old), ("ZREM", "board", *old))
+                await self._put(("HDEL", "board:record", *old), ("ZREM", "board", *old))
             return True
 
         return await self._border.read(write, False)
@@ -173,7 +191,8 @@ class RedisState:
     async def builds(self, most: int) -> Sequence[BuildRecord]:
         ids = await self._read([], "ZREVRANGE", "board", 0, most - 1)
         values = await self._read([], "HMGET", "board:record", *ids) if ids else []
-        return [_build(json.loads(value)) for value in values if value is not None]
+        builds = (parse.build(value) for value in values)
+        return [build for build in builds if build is not None]
 
     async def end_builds(self, machine: str, when: float) -> None:
         for build in await self.builds(MOST_BUILDS):
@@ -182,7 +201,7 @@ class RedisState:
 
     async def take(self, key: str, holder: str, seconds: float) -> bool:
         # Without Redis every machine builds for itself: that costs time, and the digests are the same.
-        return bool(await self._read(1, "EVAL", _TAKE, 1, f"lease:{key}", holder, _milliseconds(seconds)))
+        return bool(await self._read(1, "EVAL", _TAKE, 1, f"lease:{key}", holder, int(seconds * 1000) or 1))
 
     async def release(self, key: str, holder: str) -> None:
         # A read, so that it happens now or never: a later release could end a new lease, and this lease ends by itself.
@@ -198,21 +217,43 @@ class RedisState:
     async def upgrade(self) -> None:
         """Migrate the records to our schema version. Raises `SettingsInvalid` if theirs is newer."""
         await self._write(("SET", "schema", _SCHEMA, "NX"))
-        version = int(await self._read(_SCHEMA, "GET", "schema") or _SCHEMA)
+        version = parse.number(await self._read("", "GET", "schema")) or _SCHEMA
         if version > _SCHEMA:
             raise SettingsInvalid(
-                f"state.url: what is there is of a newer nixfront (schema {version}, this one knows {_SCHEMA})"
+                f"state.url: what is there is of a newer nixfront (schema {version:g}, this one knows {_SCHEMA})"
             )
 
     async def _read(self, default: Any, *words: Word) -> Any:
-        """The answer to one command, or `default` while Redis is gone."""
-        return await self._border.read(lambda: self._ask(*words), default)
+        """The answer to one command, or `default` while Redis is gone, and for a key of another type."""
+
+        async def ask() -> Any:
+            try:
+                return await self._ask(*words)
+            except ResponseError as error:
+                if _FOREIGN not in str(error):
+                    raise
+                _log.warning("no record of ours, so it is lost command=%s key=%s", words[0], words[1])
+                return default
+
+        return await self._border.read(ask, default)
 
     async def _write(self, *commands: Sequence[Word]) -> None:
         """Send these commands, in order and with nothing between them."""
-
         if commands:
-            await self._border.write(lambda: self._together(*commands))
+            await self._border.write(lambda: self._put(*commands))
+
+    async def _put(self, *commands: Sequence[Word]) -> None:
+        """The same; keys of another type are deleted first."""
+        try:
+            await self._together(*commands)
+        except ResponseError as error:
+            if _FOREIGN not in str(error):
+                raise
+            for command in commands:
+                key = command[3] if command[0] == "EVAL" else command[1]
+                if await self._ask("TYPE", key) != _TYPES.get(str(command[0]), "string"):
+                    await self._ask("DEL", key)
+            await self._together(*commands)
 
     async def _together(self, *commands: Sequence[Word]) -> None:
         async with self._redis.pipeline(transaction=True) as together:
@@ -230,15 +271,6 @@ def _prefixed(words: Sequence[Word]) -> list[Word]:
     return [*words[:at], *(f"{_PREFIX}{word}" for word in words[at : at + 1]), *words[at + 1 :]]
 
 
-def _build(values: Mapping[str, Any]) -> BuildRecord:
-    """The record of a build; another version of nixfront may have written it, so further values are left out."""
-    return BuildRecord(**{name: value for name, value in values.items() if name in _BUILD_FIELDS})
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, int(seconds * 1000))
-
-
 @asynccontextmanager
 async def open_state(url: str) -> AsyncIterator[RedisState]:
     """The state at this address. No answer (yet) is no error: see `outage`.
@@ -249,6 +281,7 @@ async def open_state(url: str) -> AsyncIterator[RedisState]:
         redis = Redis.from_url(
             url,
             decode_responses=True,
+            encoding_errors="replace",  # what is no text is no record
             socket_timeout=_PATIENCE,
             socket_connect_timeout=_PATIENCE,
             health_check_interval=30,

@@ -7,6 +7,7 @@ older file is migrated, step by step, all or nothing. Leases and failures concer
 """
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ from proxy.state import (
 from proxy.state.memory import OneProcess
 from proxy.state.outage import WriteBehind
 
+_log = logging.getLogger(__name__)
 #: The step from each version to the next; the first makes a new file. Steps are added and never changed.
 _MIGRATIONS = (
     """
@@ -239,7 +241,7 @@ class SqliteState(OneProcess):
 async def open_state(file: Path) -> AsyncIterator[SqliteState]:
     """The state in this file, which is made if it is not there, and migrated if its schema is older.
 
-    A file that is no database is renamed to `<name>.broken`, because its records can be made again. Raises
+    A file that is no database, or a damaged one, is renamed to `<name>.broken`, because its records can be made again. Raises
     `SettingsInvalid` if the schema is newer than ours.
     """
     connection = await _connect(file)
@@ -247,7 +249,7 @@ async def open_state(file: Path) -> AsyncIterator[SqliteState]:
         version = await _version(connection)
         if version is None:
             await connection.close()
-            await asyncio.to_thread(file.replace, file.with_name(file.name + ".broken"))
+            await asyncio.to_thread(_put_aside, file)
             connection = await _connect(file)
             version = 0
         if version > len(_MIGRATIONS):
@@ -284,10 +286,24 @@ async def _connect(file: Path) -> aiosqlite.Connection:
     return await aiosqlite.connect(file, timeout=_BUSY, isolation_level=None)
 
 
+def _put_aside(file: Path) -> None:
+    """Rename a broken file, with its log: SQLite would write the pages of that log into the next file."""
+    for suffix in ("", "-wal", "-shm"):
+        old = file.with_name(file.name + suffix)
+        if old.exists():
+            old.replace(file.with_name(file.name + ".broken" + suffix))
+
+
 async def _version(connection: aiosqlite.Connection) -> int | None:
-    """The schema version of the file, 0 for a new file, None if the file is no database."""
+    """The schema version of the file, 0 for a new file, None if the file is no database or a damaged one."""
     try:
         ((version,),) = await connection.execute_fetchall("PRAGMA user_version")
-    except sqlite3.DatabaseError:
+        for (finding,) in await connection.execute_fetchall("PRAGMA quick_check(1)"):
+            if finding != "ok":
+                _log.warning("the state is damaged, so it begins anew finding=%s", finding)
+                return None
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise  # another process writes to a file that is sound
         return None
     return int(version)
