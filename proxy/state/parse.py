@@ -78,3 +78,9 @@ def revision(text: str | None) -> tuple[str, float] | None:
         case [str(name), int() | float() as when] if name and math.isfinite(when):
             return name, float(when)
     return None
+
+
+def tags(repository: str, values: Mapping[str, str]) -> tuple[TagRecord, ...]:
+    """The records in these texts by tag, sorted."""
+    found = [record(TagRecord, repository, tag, *words(values[tag])) for tag in sorted(values)]
+    return tuple(tag for tag in found if tag is not None)

@@ -121,10 +121,7 @@ class RedisState:
 
     async def tags(self, repository: str) -> tuple[TagRecord, ...]:
         values = await self._read({}, "HGETALL", f"tags:{repository}")
-        found = [
-            parse.record(TagRecord, repository, tag, *parse.words(values[tag])) for tag in sorted(values)
-        ]
-        return tuple(record for record in found if record is not None)
+        return parse.tags(repository, values)
 
     async def images(self) -> AsyncIterator[ImageRecord]:
         after = "-"
@@ -140,7 +137,7 @@ class RedisState:
                         yield image
             before, after = after, f"({members[-1]}"
             if after == before:
-                return  # a member that is no text: the pages behind it are out of reach
+                return  # a member is no text: the pages behind it are out of reach
 
     async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
         await self._write(

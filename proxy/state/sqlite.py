@@ -7,6 +7,7 @@ older file is migrated, step by step, all or nothing. Leases and failures concer
 """
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -249,9 +250,11 @@ async def open_state(file: Path) -> AsyncIterator[SqliteState]:
         version = await _version(connection)
         if version is None:
             await connection.close()
-            await asyncio.to_thread(_put_aside, file)
-            connection = await _connect(file)
-            version = 0
+            _log.warning("the state is damaged and begins anew file=%s", file)
+            for suffix in ("", "-wal", "-shm"):  # else SQLite writes the old log into the new file
+                with contextlib.suppress(FileNotFoundError):
+                    await asyncio.to_thread(Path(f"{file}{suffix}").replace, f"{file}.broken{suffix}")
+            connection, version = await _connect(file), 0
         if version > len(_MIGRATIONS):
             raise SettingsInvalid(
                 f"{file} is of a newer nixfront (schema {version}, this one knows {len(_MIGRATIONS)}): use that one, "
@@ -276,9 +279,8 @@ async def open_state(file: Path) -> AsyncIterator[SqliteState]:
         await connection.close()
 
 
-def _tag(
-    repository: str, tag: str, digest: str, key: str, checked: float, moving: int, replaced: str
-) -> TagRecord:
+def _tag(*row: Any) -> TagRecord:
+    repository, tag, digest, key, checked, moving, replaced = row
     return TagRecord(repository, tag, digest, key, checked, bool(moving), replaced)
 
 
@@ -286,24 +288,13 @@ async def _connect(file: Path) -> aiosqlite.Connection:
     return await aiosqlite.connect(file, timeout=_BUSY, isolation_level=None)
 
 
-def _put_aside(file: Path) -> None:
-    """Rename a broken file, with its log: SQLite would write the pages of that log into the next file."""
-    for suffix in ("", "-wal", "-shm"):
-        old = file.with_name(file.name + suffix)
-        if old.exists():
-            old.replace(file.with_name(file.name + ".broken" + suffix))
-
-
 async def _version(connection: aiosqlite.Connection) -> int | None:
     """The schema version of the file, 0 for a new file, None if the file is no database or a damaged one."""
     try:
         ((version,),) = await connection.execute_fetchall("PRAGMA user_version")
-        for (finding,) in await connection.execute_fetchall("PRAGMA quick_check(1)"):
-            if finding != "ok":
-                _log.warning("the state is damaged, so it begins anew finding=%s", finding)
-                return None
+        ((finding,),) = await connection.execute_fetchall("PRAGMA quick_check(1)")
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise  # another process writes to a file that is sound
         return None
-    return int(version)
+    return int(version) if finding == "ok" else None
