@@ -11,10 +11,13 @@
 #   policy       { allowUnfree; allowInsecure; allowBroken; denyPackages; denyLicenses; onlyPackages; onlyLicenses; }: lists
 #                of names; "*" in an `allow` list allows everything; an empty `only` list is no limit
 #   optional     as `attributes`, for packages that the result leaves out where the set lacks them
+#   listed       the attributes (as `at` below; "" is the set itself) whose names the caller has
 #
-# result: one list entry for each attribute, in the order of the request (optional ones last):
+# result: { results; names; }
+#   names = { AT = [ NAME ... ]; }: the attributes of the first few `at` of missing packages, without those in `listed`
+#   results has one entry for each attribute, in the order of the request (optional ones last):
 #   { kind = "package"; typed; attribute; name; pname; drvPath; outputs = [ { name; path; } ]; mainProgram; description; license; }
-#   { kind = "missing"; typed; at; part; names; }        `part` is not among `names`, the attributes of `at`
+#   { kind = "missing"; typed; at; part; depth; }        `at`, the first `depth` parts of the path, has no attribute `part`
 #   { kind = "ambiguous"; typed; at; part; names; }      `names` all spell `part` when case is ignored
 #   { kind = "refused"; typed; attribute; name; reason; what; }    by the policy; `reason` is "denied", "denied-license",
 #                                                        "not-listed", "not-listed-license", "unfree", "insecure",
@@ -25,12 +28,26 @@
 { request }:
 let
   question = builtins.fromJSON request;
-  resolve = import ./resolve.nix;
   policy = question.policy // { inherit (question) system; };
 
   packages = import ./load.nix question;
+  resolve = import ./resolve.nix packages;
 
-  describe = byClient: attribute: import ./describe.nix { inherit policy byClient; } (resolve packages attribute);
+  describe = byClient: attribute: import ./describe.nix { inherit policy byClient; } (resolve attribute);
+  results =
+    map (describe true) question.attributes
+    ++ builtins.filter (result: result.kind == "package") (map (describe false) question.optional);
+
+  # Many wrong names of one set cost one list of its names, and many sets cost three.
+  isMissing = result: result.kind == "missing";
+  fresh = builtins.filter (result: isMissing result && !builtins.elem result.at question.listed) results;
+  levels = builtins.groupBy (result: result.at) fresh;
+  first = builtins.genList (builtins.elemAt (builtins.attrNames levels)) (
+    let count = builtins.length (builtins.attrNames levels); in if count < 3 then count else 3
+  );
+  namesOf = at: { name = at; value = (builtins.head levels.${at}).names; };
 in
-map (describe true) question.attributes
-++ builtins.filter (result: result.kind == "package") (map (describe false) question.optional)
+{
+  results = map (result: if isMissing result then removeAttrs result [ "names" ] else result) results;
+  names = builtins.listToAttrs (map namesOf first);
+}

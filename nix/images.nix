@@ -37,7 +37,8 @@ let
 
   # An image is the operator's own wish: the policy bounds it, but not the lists of what clients may name.
   describe = import ./describe.nix { inherit policy; byClient = false; };
-  byName = typed: describe (resolve packages { inherit typed; path = parts (question.aliases.${typed} or typed); });
+  find = resolve packages;
+  byName = typed: describe (find { inherit typed; path = parts (question.aliases.${typed} or typed); });
   byValue = value: describe { kind = "attribute"; typed = value.name; attribute = value.name; inherit value; };
   package = value: if builtins.isString value then byName (plain value) else byValue value;
 

@@ -10,7 +10,10 @@ from proxy.core.text import printable
 
 
 class NixfrontError(Exception):
-    """Any error that nixfront reports. `lasting`: the same request would fail again, so the error may be stored."""
+    """Any error that nixfront reports. `lasting`: the same request would fail again, so the error may be stored.
+
+    Its text ends in terminals, and may quote a builder or a package set. So it shows no control character but line ends.
+    """
 
     lasting = False
 

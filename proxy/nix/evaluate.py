@@ -6,38 +6,19 @@ gets `DerivationLost`, calls `Evaluator.forget`, and evaluates again.
 """
 
 import asyncio
-import json
-import logging
-import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cachetools import LRUCache
-
-from proxy.core.errors import EvaluationFailed, NixfrontError, PackageRefused, ProcessFailed
-from proxy.core.model import Package, PackageSet, Policy, canonical_json, sha256_hex
+from proxy.core.errors import EvaluationFailed, PackageRefused, ProcessFailed
+from proxy.core.model import Package, PackageSet, Policy, canonical_json
 from proxy.core.names import attribute_path
-from proxy.nix import commands
-from proxy.nix.output import last_lines
+from proxy.nix.evaluation_cache import Levels, PackageCache, Result
+from proxy.nix.name_lists import NameLists
+from proxy.nix.output import last_lines, read_json
 from proxy.nix.package_results import own_refusal, read_packages
-from proxy.nix.runner import NixRunner
-from proxy.tools.files import keep_newest, write_whole
-from proxy.tools.flight import SingleFlight
-
-_log = logging.getLogger(__name__)
-_PACKAGES = 10_000  # packages in the cache, of about a kilobyte each
-_NAME_LISTS = 8  # lists of names in memory
-_NAME_FILES = 64  # lists of names on disk, of up to some megabytes each
-_SUGGESTION_SECONDS = 2.0  # how long an error message waits for better suggestions
-_SET_OF_PACKAGES = re.compile(r".*Packages")
-_LISTED_SETS = 100  # how many sets are listed one by one, where Nix cannot list them together
-
-#: One result of `nix/default.nix`, of the kind `package`; None for an optional attribute that the set lacks.
-Result = Mapping[str, Any] | None
+from proxy.nix.runner import Expressions, NixRunner, readable_paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,32 +34,6 @@ class ImagesFile:
     always: tuple[str, ...]
 
 
-class PackageCache:
-    """Results of evaluations, by question (set, system, policy and kind of attribute, as JSON) and name as typed."""
-
-    def __init__(self, most: int = _PACKAGES) -> None:
-        self._results: LRUCache[tuple[bytes, str], Result] = LRUCache(most)
-
-    def recall(self, question: bytes, names: Iterable[str]) -> dict[str, Result]:
-        """The results of those names that the cache has."""
-        return {name: self._results[question, name] for name in names if (question, name) in self._results}
-
-    def store(
-        self, question: bytes, results: Sequence[Mapping[str, Any]], optional: Iterable[str] = ()
-    ) -> None:
-        """Keep the packages among these results, and which of the `optional` names the set lacks."""
-        by_name = {result["typed"]: result for result in results}
-        for name in optional:
-            self._results[question, name] = by_name.get(name)
-        for name, result in by_name.items():
-            if result["kind"] == "package":
-                self._results[question, name] = result
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._results.clear()
-
-
 class Evaluator:
     """Evaluates package sets for one system, under the operator's policy."""
 
@@ -86,15 +41,10 @@ class Evaluator:
         self, runner: NixRunner, expressions: Path, *, system: str, policy: Policy, folder: Path
     ) -> None:
         """`folder` keeps a file with the attribute names of each revision."""
-        self._runner = runner
-        self._expressions = expressions
-        self._system = system
-        self._policy = policy
-        self._folder = folder
+        self._expressions = Expressions(runner, expressions, system=system, policy=policy)
+        self._lists = NameLists(self._expressions, folder)
         self._packages = PackageCache()
-        self._name_lists: LRUCache[str, tuple[str, ...]] = LRUCache(_NAME_LISTS)
-        self._listing: SingleFlight[str, tuple[str, ...]] = SingleFlight()
-        self._slots = asyncio.Semaphore(runner.limits.evaluations or os.cpu_count() or 1)
+        self._levels = Levels()
 
     async def evaluate(
         self,
@@ -108,29 +58,46 @@ class Evaluator:
         `system`: another one than the evaluator's.
         Raises `PackageUnknown` with suggestions, `PackageRefused`, and `EvaluationFailed` for all else.
         """
-        question = self._question(package_set, system)
+        question = self._expressions.question(package_set, system)
         source = [package_set.revision, package_set.nar_hash, package_set.import_from_derivation]
         # The policy bounds what a client names; `optional` is the operator's own wish (see `nix/describe.nix`).
         by_client, by_operator = (
             canonical_json([question, source, kind]) for kind in ("attributes", "optional")
         )
         answers = self._packages.recall(by_client, attributes) | self._packages.recall(by_operator, optional)
-        new, others = ([name for name in names if name not in answers] for names in (attributes, optional))
+        absent = ((name, self._levels.missing(by_client, name)) for name in attributes if name not in answers)
+        answers |= {name: result for name, result in absent if result is not None}
+        new = [name for name in attributes if name not in answers]
+        # Where a name is missing, there will be no image, and `packages.always` needs no evaluation.
+        others = [] if _lacks(answers) else [name for name in optional if name not in answers]
         if new or others:
             request = {
                 **question,
                 "attributes": [_attribute(name) for name in new],
                 "optional": [_attribute(name) for name in others],
+                "listed": self._levels.listed(by_client),
             }
             output = await self._run("default.nix", package_set, request, " ".join(attributes))
-            answer = await asyncio.to_thread(json.loads, output)
-            self._packages.store(by_client, answer[: len(new)])
-            self._packages.store(by_operator, answer[len(new) :], others)
-            answers |= {result["typed"]: result for result in answer}
-        results = [result for name in (*attributes, *optional) if (result := answers.get(name)) is not None]
-        missing = any(result["kind"] == "missing" for result in results)
-        names = await self.names_soon(package_set) if missing else ()
+            answer = await asyncio.to_thread(read_json, output)
+            results = answer["results"]
+            self._packages.store(by_client, results[: len(new)])
+            self._packages.store(by_operator, results[len(new) :], others)
+            self._levels.store(by_client, answer["names"], results)
+            answers |= {result["typed"]: result for result in results}
+        if not _lacks(answers):
+            results = [result for name in (*attributes, *optional) if (result := answers.get(name))]
+            return await asyncio.to_thread(read_packages, results, package_set.name)
+        results = [
+            self._with_names(by_client, result) for name in attributes if (result := answers.get(name))
+        ]
+        names = await self.names_soon(package_set)
         return await asyncio.to_thread(read_packages, results, package_set.name, names)
+
+    def _with_names(self, question: bytes, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The result; one of kind `missing` with the names that are there."""
+        if result["kind"] != "missing":
+            return result
+        return {**result, "names": self._levels.names(question, result["at"])}
 
     async def image(
         self, name: str, images: ImagesFile, package_set: PackageSet, chosen: str, pkgs: PackageSet
@@ -141,7 +108,7 @@ class Evaluator:
         """
         file = await asyncio.to_thread(images.file.resolve)
         request = {
-            **self._question(package_set),
+            **self._expressions.question(package_set),
             "image": name,
             "file": str(file),
             "pkgs": {"expression": pkgs.expression, "arguments": dict(pkgs.arguments)},
@@ -152,28 +119,18 @@ class Evaluator:
         }
         # A file that lies in the store by itself stands for itself alone, and not for the whole store.
         folder = file if file.parent == Path("/nix/store") else file.parent
-        readable = (str(folder), *_readable(pkgs))
+        readable = (str(folder), *readable_paths(pkgs))
         output = await self._run("images.nix", package_set, request, f"image {name}", readable)
-        result: Mapping[str, Any] = await asyncio.to_thread(json.loads, output)
+        result: Mapping[str, Any] = await asyncio.to_thread(read_json, output)
         return result
 
     async def names(self, package_set: PackageSet) -> tuple[str, ...]:
-        """Every attribute name of this revision, sorted (shape: `nix/names.nix`). Raises `EvaluationFailed`."""
-        key = sha256_hex(
-            canonical_json([package_set.name, package_set.source, package_set.revision, self._system])
-        )
-        names = self._name_lists.get(key)
-        return names or await self._listing.run(key, lambda: self._read_or_list(key, package_set))
+        """As `NameLists.names`."""
+        return await self._lists.names(package_set)
 
     async def names_soon(self, package_set: PackageSet) -> Sequence[str]:
-        """The names, if Nix lists them within a moment, else nothing. The listing goes on for the next question."""
-        try:
-            return await asyncio.wait_for(self.names(package_set), _SUGGESTION_SECONDS)
-        except TimeoutError:
-            return ()
-        except NixfrontError as error:  # the names only improve another error's message
-            _log.warning("no list of names set=%s error=%s", package_set.name, error)
-            return ()
+        """As `NameLists.names_soon`."""
+        return await self._lists.names_soon(package_set)
 
     def forget(self) -> None:
         """Forget every package: a garbage collection took one derivation, and others with it."""
@@ -181,36 +138,7 @@ class Evaluator:
 
     async def close(self) -> None:
         """Stop listing names."""
-        await self._listing.close()
-
-    async def _read_or_list(self, key: str, package_set: PackageSet) -> tuple[str, ...]:
-        file = self._folder / f"names-{key[:32]}.json"
-        names = await asyncio.to_thread(_read, file)
-        if names is None:
-            names = tuple(sorted(await self._list(package_set)))
-            await asyncio.to_thread(write_whole, file, canonical_json(list(names)))
-            await asyncio.to_thread(keep_newest, self._folder, "names-*.json", _NAME_FILES)
-        self._name_lists[key] = names
-        return names
-
-    async def _list(self, package_set: PackageSet) -> list[str]:
-        question = self._question(package_set)
-
-        async def listed(look: str) -> list[str]:
-            output = await self._evaluate("names.nix", package_set, {**question, "look": look})
-            return [str(name) for name in json.loads(output)]
-
-        with suppress(ProcessFailed):
-            return await listed("all")
-        try:
-            names = await listed("none")
-        except ProcessFailed as error:
-            reason = last_lines(error.tail)
-            raise EvaluationFailed(f"Nix cannot list package set {package_set.name}: {reason}") from error
-        for name in [name for name in names if _SET_OF_PACKAGES.fullmatch(name)][:_LISTED_SETS]:
-            with suppress(ProcessFailed):  # the set that aborts, or another like it
-                names += await listed(name)
-        return names
+        await self._lists.close()
 
     async def _run(
         self,
@@ -220,12 +148,12 @@ class Evaluator:
         subject: str,
         readable: Sequence[str] = (),
     ) -> bytes:
-        """As `_evaluate`, with errors about `subject`. Raises `PackageRefused`, `EvaluationFailed`."""
+        """As `Expressions.evaluate`, with errors about `subject`. Raises `PackageRefused`, `EvaluationFailed`."""
         try:
-            return await self._evaluate(entry, package_set, request, readable)
+            return await self._expressions.evaluate(entry, package_set, request, readable)
         except ProcessFailed as error:
             if error.timed_out:
-                limit = f"{self._deadline(package_set):.0f} s"
+                limit = f"{self._expressions.deadline(package_set):.0f} s"
                 raise EvaluationFailed(f"evaluating {subject} took longer than {limit}") from error
             reason = last_lines(error.tail)
             if (refusal := own_refusal(reason)) is not None:
@@ -237,61 +165,11 @@ class Evaluator:
                 )
             raise EvaluationFailed(f"Nix cannot evaluate {subject}: {reason}") from error
 
-    async def _evaluate(
-        self,
-        entry: str,
-        package_set: PackageSet,
-        request: Mapping[str, Any],
-        readable: Sequence[str] = (),
-    ) -> bytes:
-        """What one of our expressions prints for a request. Raises `ProcessFailed`."""
-        argv = commands.evaluate_argv(
-            self._expressions / entry,
-            request,
-            tuple(dict.fromkeys((*_readable(package_set), *readable))),
-            may_build=package_set.import_from_derivation,
-            memory=self._runner.limits.evaluation_bytes,
-        )
-        async with self._slots:
-            deadline = self._deadline(package_set)
-            return await self._runner.run(argv, deadline, substitutes=package_set.substitutes)
 
-    def _deadline(self, package_set: PackageSet) -> float:
-        """In seconds: an evaluation that may build gets as long as a build."""
-        limits = self._runner.limits
-        return limits.build_seconds if package_set.import_from_derivation else limits.evaluation_seconds
-
-    def _question(self, package_set: PackageSet, system: str = "") -> dict[str, object]:
-        """The part of a request that names the set, the system and the policy."""
-        policy = self._policy
-        return {
-            "expression": package_set.expression,
-            "arguments": dict(package_set.arguments),
-            "system": system or self._system,
-            "policy": {
-                "allowUnfree": policy.allow_unfree,
-                "allowInsecure": policy.allow_insecure,
-                "allowBroken": policy.allow_broken,
-                "denyPackages": policy.deny_packages,
-                "denyLicenses": policy.deny_licenses,
-                "onlyPackages": policy.only_packages,
-                "onlyLicenses": policy.only_licenses,
-            },
-        }
-
-
-def _readable(package_set: PackageSet) -> tuple[str, ...]:
-    """The absolute paths that an evaluation of this set may read."""
-    paths = (package_set.expression, *package_set.arguments.values())
-    return tuple(path for path in paths if path.startswith("/"))
+def _lacks(answers: Mapping[str, Result]) -> bool:
+    """Whether the set lacks a package that a client named."""
+    return any(result is not None and result["kind"] == "missing" for result in answers.values())
 
 
 def _attribute(name: str) -> dict[str, object]:
     return {"typed": name, "path": list(attribute_path(name))}
-
-
-def _read(file: Path) -> tuple[str, ...] | None:
-    try:
-        return tuple(json.loads(file.read_bytes()))
-    except (OSError, ValueError):
-        return None

@@ -28,6 +28,7 @@ from proxy.core.model import PathInfo, without_credentials
 from proxy.core.names import store_names, store_paths
 
 _ERROR_LINES = 20  # lines of the log in a message
+_LONGEST_LINE = 1000  # characters of a line of an evaluation's error
 # Nix's own lines that do not explain a failure: warnings, and the plan.
 _NO_NEWS = re.compile(r"warning:|th(is|ese).* will be (built|fetched)|  /nix/store/\S+$")
 _CONSEQUENCE = re.compile(r"dependencies of derivation|^build of '|some outputs of ")
@@ -48,6 +49,11 @@ _WILL_BUILD = re.compile(r"th(?:is derivation|ese (\d+) derivations) will be bui
 _WILL_FETCH = re.compile(r"th(?:is path|ese (\d+) paths) will be fetched")
 _BUILD_BEGINS = re.compile(r"building '([^']+)\.drv'")
 _FETCH_BEGINS = re.compile(r"copying path '([^']+)' from ")
+
+
+def read_json(output: bytes) -> Any:
+    """The result of an evaluation. Texts of a package set may hold bytes that are no UTF-8."""
+    return json.loads(output.decode(errors="replace"))
 
 
 def read_plan(lines: Iterable[str]) -> int:
@@ -131,8 +137,12 @@ def last_lines(tail: Sequence[str]) -> str:
     """The error of an evaluation: from the last line that starts with `error:` on, or the last few lines."""
     starts = [number for number, line in enumerate(tail) if line.lstrip().startswith("error:")]
     lines = tail[starts[-1] :] if starts else tail[-3:]
-    message = [line.strip() for line in lines[:_ERROR_LINES] if "--show-trace" not in line]
+    message = [_short(line.strip()) for line in lines[:_ERROR_LINES] if "--show-trace" not in line]
     return "\n".join(message).removeprefix("error: ").strip()
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
 
 
 def _cause(lines: Sequence[str]) -> str:

@@ -7,17 +7,24 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from proxy.core.errors import PackageRefused, PackageUnknown
+from proxy.core.errors import PackageRefused, PackageUnknown, PackageUnusable
 from proxy.core.model import Package
+from proxy.core.names import is_store_path
 from proxy.tools.suggest import close, elsewhere
 
 _SUGGESTIONS = 3
+_MOST_COMPARED = (
+    3  # so many missing names of one request get suggestions; each is compared with the whole set
+)
 _OWN_REFUSALS = (
     (re.compile(r"unfree license"), "policy.allow_unfree"),
     (re.compile(r"insecure|known vulnerabilit"), "policy.allow_insecure"),
     (re.compile(r"marked as broken"), "policy.allow_broken"),
     (re.compile(r"not (?:supported|available) on"), ""),
 )
+# What Nix allows in the name of a store path, and in that of an output.
+_NAME = re.compile(r"[0-9a-zA-Z+\-._?=]{1,211}")
+_LONGEST_VALUE = 100
 _PLACE = re.compile(r" in \S*/\S*")  # a client has no use for a path of this host
 
 
@@ -28,10 +35,12 @@ def read_packages(
 
     `package_set` is the name of the set, for messages. `names` are its attribute names, for better suggestions.
 
-    Raises `PackageUnknown`, which names every missing and every ambiguous package with suggestions, and `PackageRefused`,
-    which names every refused package with the setting that would allow it.
+    Raises `PackageUnknown`, which names every missing and every ambiguous package, with suggestions for the first few, and
+    `PackageRefused`, which names every refused package with the setting that would allow it.
     """
-    problems = [_problem(result, names) for result in results if result["kind"] not in ("package", "refused")]
+    failed = [result for result in results if result["kind"] not in ("package", "refused")]
+    compared = [result["typed"] for result in failed if result["kind"] == "missing"][:_MOST_COMPARED]
+    problems = [_problem(result, names, suggest=result["typed"] in compared) for result in failed]
     if problems:
         raise PackageUnknown("; ".join(problems) + f" (package set {package_set})")
     refusals = [_refusal(result) for result in results if result["kind"] == "refused"]
@@ -40,12 +49,13 @@ def read_packages(
     return {result["typed"]: package(result) for result in results}
 
 
-def _problem(result: Mapping[str, Any], names: Sequence[str]) -> str:
+def _problem(result: Mapping[str, Any], names: Sequence[str], *, suggest: bool) -> str:
     typed = result["typed"]
     match result["kind"]:
         case "missing":
-            close_by = [_join(result["at"], name) for name in close(result["part"], result["names"])]
-            if not result["at"]:
+            similar = close(result["part"], result["names"]) if suggest else ()
+            close_by = [_join(result["at"], name) for name in similar]
+            if suggest and not result["at"]:
                 close_by = [*elsewhere(result["part"], names), *close_by]
             hint = f", did you mean {_either(close_by[:_SUGGESTIONS])}?" if close_by else ""
             where = f" ({result['at']} has no {result['part']})" if result["at"] else ""
@@ -91,7 +101,20 @@ def _refusal(result: Mapping[str, Any]) -> str:
 
 
 def package(result: Mapping[str, Any]) -> Package:
-    """The package of one result of kind `package`."""
+    """The package of one result of kind `package`.
+
+    A package set may write anything into a derivation. Store paths become arguments of Nix, and names become labels.
+    Raises `PackageUnusable` for a value that Nix itself would not make.
+    """
+    derivation, paths = result["drvPath"], [output["path"] for output in result["outputs"]]
+    names = [result["name"], *(output["name"] for output in result["outputs"])]
+    wrong = [value for value in (derivation, *paths) if not is_store_path(value)]
+    wrong += [value for value in names if not _NAME.fullmatch(value)]
+    if wrong or not derivation.endswith(".drv"):
+        shown = ascii((wrong or [derivation])[0])[:_LONGEST_VALUE]
+        raise PackageUnusable(
+            f"{result['attribute']} has {shown} where a derivation has a store path or the name of one"
+        )
     return Package(
         attribute=result["attribute"],
         name=result["name"],

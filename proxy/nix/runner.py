@@ -1,19 +1,27 @@
-"""Run Nix: one command line in, what Nix prints out.
+"""Run Nix: one command line in, what Nix prints out; or one of our expressions on a request about a package set.
 
 The environment of Nix, its limits, and the errors that every run can end with are here. `commands` has the command lines.
 """
 
+import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from proxy.core.errors import NixUnavailable, ProcessFailed
 from proxy.core.events import NixRan, Sink
+from proxy.core.model import PackageSet, Policy
 from proxy.nix import commands
 from proxy.nix.commands import NO_CACHES, Caches
 from proxy.nix.output import trouble_of_host
 from proxy.tools import process
+
+# Bytes that one evaluation may print: its result, and warnings, traces and its error.
+_MOST_OUTPUT = 32 << 20
+_MOST_LOG = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +67,14 @@ class NixRunner:
         substitutes: bool = True,
         on_line: Callable[[str], None] | None = None,
         environment: Mapping[str, str] | None = None,
+        most_output: int = 256 << 20,
+        most_log: int = 0,
     ) -> bytes:
         """What the program writes on standard output; `on_line` gets each line of standard error.
 
         `environment`: further variables of its environment, which no other user of the host can read.
-        `deadline` is in seconds. Without `substitutes` only the operator's own binary caches are used.
+        `deadline` is in seconds. Without `substitutes` only the operator's own binary caches are used. Nix is killed if it
+        writes more bytes than `most_output`, or than `most_log` on standard error (0: no limit).
         Raises `ProcessFailed`; `NixUnavailable` where Nix does not start; `StoreFull`.
         """
         variables = commands.child_environment(
@@ -75,7 +86,14 @@ class NixRunner:
         ) | dict(environment or {})
         started = time.perf_counter()
         try:
-            return await process.run(argv, env=variables, deadline=deadline, on_line=on_line)
+            return await process.run(
+                argv,
+                env=variables,
+                deadline=deadline,
+                on_line=on_line,
+                stdout_limit=most_output,
+                stderr_limit=most_log,
+            )
         except ProcessFailed as error:
             if not commands.was_started(argv, error.returncode):
                 program = next(word for word in argv if word.startswith("nix"))
@@ -87,3 +105,68 @@ class NixRunner:
             raise
         finally:
             self._sink(NixRan(commands.kind_of_run(argv), time.perf_counter() - started))
+
+
+class Expressions:
+    """The expressions of the folder `nix/`, for one system."""
+
+    def __init__(self, runner: NixRunner, folder: Path, *, system: str, policy: Policy) -> None:
+        self.system = system
+        self._runner = runner
+        self._folder = folder
+        self._policy = policy
+        self._slots = asyncio.Semaphore(runner.limits.evaluations or os.cpu_count() or 1)
+
+    async def evaluate(
+        self,
+        entry: str,
+        package_set: PackageSet,
+        request: Mapping[str, Any],
+        readable: Sequence[str] = (),
+    ) -> bytes:
+        """What one of our expressions prints for a request. Raises `ProcessFailed`."""
+        argv = commands.evaluate_argv(
+            self._folder / entry,
+            request,
+            tuple(dict.fromkeys((*readable_paths(package_set), *readable))),
+            may_build=package_set.import_from_derivation,
+            memory=self._runner.limits.evaluation_bytes,
+        )
+        async with self._slots:
+            deadline = self.deadline(package_set)
+            return await self._runner.run(
+                argv,
+                deadline,
+                substitutes=package_set.substitutes,
+                most_output=_MOST_OUTPUT,
+                most_log=0 if package_set.import_from_derivation else _MOST_LOG,
+            )
+
+    def deadline(self, package_set: PackageSet) -> float:
+        """In seconds: an evaluation that may build gets as long as a build."""
+        limits = self._runner.limits
+        return limits.build_seconds if package_set.import_from_derivation else limits.evaluation_seconds
+
+    def question(self, package_set: PackageSet, system: str = "") -> dict[str, object]:
+        """The part of a request that names the set, the system and the policy."""
+        policy = self._policy
+        return {
+            "expression": package_set.expression,
+            "arguments": dict(package_set.arguments),
+            "system": system or self.system,
+            "policy": {
+                "allowUnfree": policy.allow_unfree,
+                "allowInsecure": policy.allow_insecure,
+                "allowBroken": policy.allow_broken,
+                "denyPackages": policy.deny_packages,
+                "denyLicenses": policy.deny_licenses,
+                "onlyPackages": policy.only_packages,
+                "onlyLicenses": policy.only_licenses,
+            },
+        }
+
+
+def readable_paths(package_set: PackageSet) -> tuple[str, ...]:
+    """The absolute paths that an evaluation of this set may read."""
+    paths = (package_set.expression, *package_set.arguments.values())
+    return tuple(path for path in paths if path.startswith("/"))

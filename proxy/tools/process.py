@@ -48,10 +48,12 @@ async def run(
     on_line: Callable[[str], None] | None = None,
     tail: int = 200,
     stdout_limit: int = 256 << 20,
+    stderr_limit: int = 0,
 ) -> bytes:
     """The bytes that the program writes to standard output, at most `stdout_limit`.
 
-    `env` replaces the environment. `deadline` is in seconds. `on_line` gets each line of standard error as it comes.
+    `env` replaces the environment. `deadline` is in seconds. `on_line` gets each line of standard error as it comes; a
+    program that writes more than `stderr_limit` bytes there (0: no limit) is killed, as at the other limits.
 
     Raises `ProcessFailed`, which holds the last `tail` lines of standard error.
     """
@@ -78,24 +80,29 @@ async def run(
     try:
         async with asyncio.timeout(deadline):
             output, _ = await asyncio.gather(
-                _read_all(child.stdout, stdout_limit), read_lines(child.stderr, keep)
+                _read_all(child.stdout, stdout_limit), read_lines(child.stderr, keep, stderr_limit)
             )
             returncode = await child.wait()
     except TimeoutError as error:
         await _kill_group(child)
         raise ProcessFailed(program, child.returncode or -1, lines, timed_out=True) from error
+    except _TooMuch as error:
+        await _kill_group(child)
+        raise ProcessFailed(program, child.returncode or -1, (*lines, str(error))) from error
     except BaseException:
         await _kill_group(child)
         raise
     finally:
         child.close()
-    if output is None:
-        raise ProcessFailed(program, returncode, (*lines, f"more than {stdout_limit} bytes of output"))
     if _SETPRIV and returncode in _NOT_STARTED and lines and lines[-1].startswith("setpriv: "):
         raise ProcessFailed(program, None, lines)
     if returncode != 0:
         raise ProcessFailed(program, returncode, lines)
     return output
+
+
+class _TooMuch(Exception):
+    """The child writes more than it may."""
 
 
 class _Child:
@@ -170,21 +177,28 @@ async def _wait_for(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
-async def _read_all(pipe: asyncio.StreamReader, limit: int) -> bytes | None:
-    """All bytes of the pipe; None if there are more than `limit`. Reads to the end in both cases, so the child can end."""
+async def _read_all(pipe: asyncio.StreamReader, limit: int) -> bytes:
+    """All bytes of the pipe. Raises `_TooMuch` if there are more than `limit`."""
     chunks: list[bytes] = []
     size = 0
     while chunk := await pipe.read(_CHUNK):
         size += len(chunk)
-        if size <= limit:
-            chunks.append(chunk)
-    return b"".join(chunks) if size <= limit else None
+        if size > limit:
+            raise _TooMuch(f"more than {limit} bytes of output")
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
-async def read_lines(pipe: asyncio.StreamReader, keep: Callable[[str], None]) -> None:
-    """Call `keep` with each line, without its line end and fit for a terminal. A line above 16 KiB comes in pieces."""
-    rest = b""
+async def read_lines(pipe: asyncio.StreamReader, keep: Callable[[str], None], limit: int = 0) -> None:
+    """Call `keep` with each line, without its line end and fit for a terminal. A line above 16 KiB comes in pieces.
+
+    Raises `_TooMuch` if there are more than `limit` bytes (0: no limit).
+    """
+    rest, size = b"", 0
     while chunk := await pipe.read(_CHUNK):
+        size += len(chunk)
+        if limit and size > limit:
+            raise _TooMuch(f"more than {limit} bytes on standard error")
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
             keep(printable(line.decode(errors="replace").rstrip("\r")))

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from proxy.core.errors import PackageRefused, PackageUnknown
+from proxy.core.errors import PackageRefused, PackageUnknown, PackageUnusable
 from proxy.core.model import Package
 from proxy.nix import package_results
+
+STORE = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz"
 
 
 def found(typed: str, **changes: Any) -> dict[str, Any]:
@@ -16,8 +18,8 @@ def found(typed: str, **changes: Any) -> dict[str, Any]:
         "attribute": typed,
         "name": f"{typed}-1.0",
         "pname": typed,
-        "drvPath": f"/nix/store/{typed}-1.0.drv",
-        "outputs": [{"name": "out", "path": f"/nix/store/{typed}-1.0"}],
+        "drvPath": f"{STORE}-{typed}-1.0.drv",
+        "outputs": [{"name": "out", "path": f"{STORE}-{typed}-1.0"}],
         "mainProgram": "",
         "description": "",
         "license": "",
@@ -37,7 +39,7 @@ def ambiguous(typed: str, *names: str, at: str = "") -> dict[str, Any]:
 def test_a_package_has_all_that_nix_says() -> None:
     result = found(
         "openssl",
-        outputs=[{"name": "bin", "path": "/nix/store/b"}, {"name": "man", "path": "/nix/store/m"}],
+        outputs=[{"name": "bin", "path": f"{STORE}-b"}, {"name": "man", "path": f"{STORE}-m"}],
         mainProgram="openssl",
         description="A library",
         license="Apache-2.0",
@@ -47,8 +49,8 @@ def test_a_package_has_all_that_nix_says() -> None:
         "openssl": Package(
             attribute="openssl",
             name="openssl-1.0",
-            drv_path="/nix/store/openssl-1.0.drv",
-            outputs=(("bin", "/nix/store/b"), ("man", "/nix/store/m")),
+            drv_path=f"{STORE}-openssl-1.0.drv",
+            outputs=(("bin", f"{STORE}-b"), ("man", f"{STORE}-m")),
             main_program="openssl",
             description="A library",
             license="Apache-2.0",
@@ -195,3 +197,34 @@ def test_a_name_that_is_elsewhere_in_the_set_is_suggested_first() -> None:
         package_results.read_packages([missing], "demo", ["git", "python3Packages.numpy", "x.numpyx"])
 
     assert "did you mean python3Packages.numpy or numpyz?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"drvPath": ""},
+        {"drvPath": "--option"},
+        {"drvPath": f"{STORE}-hello"},
+        {"outputs": [{"name": "out", "path": "/etc/passwd"}]},
+        {"outputs": [{"name": "out", "path": f"{STORE}-hello/../../../etc"}]},
+        {"outputs": [{"name": "out,doc", "path": f"{STORE}-hello"}]},
+        {"name": "hello\x1b[2J"},
+    ],
+)
+def test_what_nix_would_not_make_is_no_package(changes: dict[str, Any]) -> None:
+    with pytest.raises(
+        PackageUnusable, match=r"hello has '.*' where a derivation has a store path"
+    ) as raised:
+        package_results.read_packages([found("hello", **changes)], "nixpkgs")
+
+    assert str(raised.value).isprintable()
+
+
+def test_the_first_few_missing_names_get_suggestions() -> None:
+    results = [missing(f"gitt{number}", "git") for number in range(5)]
+
+    with pytest.raises(PackageUnknown) as raised:
+        package_results.read_packages(results, "nixpkgs")
+
+    assert str(raised.value).count("did you mean git?") == 3
+    assert str(raised.value).count("no package gitt") == 5

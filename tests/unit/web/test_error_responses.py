@@ -122,10 +122,11 @@ def test_a_reason_is_always_short_printable_ascii(message: str) -> None:
 
 @given(st.text(max_size=300))
 def test_any_message_can_be_answered(message: str) -> None:
-    response = error_responses.response(PackageUnknown(message))
+    error = PackageUnknown(message)
+    response = error_responses.response(error)
 
     assert isinstance(response.body, bytes)
-    assert json.loads(response.body)["errors"][0]["message"] == printable(message)
+    assert json.loads(response.body)["errors"][0]["message"] == printable(str(error))
 
 
 async def test_our_errors_become_answers_and_others_do_not(aiohttp_client: AiohttpClient) -> None:
