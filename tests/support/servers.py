@@ -87,7 +87,9 @@ async def nixfront(
         **{name: value for name, value in os.environ.items() if not name.startswith("NIXFRONT_")},
         "PATH": search_path(),
         "NIXFRONT_HTTP_ADDR": host,
-        "NIXFRONT_ACCESS_BUILDS_PER_MINUTE": "0",  # all clients of a test have one address
+        # All clients of a test have one address.
+        "NIXFRONT_ACCESS_BUILDS_PER_MINUTE": "0",
+        "NIXFRONT_BUILDS_SHARE": "4",
         "NIXFRONT_DATA_DIR": str(folder / "data"),
         **dict(_variables("NIXFRONT", settings or {})),
         **(env or {}),
