@@ -123,7 +123,7 @@ class BuildBoard:
         return self.current(repository, tag) or next(ended, None)
 
     def lines_since(self, identity: str, seen: int) -> tuple[Sequence[str], int]:
-        """The lines of a running build after the first `seen` that memory has; and how many lines there are."""
+        """The lines after the first `seen` that memory has; and how many lines there are. See `BuildLogs`."""
         return self._logs.lines_since(identity, seen)
 
     async def log(self, identity: str) -> str:

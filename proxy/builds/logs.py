@@ -13,12 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cachetools import TTLCache
+
 _log = logging.getLogger(__name__)
 _PAUSE = 0.3  # seconds between two writes
 _MOST_BYTES = 2 << 20  # of the beginning of a log
 _TAIL = 200  # lines of the end of a log that is longer
 _MOST_LOGS = 200
 _MOST_RECENT = 1000  # lines in memory, of the log of a running build
+_WATCHERS_READ = 30.0  # seconds in which those who watch a build read the last lines after its end
+_MOST_ENDED = 16  # builds whose last lines are in memory after their end
 
 
 class _Open:
@@ -40,6 +44,7 @@ class BuildLogs:
         """The first write creates the folder."""
         self._folder = folder
         self._open: dict[str, _Open] = {}
+        self._ended: TTLCache[str, _Open] = TTLCache(_MOST_ENDED, _WATCHERS_READ)
         self._writing: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
@@ -60,8 +65,11 @@ class BuildLogs:
             self._writing = asyncio.create_task(self._write_soon())
 
     def lines_since(self, identity: str, seen: int) -> tuple[Sequence[str], int]:
-        """The lines of a running build after the first `seen` that memory has; and how many lines there are."""
-        log = self._open.get(identity)
+        """The lines after the first `seen` that memory has; and how many lines there are.
+
+        Memory has the lines of a build while it runs, and for a while after its end.
+        """
+        log = self._open.get(identity) or self._ended.get(identity)
         if log is None:
             return (), seen
         first = log.count - len(log.recent)
@@ -106,7 +114,8 @@ class BuildLogs:
 
     async def _end(self, identity: str, summary: Mapping[str, Any]) -> None:
         await self._write()
-        log = self._open.pop(identity, None)
+        if (log := self._open.pop(identity, None)) is not None:
+            self._ended[identity] = log
         async with self._lock:
             await self._in_thread(self._finish, identity, _ending_of(log) if log is not None else "", summary)
 

@@ -95,6 +95,17 @@ async def test_builds_of_the_same_packages_have_the_same_log(builds: BuildBoard)
     assert await builds.log(one.id) == await builds.log(other.id) == "one\ntwo\n"
 
 
+async def test_who_watches_reads_the_last_lines_after_the_end(builds: BuildBoard) -> None:
+    builds.see(BuildStarted("a", "latest"))
+    builds.see(Resolved("a", "latest", "key"))
+    builds.see(LogLine(("a",), "last", "key"))
+    (build,) = builds.running
+    builds.see(BuildEnded("a", "latest", digest="sha256:0"))
+    assert await builds.log(build.id) == "last\n"  # so the log is closed
+
+    assert builds.lines_since(build.id, 0) == (("last",), 1)
+
+
 async def test_a_build_is_called_by_the_id_of_its_request(builds: BuildBoard) -> None:
     token = request.CURRENT.set("abcdefgh12345678")
     builds.see(BuildStarted("a", "latest"))
