@@ -77,8 +77,10 @@ get_newer_nix() {
     tests/support/newer-nix .venv/newer-nix
 }
 
+# Not that of .venv, which may be active, as .venv is made anew.
 find_python() {
     for python in python3 python3.{11..19} /usr/bin/python3; do
+        python=$(PATH=${PATH//"$PWD/.venv/bin:"/} type -P "$python") || continue
         if "$python" -I -c "$python_test" 2>/dev/null; then return; fi
     done
     can_install || fail "no Python >= 3.11 with venv here"
