@@ -17,6 +17,8 @@ import redis.asyncio
 import redis.exceptions
 import yaml
 
+from proxy import settings
+from tests.support import chart
 from tests.support.front import Front
 from tests.support.guarded import htpasswd_registry
 from tests.support.processes import Running, free_port, program, run, serving, succeed, write
@@ -77,6 +79,47 @@ async def test_nginx_in_front_of_a_slow_build(start: Start, registry: Server, tm
     assert f"docker run --rm -it {host}/shell/git" in page[2].decode()
     identity = {name.lower(): value for name, value in named[1].items()}["x-request-id"]
     assert re.fullmatch(r"[0-9a-f]{32}", identity), "nginx's own id is ours too"
+
+
+def sample_settings(sample: str, folder: Path) -> tuple[settings.Settings, str, str]:
+    """The settings of a sample, its namespace and the host of its ingress; the last two are empty for Compose."""
+    if sample == "compose":
+        services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+        return settings.load(None, services["nixfront"]["environment"]), "", ""
+    if sample == "helm":
+        files = chart.render(DEPLOY / "helm/nixfront", "images", ingress={"host": "pull.example.net"})
+        (settings_map,) = files["settings.yaml"]
+        (ingress,) = files["ingress.yaml"]
+        file = write(folder / "nixfront.yml", settings_map["data"]["nixfront.yml"])
+        return settings.load(file, {}), "images", ingress["spec"]["rules"][0]["host"]
+    ingress = yaml.safe_load((DEPLOY / "kubernetes/ingress.yaml").read_text())
+    namespace = yaml.safe_load((DEPLOY / "kubernetes/kustomization.yaml").read_text())["namespace"]
+    chosen = settings.load(DEPLOY / "kubernetes/nixfront.yml", {})
+    return chosen, namespace, ingress["spec"]["rules"][0]["host"]
+
+
+@pytest.mark.parametrize("sample", ["compose", "kubernetes", "helm"])
+async def test_a_sample_answers_under_the_names_that_its_network_gives_it(
+    start: Start, registry: Server, tmp_path: Path, sample: str
+) -> None:
+    chosen, namespace, ingress = await asyncio.to_thread(sample_settings, sample, tmp_path)
+    resources = await asyncio.to_thread((DEPLOY / "kubernetes/nixfront.yaml").read_text)
+    names, strangers = ["nixfront"], ["attacker.example", "nixfront.attacker.example"]
+    if namespace:
+        domains = ("", f".{namespace}", f".{namespace}.svc", f".{namespace}.svc.cluster.local")
+        services = [e["metadata"]["name"] for e in yaml.safe_load_all(resources) if e["kind"] == "Service"]
+        assert services == ["nixfront", "nixfront-pods"]
+        names = [f"{name}{domain}" for name in ("nixfront", "nixfront-0.nixfront-pods") for domain in domains]
+        strangers += [f"nixfront.{namespace}.svc.attacker.example", f"nixfront.other-{namespace}.svc"]
+    async with start(registry.url, http={"hosts": chosen.http.hosts}) as front:
+        counts = {name: (await front.get("/metrics", headers={"Host": f"{name}:9090"}))[0] for name in names}
+        refused = {name: (await front.get("/metrics", headers={"Host": name}))[0] for name in strangers}
+        browser = {"Host": ingress or names[0], "Sec-Fetch-Site": "none"}
+        pulled = await front.get("/v2/hello/manifests/latest", headers=browser)
+
+    assert counts == dict.fromkeys(names, 200)
+    assert refused == dict.fromkeys(strangers, 403)
+    assert pulled[0] == 200, "a browser pulls under the name of the ingress"
 
 
 async def test_caddy_accepts_its_sample(tmp_path: Path) -> None:

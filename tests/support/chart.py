@@ -1,5 +1,7 @@
 """A Helm chart rendered without helm, for the few actions that the chart of deploy/helm uses; any other action is an error.
 
+The release has the namespace `nixfront`, unless a test chooses another one.
+
 It follows Go's text/template: `{{-` and `-}}` trim white space, a pipe hands its value on as the last argument.
 """
 
@@ -13,7 +15,8 @@ from typing import Any
 import yaml
 
 _ACTION = re.compile(r"(\s*\{\{-|\{\{)\s(.+?)\s(-\}\}\s*|\}\})", re.DOTALL)
-_VALUE = re.compile(r"\.Values((?:\.[A-Za-z]+)+)")
+_VALUE = re.compile(r"\.(Values|Release)((?:\.[A-Za-z]+)+)")
+_NESTED = re.compile(r"tpl \((.+)\) \.")
 
 
 def _nindent(spaces: str, text: object) -> str:
@@ -28,15 +31,18 @@ _FUNCTIONS: Mapping[str, Callable[..., object]] = {
 }
 
 
-def render(chart: Path, **values: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def render(
+    chart: Path, namespace: str = "nixfront", **values: Mapping[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
     """The documents of each template; `values` are laid over the chart's own, section by section."""
     merged = yaml.safe_load((chart / "values.yaml").read_text())
     for section, changes in values.items():
         assert section in merged, section
         merged[section] = {**merged[section], **changes}
+    context = {"Values": merged, "Release": {"Namespace": namespace}}
     return {
         file.name: [
-            document for document in yaml.safe_load_all(_template(file.read_text(), merged)) if document
+            document for document in yaml.safe_load_all(_template(file.read_text(), context)) if document
         ]
         for file in sorted((chart / "templates").iterdir())
     }
@@ -69,7 +75,9 @@ def _pipe(action: str, values: Mapping[str, Any]) -> str:
     result: object = None
     for number, stage in enumerate(action.split(" | ")):
         function, *arguments = stage.split()
-        if number == 0 and not arguments:
+        if nested := _NESTED.fullmatch(stage):
+            result = _template(_pipe(nested[1], values), values)
+        elif number == 0 and not arguments:
             result = _value(function, values)
         else:
             handed = [_value(word, values) if word.startswith(".") else word for word in arguments]
@@ -81,6 +89,6 @@ def _value(path: str, values: Mapping[str, Any]) -> object:
     match = _VALUE.fullmatch(path)
     assert match is not None, path
     result: Any = values
-    for key in match[1].split(".")[1:]:
+    for key in (match[1], *match[2].split(".")[1:]):
         result = result[key]
     return result

@@ -89,6 +89,12 @@ def test_the_recipe_of_the_container_image() -> None:
     assert copied == set(needed[1].split()), "what the tests install from is what the image is made from"
     chosen = settings.load(None, {k: v for k, v in recipe.envs.items() if k.startswith("NIXFRONT_")})
     assert chosen.http.addr == "0.0.0.0:8080"
+    said = dict(re.findall(r"-e '(NIXFRONT_\w+)=(.+)'", (DEPLOY / "Containerfile").read_text()))
+    opened = settings.load(None, said)
+    assert said.keys() == {
+        f"NIXFRONT_{key}" for key in ("PAGE_NETWORKS", "STATUS_NETWORKS", "ACCESS_PUSH", "HTTP_HOSTS")
+    }
+    assert (opened.push, settings.Settings().push) == ("all", "users"), "its registry is embedded"
 
 
 # --- Kubernetes ------------------------------------------------------------------------------------------------
@@ -254,7 +260,6 @@ def test_the_chart_has_the_resources_of_the_kustomization() -> None:
     (whole,) = documents(KUBERNETES / "kustomization.yaml")
     (image,) = whole["images"]
     files = chart.render(CHART)
-    (values,) = documents(CHART / "values.yaml")
     (settings_map,) = files.pop("settings.yaml")
     for document in files["nixfront.yaml"]:
         if document["kind"] == "StatefulSet":
@@ -265,13 +270,15 @@ def test_the_chart_has_the_resources_of_the_kustomization() -> None:
     assert json.loads(rendered) == {
         name: documents(KUBERNETES / name) for name in whole["resources"] if name != "namespace.yaml"
     }
-    assert yaml.safe_load(settings_map["data"]["nixfront.yml"]) == values["settings"]
-    assert values["settings"] == yaml.safe_load((KUBERNETES / "nixfront.yml").read_text())
+    assert yaml.safe_load(settings_map["data"]["nixfront.yml"]) == yaml.safe_load(
+        (KUBERNETES / "nixfront.yml").read_text()
+    )
 
 
 def test_the_chart_with_other_values() -> None:
     files = chart.render(
         CHART,
+        "images",
         image={"repository": "example.net/n", "tag": "7"},
         registry={"enabled": False, "secret": "ours"},
         redis={"enabled": False},
