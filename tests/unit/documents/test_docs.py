@@ -196,3 +196,6 @@ def test_each_promise_is_a_row_that_names_its_test() -> None:
     for row in rows:
         assert row.count(" | ") == 1, row
         assert re.search(r" \| `test_\w+::test_\w+`(, `test_\w+::test_\w+`)* \|$", row), row
+        for file, name in re.findall(r"`(test_\w+)::(test_\w+)`", row):
+            texts = [path.read_text() for path in (ROOT / "tests").rglob(f"{file}.py")]
+            assert any(re.search(rf"^(async )?def {name}\(", text, re.MULTILINE) for text in texts), name
