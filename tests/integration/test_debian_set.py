@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from proxy.core.errors import PackageSetUnavailable
+from proxy.core.errors import PackageSetUnavailable, ProcessFailed
 from proxy.nix.sets import debian
 from proxy.nix.sets.debian import apt
 from proxy.tools.process import run
@@ -57,7 +57,11 @@ class Store:
             "NIX_REMOTE": str(self._folder),
             "NIX_CONFIG": "build-users-group =\nsandbox = true\nsandbox-paths =\nsubstitute = false\n",
         }
-        return (await run(argv, env=env, deadline=5 * MINUTES)).decode()
+        try:
+            return (await run(argv, env=env, deadline=5 * MINUTES)).decode()
+        except ProcessFailed as failed:
+            failed.add_note("\n".join(failed.tail))
+            raise
 
     async def build(self, value: str) -> list[str]:
         """Store paths of the derivations that `value`, an expression about `set`, yields."""
@@ -103,8 +107,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory, archive: str | None) -> debia
 
 
 @pytest.fixture
-def store(tmp_path: Path, demo: debian.DebianSet) -> Store:
+def empty_store(tmp_path: Path, demo: debian.DebianSet) -> Store:
     return Store(tmp_path / "store", demo)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, demo: debian.DebianSet) -> Store:
+    """A store with what earlier tests of this module built."""
+    return Store(tmp_path_factory.mktemp("shared") / "store", demo)
 
 
 def lock_of(demo: debian.DebianSet) -> dict[str, Any]:
@@ -240,9 +250,9 @@ async def test_unreachable_archive_is_reported_with_apts_words(tmp_path: Path) -
 # --- building ---------------------------------------------------------------------------------------------
 
 
-async def test_a_request_builds_its_own_closure_and_no_more(store: Store) -> None:
-    (hello,) = await store.build("set.hello")
-    names = await store.names()
+async def test_a_request_builds_its_own_closure_and_no_more(empty_store: Store) -> None:
+    (hello,) = await empty_store.build("set.hello")
+    names = await empty_store.names()
 
     assert "-hello-" in hello
     assert any(name.startswith("glibc-") for name in names)
