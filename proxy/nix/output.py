@@ -36,6 +36,7 @@ _LOST = re.compile(r"missing derivation|\.drv' is not valid|opening file '/nix/s
 _NOWHERE = re.compile(r"don't know how to build these paths|no substituter that can build it")
 # The host's own trouble, whether a builder or Nix itself met it.
 _DISK_FULL = re.compile(r"No space left on device|database or disk is full")
+_COLLECTION = re.compile(r"gc-socket/socket'?: |GC socket disconnected")
 _NO_DAEMON = re.compile(r"error: cannot (?:connect to|open connection to) .*(?:socket|daemon|remote store)")
 _NOTHING_THERE = re.compile(
     r"HTTP error 40[34]|does not exist|[Nn]o such file|not our ref|bad object|Cannot find Git revision|couldn't find remote ref"
@@ -131,6 +132,11 @@ def trouble_of_host(error: ProcessFailed) -> NixfrontError | None:
     if (daemon := next((line for line in error.tail if _NO_DAEMON.search(line)), None)) is not None:
         return NixUnavailable(f"Nix's daemon does not answer: {daemon.strip()}")
     return None
+
+
+def met_a_collection(error: ProcessFailed) -> bool:
+    """Whether Nix failed as a garbage collection began or ended: it reports a path to one that does not listen."""
+    return any(_COLLECTION.search(line) for line in error.tail)
 
 
 def last_lines(tail: Sequence[str]) -> str:

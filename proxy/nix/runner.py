@@ -16,12 +16,16 @@ from proxy.core.events import NixRan, Sink
 from proxy.core.model import PackageSet, Policy
 from proxy.nix import commands
 from proxy.nix.commands import NO_CACHES, Caches
-from proxy.nix.output import trouble_of_host
+from proxy.nix.output import met_a_collection, trouble_of_host
 from proxy.tools import process
+from proxy.tools.retry import retry
 
 # Bytes that one evaluation may print: its result, and warnings, traces and its error.
 _MOST_OUTPUT = 32 << 20
 _MOST_LOG = 16 << 20
+# Older Nix gives up where it meets the first or the last moment of a garbage collection; newer Nix tries again itself.
+_TRIES = 6
+_PAUSE = 0.1  # seconds before the second try
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +90,17 @@ class NixRunner:
         ) | dict(environment or {})
         started = time.perf_counter()
         try:
-            return await process.run(
-                argv,
-                env=variables,
-                deadline=deadline,
-                on_line=on_line,
-                stdout_limit=most_output,
-                stderr_limit=most_log,
+            return await retry(
+                lambda: process.run(
+                    argv,
+                    env=variables,
+                    deadline=deadline,
+                    on_line=on_line,
+                    stdout_limit=most_output,
+                    stderr_limit=most_log,
+                ),
+                _tries,
+                _PAUSE,
             )
         except ProcessFailed as error:
             if not commands.was_started(argv, error.returncode):
@@ -170,3 +178,7 @@ def readable_paths(package_set: PackageSet) -> tuple[str, ...]:
     """The absolute paths that an evaluation of this set may read."""
     paths = (package_set.expression, *package_set.arguments.values())
     return tuple(path for path in paths if path.startswith("/"))
+
+
+def _tries(error: Exception) -> int:
+    return _TRIES if isinstance(error, ProcessFailed) and met_a_collection(error) else 1

@@ -1,0 +1,32 @@
+"""How Nix runs: what a garbage collection does to a run that meets its first or its last moment."""
+
+from pathlib import Path
+
+import pytest
+
+from proxy.core.errors import NixfrontError
+from proxy.nix.runner import Limits, NixRunner
+
+REFUSED = "error: cannot connect to socket at '/nix/var/nix/gc-socket/socket': Connection refused"
+
+
+def failing(folder: Path, message: str, times: int) -> tuple[str, ...]:
+    """A program that fails so often with this message; what it runs for is counted in the file `runs`."""
+    script = f'echo x >> {folder}/runs; [ $(wc -l < {folder}/runs) -gt {times} ] || {{ echo "$0" >&2; exit 1; }}; echo done'
+    return ("sh", "-c", script, message)
+
+
+async def test_a_run_that_meets_a_collection_runs_again(tmp_path: Path) -> None:
+    runner = NixRunner(Limits(10, 10))
+
+    assert await runner.run(failing(tmp_path, REFUSED, 2), 60) == b"done\n"
+
+
+@pytest.mark.parametrize(("message", "runs"), [(REFUSED, 6), ("error: builder failed", 1)])
+async def test_no_failure_is_repeated_without_an_end(tmp_path: Path, message: str, runs: int) -> None:
+    runner = NixRunner(Limits(10, 10))
+
+    with pytest.raises(NixfrontError):
+        await runner.run(failing(tmp_path, message, 99), 60)
+
+    assert len((tmp_path / "runs").read_text().splitlines()) == runs
