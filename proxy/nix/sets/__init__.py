@@ -11,8 +11,8 @@ The date of an image comes from here: the commit date of a git source, the newes
 or 1980-01-01 for a path. It never comes from the clock.
 
 To add a kind of package set:
-  1. `configured.py`: add its name to `Kind`, and its own settings, if any, to `Choice`.
-  2. A module here: derive a class from `TreeSet`, if `builtins.fetchTree` can fetch it, else from `ConfiguredSet`. `fetched.py`
+  1. `kinds.py`: add its name to `Kind`, and its own settings, if any, to `Choice`.
+  2. A module here: derive a class from `TreeSet`, if `builtins.fetchTree` can fetch it, else from `ConfiguredSet`. `trees.py`
      has the shortest examples, `git.py` one with commits, `debian/` one that Nix does not fetch. A kind with a loader of its own
      also has a file in the top-level folder `nix/`; its `describe` names that file in `expression`, as `FlakeSet` does.
   3. This file: add the class to `KINDS`.
@@ -33,13 +33,13 @@ from cachetools import TTLCache
 from proxy.core.errors import TagUnknown
 from proxy.core.model import PackageSet
 from proxy.core.names import is_revision
-from proxy.nix.sets.configured import LATEST, Choice, ConfiguredSet, Kind, Tools
 from proxy.nix.sets.debian import DemoSet
-from proxy.nix.sets.fetched import NixpkgsSet, PathSet, TarballSet
 from proxy.nix.sets.flake import FlakeSet
 from proxy.nix.sets.git import GitSet
+from proxy.nix.sets.kinds import LATEST, Choice, ConfiguredSet, Kind, Tools
 from proxy.nix.sets.records import Records
 from proxy.nix.sets.repository import LOOK_SECONDS
+from proxy.nix.sets.trees import NixpkgsSet, PathSet, TarballSet
 from proxy.state import State
 from proxy.tools.flight import SingleFlight
 

@@ -10,7 +10,7 @@ from typing_extensions import override
 from proxy.core.errors import SourceMissing
 from proxy.core.model import PackageSet
 from proxy.core.names import is_revision
-from proxy.nix.sets.configured import LATEST, Choice, ConfiguredSet, Tools
+from proxy.nix.sets.kinds import LATEST, Choice, ConfiguredSet, Tools
 from proxy.nix.sets.repository import HEAD
 from proxy.nix.store import Source
 

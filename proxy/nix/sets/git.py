@@ -7,7 +7,7 @@ from datetime import date
 from typing_extensions import override
 
 from proxy.core.names import is_revision
-from proxy.nix.sets.configured import LATEST, Choice, Tools, TreeSet
+from proxy.nix.sets.kinds import LATEST, Choice, Tools, TreeSet
 from proxy.nix.sets.repository import HEAD
 
 _PART_OF_COMMIT = re.compile(r"[0-9a-f]{6,39}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.core.model import PackageSet, canonical_json, sha256_hex
-from proxy.nix.sets.configured import ConfiguredSet
+from proxy.nix.sets.kinds import ConfiguredSet
 from proxy.tools.files import write_whole
 
 _BEING_MADE = 3600.0  # seconds for which a root may be without a record

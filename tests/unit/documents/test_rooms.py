@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from proxy.nix.sets import KINDS
-from proxy.nix.sets.configured import Kind
+from proxy.nix.sets.kinds import Kind
 from proxy.settings.packages import PackageSource
 
 ROOT = Path(__file__).parents[3]

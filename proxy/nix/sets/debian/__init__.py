@@ -26,10 +26,10 @@ from typing_extensions import override
 from proxy.core.errors import PackageSetUnavailable, ProcessFailed, TagUnknown
 from proxy.core.model import PackageSet, canonical_json, sha256_hex
 from proxy.core.names import is_revision
-from proxy.nix.sets.configured import LATEST, ConfiguredSet
 from proxy.nix.sets.debian.apt import Archive, download, update
 from proxy.nix.sets.debian.builder import PACKAGES, unpack
 from proxy.nix.sets.debian.graph import Available, resolve_nodes
+from proxy.nix.sets.kinds import LATEST, ConfiguredSet
 from proxy.tools.files import write_whole
 from proxy.tools.process import run
 

@@ -14,7 +14,7 @@ from proxy.core.errors import PackageSetUnavailable, TagUnknown
 from proxy.core.model import PackageSet
 from proxy.nix.runner import Limits, NixRunner
 from proxy.nix.sets import KINDS, Choice, PackageSets, Tools
-from proxy.nix.sets.configured import ConfiguredSet, Kind, TreeSet
+from proxy.nix.sets.kinds import ConfiguredSet, Kind, TreeSet
 from proxy.nix.sets.records import Records
 from proxy.nix.store import NixStore, Source
 

@@ -10,8 +10,8 @@ from typing_extensions import override
 from proxy.core.errors import PackageSetUnavailable
 from proxy.core.model import sha256_hex, without_credentials
 from proxy.core.names import is_revision
-from proxy.nix.sets.configured import LATEST, Choice, Tools, TreeSet
 from proxy.nix.sets.heads import Heads
+from proxy.nix.sets.kinds import LATEST, Choice, Tools, TreeSet
 from proxy.nix.sets.repository import LOOK_SECONDS
 from proxy.nix.store import Source
 
