@@ -1,9 +1,10 @@
 """The registry's answers to anonymous questions about manifests, repeated for a few seconds. A layer around `passthrough`.
 
 Rules of this file: the registry decides who sees what. So an answer to one client is repeated to another one only where
-the registry could not tell them apart: no credentials, no certificate, no condition, no query, no body, and no header beyond
+the registry could not tell them apart: no credentials, no certificate, no query, no body, and no header beyond
 the ones listed here. A question consists of what the registry gets, and never of what the client sent. Only a 200 is stored,
-and only if the client accepts its type. Manifests are stored by digest, as long as there is room, because their bytes never
+and only if the client accepts its type, or the image is ours (`replies.negotiation`). A client whose condition names the
+answer gets a 304 in its place. Manifests are stored by digest, as long as there is room, because their bytes never
 change; which question they answer is stored for `seconds` only.
 
 A write through nixfront, or by nixfront, makes every answer about its repository old: `TagVersions` counts the writes.
@@ -30,7 +31,9 @@ from proxy.pipeline.tag_versions import ALL, TagVersions
 from proxy.telemetry.requests import path_of
 from proxy.web import verbatim
 from proxy.web.client import FORWARDING
-from proxy.web.passthrough import Passthrough
+from proxy.web.passthrough import VARIES
+from proxy.web.replies import conditions
+from proxy.web.replies.negotiation import Negotiation
 from proxy.web.verbatim import AnswerRecord, VerbatimResponse
 
 _MOST_QUESTIONS = 4096
@@ -40,6 +43,7 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _IGNORED = frozenset({"user-agent", "accept-encoding", "docker-distribution-api-version", HEADER.lower()})
 # The registry does not get these from the client: it gets nixfront's own, or none.
 _ENDS_HERE = frozenset({"host", "connection"}) | FORWARDING
+_NOT_DECISIVE = _IGNORED | _ENDS_HERE | {"accept", conditions.HEADER}
 # The options of `Connection` that say nothing about the request itself.
 _OPTIONS = frozenset({"close", "keep-alive", ""})
 
@@ -76,13 +80,13 @@ _INQUIRY: web.RequestKey[_Inquiry] = web.RequestKey("inquiry", _Inquiry)
 
 
 class AnswerCache:
-    """A `Passthrough` with a cache; losing it only costs time."""
+    """A `Negotiation` with a cache; losing it only costs time."""
 
     def __init__(
-        self, passthrough: Passthrough, versions: TagVersions, *, seconds: float, most_bytes: int
+        self, negotiation: Negotiation, versions: TagVersions, *, seconds: float, most_bytes: int
     ) -> None:
         """`most_bytes` bounds the manifests; `seconds` is how long an answer holds, and 0 turns the cache off."""
-        self._passthrough = passthrough
+        self._negotiation = negotiation
         self._versions = versions
         self._seconds = seconds
         self._answers: TTLCache[Question, AnswerRecord] = TTLCache(_MOST_QUESTIONS, seconds, time.monotonic)
@@ -113,11 +117,11 @@ class AnswerCache:
         async with AsyncExitStack() as stack:
             if (repository := _changes(request)) is not None:
                 with self._versions.write(repository):
-                    answer = await stack.enter_async_context(self._passthrough.send(request))
+                    answer = await stack.enter_async_context(self._negotiation.send(request))
             else:
                 if (question := self._question(request)) is not None:
                     request[_INQUIRY] = _Inquiry(question, self._versions.of(question.repository))
-                answer = await stack.enter_async_context(self._passthrough.send(request))
+                answer = await stack.enter_async_context(self._negotiation.send(request))
             yield answer
 
     async def relay(
@@ -128,9 +132,9 @@ class AnswerCache:
         Raises `RegistryUnavailable` where such an answer ends early.
         """
         inquiry = request.get(_INQUIRY)
-        if inquiry is None or not _is_for_all(inquiry.question, answer):
-            return await self._passthrough.relay(request, answer, start)
-        record = verbatim.record(answer, inquiry.version)
+        if inquiry is None or not _is_for_all(request, inquiry.question, answer):
+            return await self._negotiation.relay(request, answer, start)
+        record = verbatim.record(request, answer, inquiry.version)
         manifest = b"" if request.method == "HEAD" else await verbatim.body(answer)
         if not manifest or digest_of(manifest) == record.digest:
             self._store(inquiry.question, record, manifest)
@@ -151,7 +155,7 @@ class AnswerCache:
         async with AsyncExitStack() as stack:
             try:
                 answer = await stack.enter_async_context(self.send(request))
-                if request.get(_INQUIRY) is not None and _is_for_all(question, answer):
+                if request.get(_INQUIRY) is not None and _is_for_all(request, question, answer):
                     return await self.relay(request, answer)
             finally:
                 del self._inquiries[question]
@@ -186,8 +190,8 @@ class AnswerCache:
             option.lower() for option in _listed(request.headers.getall(hdrs.CONNECTION, []))
         ):
             return None
-        outgoing = self._passthrough.outgoing(request)
-        others = {name.lower() for name in (*request.headers, *outgoing)} - _IGNORED - _ENDS_HERE - {"accept"}
+        outgoing = self._negotiation.outgoing(request)
+        others = {name.lower() for name in (*request.headers, *outgoing)} - _NOT_DECISIVE
         if others:
             return None
         return Question(
@@ -205,9 +209,11 @@ class AnswerCache:
             self._answers[question] = answer
 
 
-def _is_for_all(question: Question, answer: aiohttp.ClientResponse) -> bool:
-    """Whether others who ask this question may get this answer."""
-    return verbatim.is_public(answer) and question.accepts(answer.headers.get(hdrs.CONTENT_TYPE, ""))
+def _is_for_all(request: web.Request, question: Question, answer: aiohttp.ClientResponse) -> bool:
+    """Whether others who ask this question may get this answer, which came for this request."""
+    return verbatim.is_public(answer) and (
+        bool(request.get(VARIES)) or question.accepts(answer.headers.get(hdrs.CONTENT_TYPE, ""))
+    )
 
 
 def _listed(lines: Iterable[str]) -> list[str]:

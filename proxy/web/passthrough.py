@@ -23,6 +23,7 @@ from proxy.core.request import CURRENT, HEADER
 from proxy.telemetry.requests import path_of
 from proxy.web import client as web_client
 from proxy.web.client import FORWARDING, Client, Networks
+from proxy.web.replies import conditions
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -94,6 +95,8 @@ _log = logging.getLogger(__name__)
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)
 # What aiohttp would add by itself to a request; a client that sent none of them shall send none through us.
 _NOT_ADDED = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT)
+#: Set where the image is ours, which goes to every client as it is stored: the answer then says `Vary: Accept`.
+VARIES: web.RequestKey[bool] = web.RequestKey("varies", bool)
 #: The names of the headers that the registry sent, lowercase.
 _RELAYED: web.ResponseKey[frozenset[str]] = web.ResponseKey("relayed", frozenset)
 _ADDED = (hdrs.SERVER, hdrs.CONTENT_TYPE, hdrs.DATE)  # by aiohttp, where they are missing
@@ -120,18 +123,26 @@ class Passthrough:
 
     def outgoing(self, request: web.Request) -> CIMultiDict[str]:
         """The headers that the registry gets, but for its own name. What decides its answer is here and nowhere else."""
-        return self._registry_headers(request, forward(request.headers.items()))
+        remaining = forward(request.headers.items())
+        if hdrs.IF_NONE_MATCH in request.headers and conditions.is_decided_here(request):
+            remaining = [pair for pair in remaining if pair[0].lower() != conditions.HEADER]
+        return self._registry_headers(request, remaining)
 
     @asynccontextmanager
-    async def send(self, request: web.Request, method: str = "") -> AsyncIterator[aiohttp.ClientResponse]:
+    async def send(
+        self, request: web.Request, method: str = "", accept: str = ""
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The registry's answer to the client's own request, headers read, body not yet.
 
-        `method`: what to ask with, if not as the client did.
+        `method`, `accept`: what to ask with, if not as the client did.
 
         Raises `RegistryUnavailable` as long as nothing was answered.
         """
         body = request.content.iter_any() if request.body_exists else None
-        response = await self._ask(request, self.outgoing(request), body, method)
+        headers = self.outgoing(request)
+        if accept:
+            headers[hdrs.ACCEPT] = accept
+        response = await self._ask(request, headers, body, method)
         try:
             yield response
         finally:
@@ -197,7 +208,13 @@ class Passthrough:
         A body that breaks off breaks the client's connection too. Raises `ConnectionResetError` for that, and where the client
         is gone.
         """
-        response = self.response(answer.status, answer.reason, [*answer.headers.items()])
+        pairs = headers_for(request, answer)
+        if conditions.is_unchanged(request, answer.status, answer.headers):
+            response = self.response(304, None, conditions.without_body(pairs))
+            await response.prepare(request)
+            await response.write_eof()
+            return response
+        response = self.response(answer.status, answer.reason, pairs)
         await response.prepare(request)
         if request.method != hdrs.METH_HEAD and answer.status not in (204, 304):
             try:
@@ -226,6 +243,14 @@ class Passthrough:
         """Both of the above: the plain case."""
         async with self.send(request) as answer:
             return await self.relay(request, answer)
+
+
+def headers_for(request: web.Request, answer: aiohttp.ClientResponse) -> list[tuple[str, str]]:
+    """The headers of the registry's answer to this request, with `Vary: Accept` where nixfront chose the type."""
+    pairs = [*answer.headers.items()]
+    if request.get(VARIES) and "accept" not in answer.headers.get(hdrs.VARY, "").lower():
+        pairs.append((hdrs.VARY, hdrs.ACCEPT))
+    return pairs
 
 
 def target(request: web.Request) -> str:

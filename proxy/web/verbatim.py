@@ -1,6 +1,7 @@
 """An answer of the registry as bytes: what of it is stored, whether it may be, and the response that sends it again."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import aiohttp
@@ -11,7 +12,8 @@ from typing_extensions import override
 
 from proxy.core.errors import RegistryUnavailable
 from proxy.core.request import HEADER
-from proxy.web.passthrough import backward
+from proxy.web.passthrough import backward, headers_for
+from proxy.web.replies import conditions
 
 _log = logging.getLogger(__name__)
 _LARGEST = 1 << 20  # bytes of a manifest that is stored: the event loop reads it whole and hashes it
@@ -26,25 +28,36 @@ _PRIVATE = ("no-store", "no-cache", "private")  # Cache-Control of a response
 class AnswerRecord:
     """An answer without its body.
 
-    `head`: the status line behind the version, and all headers but the last ones. `digest` and `size` are the body's.
-    `version`: of the repository's tags when nixfront asked the registry.
+    `head`: the status line behind the version, and all headers but the last ones; `unchanged_head`: those of the 304 for a
+    client that has the manifest. `etag`, `digest` and `size` are the body's. `version`: of the repository's tags when nixfront
+    asked the registry.
     """
 
     head: bytes
+    unchanged_head: bytes
+    etag: str
     digest: str
     size: int
     version: int = 0
 
 
-def record(answer: aiohttp.ClientResponse, version: int = 0) -> AnswerRecord:
-    """The answer, each line of its head with the line's end; its body is not read."""
-    lines = [f" {answer.status} {answer.reason}"]
-    lines += [
-        f"{name}: {value}" for name, value in backward(answer.headers.items()) if name.lower() not in _OWN
-    ]
+def record(request: web.Request, answer: aiohttp.ClientResponse, version: int = 0) -> AnswerRecord:
+    """The answer to this request, each line of its head with the line's end; its body is not read."""
+    pairs = [pair for pair in backward(headers_for(request, answer)) if pair[0].lower() not in _OWN]
+    return AnswerRecord(
+        _head(f" {answer.status} {answer.reason}", pairs),
+        _head(" 304 Not Modified", conditions.without_body(pairs)),
+        answer.headers.get("ETag", ""),
+        answer.headers["Docker-Content-Digest"],
+        answer.content_length or 0,
+        version,
+    )
+
+
+def _head(status: str, pairs: Iterable[tuple[str, str]]) -> bytes:
+    lines = [status, *(f"{name}: {value}" for name, value in pairs)]
     # Encoded as aiohttp decoded it.
-    head = "".join(f"{line}\r\n" for line in lines).encode("utf-8", "surrogateescape")
-    return AnswerRecord(head, answer.headers["Docker-Content-Digest"], answer.content_length or 0, version)
+    return "".join(f"{line}\r\n" for line in lines).encode("utf-8", "surrogateescape")
 
 
 def is_public(answer: aiohttp.ClientResponse) -> bool:
@@ -77,9 +90,13 @@ class VerbatimResponse(web.StreamResponse):
     """
 
     def __init__(self, request: web.Request, answer: AnswerRecord, manifest: bytes) -> None:
-        """The answer to this request; to a HEAD, `manifest` is empty."""
-        super().__init__(headers={"Content-Length": str(answer.size)})
-        self._head = answer.head
+        """The answer to this request, or the 304 that its condition asks for; to a HEAD, `manifest` is empty."""
+        if conditions.is_met(request, answer.etag, answer.digest):
+            super().__init__(status=304)
+            self._head, manifest = answer.unchanged_head, b""
+        else:
+            super().__init__(headers={"Content-Length": str(answer.size)})
+            self._head = answer.head
         self._version = b"HTTP/1.1" if request.version >= HttpVersion11 else b"HTTP/1.0"
         self._stays = request.keep_alive
         self._manifest = manifest

@@ -34,6 +34,7 @@ from proxy.web.answer_cache import AnswerCache
 from proxy.web.blobs import Blobs
 from proxy.web.client import Networks
 from proxy.web.passthrough import Passthrough
+from proxy.web.replies.negotiation import Negotiation
 from proxy.wiring import files
 from proxy.wiring.builder import Packages, build_pipeline, open_packages, read_tables
 from proxy.wiring.registry import open_blobs, registry_endpoint
@@ -95,7 +96,10 @@ async def open_service(
         stack.push_async_callback(_cancel, asyncio.create_task(packages.budget.watch()))
     tags = OwnTags(registry, state)
     answers = AnswerCache(
-        relay, tags.versions, seconds=settings.answers.seconds, most_bytes=settings.answers.most_bytes
+        Negotiation(relay, state),
+        tags.versions,
+        seconds=settings.answers.seconds,
+        most_bytes=settings.answers.most_bytes,
     )
     pipeline = await build_pipeline(settings, stack, packages, registry, tags, state, roots, tables, sink)
     builds = _open_coordinator(settings, stack, pipeline, registry, state, metrics, machine)

@@ -29,6 +29,10 @@ DIFFERENCES = {
     "ours": "Few paths at the root are nixfront's own, for those who watch it; none is of the distribution specification.",
     "mirror": "`ns` in a query says that nixfront is asked in place of another registry: only what the operator names.",
     "no tag yet": "The tags of a name that can be built are an empty list before there are any.",
+    "condition": (
+        "nixfront decides the condition of a request for a manifest, by the answer that this client would get: a 304 has its "
+        "ETag, and lists, weak validators and * are read."
+    ),
     "unknown tag": "A tag that nobody has is what nixfront is for: it says why it cannot make it.",
 }
 
@@ -124,11 +128,56 @@ MANIFESTS = [
     row(f"GET {TOOL}/manifests/index", f"Accept: {DOCKER_MANIFEST}"),
     row(f"GET {TOOL}/manifests/{{manifest}}"),
     row(f"GET {TOOL}/manifests/v1 HTTP/1.0", *accept(*TYPES)),
-    row(f"GET {TOOL}/manifests/v1", *accept(*TYPES), 'If-None-Match: "{manifest}"'),
-    row(f"HEAD {TOOL}/manifests/v1", *accept(*TYPES), 'If-None-Match: "{manifest}"'),
-    row(f"GET {TOOL}/manifests/v1", *accept(*TYPES), "If-None-Match: {manifest}"),
-    row(f"GET {TOOL}/manifests/v1", *accept(*TYPES), 'If-None-Match: W/"{manifest}", "other"'),
-    row(f"GET {TOOL}/manifests/v1", *accept(*TYPES), "If-None-Match: *"),
+    *(
+        row(
+            f"{method} {TOOL}/manifests/v1",
+            *accept(*TYPES),
+            f"If-None-Match: {condition}",
+            differs=("condition", 304),
+        )
+        for method in ("GET", "HEAD")
+        for condition in (
+            '"{manifest}"',
+            "{manifest}",
+            'W/"{manifest}"',
+            'W/"{manifest}", "other"',
+            '"other", "{manifest}"',
+            "*",
+        )
+    ),
+    row(
+        f"GET {TOOL}/manifests/v1",
+        *accept(*TYPES),
+        'If-None-Match: "other"',
+        'If-None-Match: "{manifest}"',
+        differs=("condition", 304),
+    ),
+    row(f"GET {TOOL}/manifests/v1", 'If-None-Match: "{manifest}"', differs=("condition", 200)),
+    row(
+        f"HEAD {TOOL}/manifests/v1",
+        "Accept: */*",
+        'If-None-Match: "{manifest}"',
+        differs=("condition", 200),
+    ),
+    row(
+        f"GET {TOOL}/manifests/{{manifest}}",
+        *accept(*TYPES),
+        'If-None-Match: "{manifest}"',
+        differs=("condition", 304),
+    ),
+    row(f"GET {TOOL}/manifests/v1", *accept(*TYPES), 'If-None-Match: "other", W/"third"'),
+    row(f"GET {TOOL}/manifests/v1", *accept(*TYPES), 'If-None-Match: ""'),
+    row(f"GET {TOOL}/manifests/nosuch", "If-None-Match: *", differs=("unknown tag", 404)),
+    row(f"GET {TOOL}/manifests/{ABSENT}", *accept(*TYPES), "If-None-Match: *"),
+    row(f"GET {TOOL}/manifests/v1", *accept(*TYPES), 'If-Match: "other"'),
+    row(f"GET {TOOL}/manifests/v1", *accept(*TYPES), "If-Modified-Since: Wed, 01 Jan 2020 00:00:00 GMT"),
+    row(f"GET {TOOL}/manifests/v1", *accept(OCI_MANIFEST, OCI_INDEX)),
+    row(f"HEAD {TOOL}/manifests/v1", *accept(OCI_MANIFEST, OCI_INDEX)),
+    row(f"HEAD {TOOL}/manifests/v1", "Accept: */*"),
+    row(f"HEAD {TOOL}/manifests/oci"),
+    row(f"HEAD {TOOL}/manifests/oci", "Accept: */*"),
+    row(f"GET {TOOL}/manifests/{{oci}}", "Accept: */*"),
+    row(f"GET {TOOL}/manifests/v1", f"Accept: {DOCKER_MANIFEST};q=0"),
     row(f"GET {TOOL}/manifests/v1", *accept(*TYPES), "Range: bytes=0-9"),
     row(f"GET {TOOL}/manifests/v1?ns=docker.io", *accept(*TYPES), differs=("mirror", 404)),
     row(f"GET {TOOL}/manifests/v1?other=docker.io", *accept(*TYPES)),
