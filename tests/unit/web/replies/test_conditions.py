@@ -47,7 +47,13 @@ def test_a_long_condition_is_read_in_linear_time() -> None:
 
 
 def test_a_304_has_all_headers_but_those_of_the_body() -> None:
-    pairs = [("Content-Type", "a"), ("ETag", ETAG), ("content-length", "3"), ("Date", "now"), ("Vary", "Accept")]
+    pairs = [
+        ("Content-Type", "a"),
+        ("ETag", ETAG),
+        ("content-length", "3"),
+        ("Date", "now"),
+        ("Vary", "Accept"),
+    ]
 
     assert conditions.without_body(pairs) == [("ETag", ETAG), ("Date", "now"), ("Vary", "Accept")]
 
