@@ -82,7 +82,8 @@ async def test_an_image_that_somebody_pushed_is_the_registrys_affair(
             names = ("Docker-Content-Digest", "Content-Type", "Content-Length", "Vary")
             assert behind[0] == straight[0]
             assert [behind[1].get(name) for name in names] == [straight[1].get(name) for name in names]
-    assert straight[1]["Docker-Content-Digest"] == handmade.digest_of(image.manifest)
+        every = await ask(alone, PATH, ACCEPTED["every"], "HEAD")
+    assert every[1]["Docker-Content-Digest"] == handmade.digest_of(image.manifest)
 
 
 @pytest.mark.parametrize("seconds", [0, 600])
