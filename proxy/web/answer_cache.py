@@ -31,7 +31,6 @@ from proxy.pipeline.tag_versions import ALL, TagVersions
 from proxy.telemetry.requests import path_of
 from proxy.web import verbatim
 from proxy.web.client import FORWARDING
-from proxy.web.passthrough import VARIES
 from proxy.web.replies import conditions
 from proxy.web.replies.negotiation import Negotiation
 from proxy.web.verbatim import AnswerRecord, VerbatimResponse
@@ -212,7 +211,7 @@ class AnswerCache:
 def _is_for_all(request: web.Request, question: Question, answer: aiohttp.ClientResponse) -> bool:
     """Whether others who ask this question may get this answer, which came for this request."""
     return verbatim.is_public(answer) and (
-        bool(request.get(VARIES)) or question.accepts(answer.headers.get(hdrs.CONTENT_TYPE, ""))
+        bool(request.get(conditions.VARIES)) or question.accepts(answer.headers.get(hdrs.CONTENT_TYPE, ""))
     )
 
 

@@ -95,8 +95,6 @@ _log = logging.getLogger(__name__)
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)
 # What aiohttp would add by itself to a request; a client that sent none of them shall send none through us.
 _NOT_ADDED = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT)
-#: Set where the image is ours, which goes to every client as it is stored: the answer then says `Vary: Accept`.
-VARIES: web.RequestKey[bool] = web.RequestKey("varies", bool)
 #: The names of the headers that the registry sent, lowercase.
 _RELAYED: web.ResponseKey[frozenset[str]] = web.ResponseKey("relayed", frozenset)
 _ADDED = (hdrs.SERVER, hdrs.CONTENT_TYPE, hdrs.DATE)  # by aiohttp, where they are missing
@@ -208,7 +206,7 @@ class Passthrough:
         A body that breaks off breaks the client's connection too. Raises `ConnectionResetError` for that, and where the client
         is gone.
         """
-        pairs = headers_for(request, answer)
+        pairs = conditions.headers_for(request, answer.headers)
         if conditions.is_unchanged(request, answer.status, answer.headers):
             response = self.response(304, None, conditions.without_body(pairs))
             await response.prepare(request)
@@ -243,14 +241,6 @@ class Passthrough:
         """Both of the above: the plain case."""
         async with self.send(request) as answer:
             return await self.relay(request, answer)
-
-
-def headers_for(request: web.Request, answer: aiohttp.ClientResponse) -> list[tuple[str, str]]:
-    """The headers of the registry's answer to this request, with `Vary: Accept` where nixfront chose the type."""
-    pairs = [*answer.headers.items()]
-    if request.get(VARIES) and "accept" not in answer.headers.get(hdrs.VARY, "").lower():
-        pairs.append((hdrs.VARY, hdrs.ACCEPT))
-    return pairs
 
 
 def target(request: web.Request) -> str:

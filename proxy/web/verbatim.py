@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from proxy.core.errors import RegistryUnavailable
 from proxy.core.request import HEADER
-from proxy.web.passthrough import backward, headers_for
+from proxy.web.passthrough import backward
 from proxy.web.replies import conditions
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,11 @@ class AnswerRecord:
 
 def record(request: web.Request, answer: aiohttp.ClientResponse, version: int = 0) -> AnswerRecord:
     """The answer to this request, each line of its head with the line's end; its body is not read."""
-    pairs = [pair for pair in backward(headers_for(request, answer)) if pair[0].lower() not in _OWN]
+    pairs = [
+        pair
+        for pair in backward(conditions.headers_for(request, answer.headers))
+        if pair[0].lower() not in _OWN
+    ]
     return AnswerRecord(
         _head(f" {answer.status} {answer.reason}", pairs),
         _head(" 304 Not Modified", conditions.without_body(pairs)),

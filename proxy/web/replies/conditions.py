@@ -12,11 +12,14 @@ import re
 from collections.abc import Iterable, Mapping
 
 from aiohttp import hdrs, web
+from multidict import MultiMapping
 
 from proxy.telemetry.requests import path_of
 
 #: The header of the condition, lowercase.
 HEADER = "if-none-match"
+#: Set where the image is ours, which goes to every client as it is stored: the answer then says `Vary: Accept`.
+VARIES: web.RequestKey[bool] = web.RequestKey("varies", bool)
 _READS = (hdrs.METH_GET, hdrs.METH_HEAD)
 # An entity tag, or a value without quotes: older tools send the digest so, and the stock registry takes it.
 _VALIDATOR = re.compile(r'(?:W/)?"([^"]*)"|([^\s",]+)')
@@ -54,6 +57,14 @@ def is_unchanged(request: web.Request, status: int, headers: Mapping[str, str]) 
         and is_decided_here(request)
         and is_met(request, headers.get(hdrs.ETAG, ""), headers.get("Docker-Content-Digest", ""))
     )
+
+
+def headers_for(request: web.Request, headers: MultiMapping[str]) -> list[tuple[str, str]]:
+    """These headers of the registry's answer to this request, with `Vary: Accept` where nixfront chose the type."""
+    pairs = [*headers.items()]
+    if request.get(VARIES) and "accept" not in headers.get(hdrs.VARY, "").lower():
+        pairs.append((hdrs.VARY, hdrs.ACCEPT))
+    return pairs
 
 
 def without_body(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

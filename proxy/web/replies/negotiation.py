@@ -19,7 +19,7 @@ from proxy.core.model import DOCKER_MANIFEST, EVERY_MANIFEST_TYPE, OCI_MANIFEST
 from proxy.core.request import RegistryPath
 from proxy.state import State
 from proxy.telemetry.requests import path_of
-from proxy.web.passthrough import VARIES, Passthrough
+from proxy.web.passthrough import Passthrough
 from proxy.web.replies import conditions
 
 # The types in which images of ours are stored.
@@ -69,7 +69,7 @@ class Negotiation:
         answer = await ask(EVERY_MANIFEST_TYPE if is_narrow else "")
         if answer.status == 200:
             if answer.headers.get("Docker-Content-Digest") in {record.digest, record.replaced} - {""}:
-                request[VARIES] = True
+                request[conditions.VARIES] = True
             elif is_narrow:  # somebody has pushed to this tag
                 answer = await ask()
         return answer
