@@ -30,6 +30,12 @@ EXIT_CODES = """exit codes:
   130  interrupted by Ctrl-C"""
 
 
+#: What a command cannot see where the registry has no catalog.
+NO_CATALOG = (
+    "this registry lists its repositories to nobody (it has no catalog): these are the ones in nixfront's records, and "
+    "nixfront cannot see others"
+)
+
 # JSON leaves these as they are; a terminal does not.
 _CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 

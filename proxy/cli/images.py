@@ -6,9 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from proxy.cli.command import Command, Console, check_set
-from proxy.core import names
-from proxy.registry.management import Management
+from proxy.cli.command import NO_CATALOG, Command, Console, check_set
+from proxy.core import names, typed
 from proxy.settings import Settings
 from proxy.telemetry import log
 from proxy.tools import suggest
@@ -22,8 +21,10 @@ def _images(settings: Settings, _: argparse.Namespace, console: Console) -> int:
     repositories = []
 
     async def list_all() -> None:
-        async with image_endpoint(settings).opened() as registry:
-            async for repository, tags in Management(registry).images():
+        async with commands.listing(settings) as listing:
+            if not listing.is_whole:
+                console.complain(NO_CATALOG)
+            async for repository, tags in listing.images:
                 repositories.append({"repository": repository, "tags": tags})
                 for tag in tags:
                     console.line(f"{repository}:{tag}")
@@ -61,7 +62,7 @@ def _search_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _explain(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
     """Print the layers of an image, lowest first."""
-    repository, tag = _name_and_tag(arguments.name)
+    repository, tag = typed.read(arguments.name, settings.own_hosts)
     with console.progress(f"reading {repository}:{tag}"):
         explanation = asyncio.run(_explanation(settings, repository, tag))
     console.document(asdict(explanation))
@@ -87,13 +88,13 @@ async def _explanation(settings: Settings, repository: str, tag: str) -> Explana
 
 
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME[:TAG]", help="an image, without the host")
+    parser.add_argument("name", metavar="NAME[:TAG]", help="an image; a HOST/ in front of it does no harm")
 
 
 def _build(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
     """Print where the image is, and the digest of its manifest."""
     log.configure(settings.log.level, "json" if console.as_json else settings.log.format)
-    repository, tag = _name_and_tag(arguments.name)
+    repository, tag = typed.read(arguments.name, settings.own_hosts)
     if settings.image.format != "oci":
         console.complain(
             "image.format is docker, but a layout holds an OCI manifest, of the same layers and config"
@@ -105,7 +106,7 @@ def _build(settings: Settings, arguments: argparse.Namespace, console: Console) 
 
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME[:TAG]", help="an image, without the host")
+    parser.add_argument("name", metavar="NAME[:TAG]", help="an image; a HOST/ in front of it does no harm")
     parser.add_argument(
         "--to", type=_folder, required=True, metavar="oci:DIR", help="the folder to write; it need not exist"
     )
@@ -117,12 +118,6 @@ def _folder(destination: str) -> Path:
     if kind != "oci" or not folder:
         raise argparse.ArgumentTypeError(f"{destination!r} is not oci:DIR")
     return Path(folder)
-
-
-def _name_and_tag(name: str) -> tuple[str, str]:
-    """`NAME[:TAG]` in two; `latest` where there is no tag."""
-    repository, colon, tag = name.rpartition(":")
-    return (repository, tag) if colon else (name, "latest")
 
 
 COMMANDS = (

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 import shtab
 
-from proxy.cli.command import Bar, Command, Console
+from proxy.cli.command import NO_CATALOG, Bar, Command, Console
+from proxy.core import typed
 from proxy.registry.endpoint import Endpoint
 from proxy.settings import Settings
 from proxy.upkeep import warm
@@ -23,7 +24,7 @@ _MOST_NAMES = 20
 def _warm(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
     """Print a line for each image; exit code 1 where a pull failed."""
     with sys.stdin if arguments.file == "-" else open(arguments.file, encoding="utf-8") as lines:  # noqa: PTH123 - Path cannot be stdin
-        images = warm.read(lines)
+        images = warm.read(lines, settings.own_hosts)
     nixfront = Endpoint(arguments.url) if arguments.url else registry.nixfront_endpoint(settings)
     outcomes: dict[str, Outcome] = {}
 
@@ -97,10 +98,13 @@ def _prune_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _reindex(settings: Settings, _: argparse.Namespace, console: Console) -> int:
+def _reindex(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
     """Print the summary."""
+    names = [typed.read(name, settings.own_hosts)[0] for name in arguments.names]
     with console.progress("reading the registry"):
-        summary = asyncio.run(commands.reindex(settings))
+        summary = asyncio.run(commands.reindex(settings, names))
+    if not summary.is_whole:
+        console.complain(f"{NO_CATALOG}; name those: nixfront reindex NAME")
     console.document(asdict(summary))
     console.line(f"{summary.tags} tags, {summary.ours} of them are ours")
     console.line(f"{summary.layers} layers recorded; this host cannot make {summary.unproved} more by itself")
@@ -109,6 +113,15 @@ def _reindex(settings: Settings, _: argparse.Namespace, console: Console) -> int
     if (more := len(summary.strangers) - _MOST_NAMES) > 0:
         console.line(f"and {more} more")
     return 0
+
+
+def _reindex_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="a repository to read (default: all of the registry's catalog; without one, those in nixfront's records)",
+    )
 
 
 def _positive(text: str) -> int:
@@ -150,7 +163,8 @@ COMMANDS = (
         "rebuild nixfront's records from the registry",
         "Read the images in the registry, and record which tags are nixfront's own and which layers are there.",
         _reindex,
-        example="It is never necessary: a missing record only costs time. It records a layer only where this host has its store "
+        _reindex_arguments,
+        "It is never necessary: a missing record only costs time. It records a layer only where this host has its store "
         "paths and packs them to the same bytes. It records a tag only where the image is as nixfront made it and its labels "
         "name this repository and tag; of moving tags, only `latest` and the `ref` of the settings.",
     ),

@@ -48,9 +48,9 @@ class Registry:
         self._endpoint = endpoint
         self._origin = URL(endpoint.url).origin()
 
-    async def ping(self) -> None:
-        """Return once the registry answers, also if it does not let us in."""
-        await self._once("GET", self._origin / "v2/", (200, 401, 403), ())
+    async def ping(self, *, must_admit: bool = False) -> None:
+        """Return once the registry answers; if it does not let us in, only without `must_admit`."""
+        await self._once("GET", self._origin / "v2/", (200,) if must_admit else (200, 401, 403), ())
 
     async def manifest_digest(self, repository: str, reference: str) -> str | None:
         """The digest of the manifest with this tag or digest, of any media type; None if there is none."""

@@ -2,10 +2,12 @@
 
 That library's own catalog call stops at the registry's first page, so `Management` asks for the pages one by one. The
 library's `manifest()` finds digests that nobody can delete, so digests come from `client`.
+
+Many registries have no catalog, or show it to nobody. `has_catalog` tells; the caller then names the repositories.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +19,10 @@ from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import CATALOG, Scopes, delete_scopes, pull_scopes
 
 _PAGE = 100  # repositories in one response
+_PAGE_OF_TAGS = 1000  # a registry may send fewer, or all
+_REFUSED = (401, 403)
+_LACKING = (404, 405, 501)
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
 
 
 class Management:
@@ -25,10 +31,22 @@ class Management:
     def __init__(self, registry: OpenEndpoint) -> None:
         self._registry = registry
 
-    async def images(self) -> AsyncIterator[tuple[str, tuple[str, ...]]]:
-        """Every repository with its tags, both sorted."""
-        async for repository in self.repositories():
+    async def images(
+        self, repositories: AsyncIterable[str] | None = None
+    ) -> AsyncIterator[tuple[str, tuple[str, ...]]]:
+        """These repositories with their tags, sorted; by default those of the catalog."""
+        async for repository in self.repositories() if repositories is None else repositories:
             yield repository, await self.tags(repository)
+
+    async def has_catalog(self) -> bool:
+        """Whether the registry lists its repositories to us. False only where it lets us in for all else."""
+        try:
+            status = await self._status(f"/v2/_catalog?n={_PAGE}", CATALOG)
+        except RegistryUnavailable:  # the token service may refuse this one scope
+            status = 403
+        if status in _REFUSED and (admitted := await self._status("/v2/", ())) != 200:
+            raise RegistryUnavailable(self._failure("list", f"it answers {admitted} to nixfront"))
+        return status not in (*_REFUSED, *_LACKING)
 
     async def repositories(self) -> AsyncIterator[str]:
         """Every repository, sorted."""
@@ -46,11 +64,19 @@ class Management:
             last = names[-1]
 
     async def tags(self, repository: str) -> tuple[str, ...]:
-        """The tags of a repository, sorted. Without a tag, the repository need not exist."""
-        document = await self._call(
-            "list", "GET", "/v2/{name}/tags/list", pull_scopes(repository), name=repository
-        )
-        return tuple(sorted((document or {}).get("tags") or ()))
+        """The tags of a repository, sorted. Without a tag, the repository need not exist.
+
+        Some registries send a page, and some send all tags whatever page we ask for: the last page is the one with nothing new.
+        """
+        tags: set[str] = set()
+        path = f"/v2/{{name}}/tags/list?n={_PAGE_OF_TAGS}"
+        while True:
+            last = f"&last={quote(max(tags), safe='')}" if tags else ""
+            document = await self._call("list", "GET", path + last, pull_scopes(repository), name=repository)
+            new = set((document or {}).get("tags") or ()) - tags
+            if not new:
+                return tuple(sorted(tags))
+            tags |= new
 
     async def delete(self, repository: str, digest: str) -> bool:
         """Delete a manifest and with it every tag that names it. False if the registry did not have it."""
@@ -73,6 +99,13 @@ class Management:
             return await asyncio.to_thread(call)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # requests' are OSErrors
             raise RegistryUnavailable(self._failure(purpose, error)) from error
+
+    async def _status(self, path: str, scopes: Scopes) -> int:
+        try:
+            async with self._registry.ask("GET", path, scopes, timeout=_TIMEOUT) as answer:
+                return answer.status
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise RegistryUnavailable(self._failure("list", error)) from error
 
     def _failure(self, purpose: str, reason: object) -> str:
         url = self._registry.url

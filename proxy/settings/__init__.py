@@ -126,6 +126,11 @@ class Settings(Section):
         return self.access.push or ("all" if self.registry.url else "users")
 
     @property
+    def own_hosts(self) -> frozenset[str]:
+        """The hosts that stand in front of our images' names: what people paste from an engine. `*` matches nothing here."""
+        return frozenset((*self.http.names, *self.http.hosts, self.http.addr, platform.node()))
+
+    @property
     def package_sources(self) -> dict[str, PackageSource]:
         """Every package set by its name, with its addresses. The default set has the empty name."""
         return {name: source.with_addresses() for name, source in {"": self.packages, **self.sets}.items()}

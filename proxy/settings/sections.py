@@ -32,6 +32,7 @@ class HttpSection(Section):
     key: AbsolutePath = ""
     trusted_proxies: tuple[Network, ...] = ()
     hosts: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     head_bytes: int = Field(default=1 << 20, ge=1024)
     head_seconds: float = Field(default=30, gt=0)
     idle_seconds: float = Field(default=75, gt=0)
@@ -172,6 +173,14 @@ class BuildsSection(Section):
     patience: float = Field(default=5, gt=0)
     hop_seconds: float = Field(default=22, gt=0)
     hops: int = Field(default=9, ge=0, le=9)
+    question_agents: tuple[str, ...] = (
+        "renovate",
+        "oras",
+        "go-containerregistry",
+        "regclient",
+        "containers/",
+        "libpod",
+    )
     restart_agents: tuple[str, ...] = ("containerd", "buildkit")
     restart_seconds: float = Field(default=25, gt=0)
     hold_seconds: float = Field(default=3600, gt=0)

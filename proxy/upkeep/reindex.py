@@ -94,7 +94,8 @@ class SetWords:
 class Summary:
     """Counts: all tags, our tags, recorded layers, and layers that this host could not prove.
 
-    `strangers`: images with a whole seal whose labels do not name their repository and tag.
+    `strangers`: images with a whole seal whose labels do not name their repository and tag. `is_whole`: whether nothing else
+    is in the registry, as far as its catalog tells.
     """
 
     tags: int = 0
@@ -102,6 +103,16 @@ class Summary:
     layers: int = 0
     unproved: int = 0
     strangers: list[str] = field(default_factory=list)
+    is_whole: bool = True
+
+
+async def remembered(state: State) -> AsyncIterator[str]:
+    """The repositories of the images in this state, sorted."""
+    last = ""
+    async for image in state.images():
+        if image.repository != last:
+            last = image.repository
+            yield last
 
 
 class Reindexer:
@@ -131,9 +142,14 @@ class Reindexer:
         self._proved: set[Layer] = set()
         self._unproved: set[Layer] = set()
 
-    async def read(self, images: AsyncIterator[tuple[str, Sequence[str]]]) -> Summary:
-        """Record these images, which come as repositories with their tags. Raises `RegistryUnavailable`."""
-        summary = Summary()
+    async def read(
+        self, images: AsyncIterator[tuple[str, Sequence[str]]], *, is_whole: bool = True
+    ) -> Summary:
+        """Record these images, which come as repositories with their tags. Raises `RegistryUnavailable`.
+
+        `is_whole`: whether they are all that the registry has.
+        """
+        summary = Summary(is_whole=is_whole)
         async for repository, tags in images:
             for tag in tags:
                 summary.tags += 1

@@ -1,13 +1,14 @@
 """Pull a list of images as a client would, so that they exist before anybody needs them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
 from aiohttp import hdrs
 
 from proxy import __version__
+from proxy.core import typed
 from proxy.core.errors import NameInvalid, RegistryUnavailable
 from proxy.core.model import EVERY_MANIFEST_TYPE
 from proxy.core.names import is_repository, is_tag
@@ -30,17 +31,20 @@ class Outcome:
     error: str = ""
 
 
-def read(lines: Iterable[str]) -> list[tuple[str, str]]:
-    """Repository and tag of each line, without repetitions. `#` begins a comment. Raises `NameInvalid`."""
+def read(lines: Iterable[str], hosts: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Repository and tag of each line, without repetitions. `#` begins a comment. Raises `NameInvalid`.
+
+    `hosts`: names of this host, which may stand in front of a repository.
+    """
     images: dict[tuple[str, str], None] = {}
     for number, line in enumerate(lines, 1):
         name = line.partition("#")[0].strip()
         if not name:
             continue
-        repository, colon, tag = name.partition(":")
-        if not is_repository(repository) or (colon and not is_tag(tag)):
+        repository, tag = typed.read(name, hosts)
+        if not is_repository(repository) or not is_tag(tag):
             raise NameInvalid(f"line {number}: {name!r} is not NAME[:TAG]")
-        images[repository, tag or "latest"] = None
+        images[repository, tag] = None
     return list(images)
 
 

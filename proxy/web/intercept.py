@@ -4,26 +4,19 @@ The client's request goes to the registry first, unchanged, with the client's ow
 answers 404 to a GET or HEAD of a manifest by tag may a build start, if `access` allows it to this client. Afterwards the same
 request goes to the registry again: the reply is always the registry's own. `answer_cache` repeats the
 registry's public answers of the last seconds.
-
-`tags/list` of a name that can be built and has no tag yet is an empty list, where a registry has no such repository. Its 404
-would end `skopeo list-tags`. It would also say "nothing to pull" to a person who looks before a first pull. So where the
-registry answers NAME_UNKNOWN to this client, and the name could be an image of nixfront's, the answer is 200 with no tags. It
-starts no build and asks nobody. The list is empty so that a page that reads the manifest of every tag starts no build either.
 """
 
-import contextlib
-import json
 import time
 from collections.abc import Awaitable, Callable
 
-from aiohttp import ClientError, ClientResponse, hdrs, web
+from aiohttp import ClientResponse, hdrs, web
 from aiohttp.web_request import BaseRequest
 from yarl import URL
 
 from proxy.builds.coordinator import Coordinator
 from proxy.builds.moving_tags import MovingTags
-from proxy.core import foreign, names
-from proxy.core.errors import NameInvalid, SiteDenied
+from proxy.core import names
+from proxy.core.errors import SiteDenied
 from proxy.core.model import ImageRequest, accepts_every_manifest
 from proxy.core.names import Vocabulary
 from proxy.core.request import RegistryPath
@@ -33,11 +26,11 @@ from proxy.web.access import Access
 from proxy.web.answer_cache import AnswerCache
 from proxy.web.blobs import Blobs
 from proxy.web.mirror import Mirror
+from proxy.web.replies.tag_list import TagLists
 from proxy.web.sites import Sites
 from proxy.web.waiting import Outcome, Waiting
 
 RequestHandler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
-_LONGEST = 64 << 10  # bytes of a 404 that are read
 _READS = (hdrs.METH_GET, hdrs.METH_HEAD)
 
 
@@ -66,6 +59,7 @@ class Front:
         sites: Sites,
         mirror: Mirror,
         answers: AnswerCache,
+        tag_lists: TagLists,
         blobs: Blobs,
         access: Access,
         builds: Coordinator,
@@ -80,6 +74,7 @@ class Front:
         self._sites = sites
         self._mirror = mirror
         self._answers = answers
+        self._tag_lists = tag_lists
         self._blobs = blobs
         self._access = access
         self._builds = builds
@@ -104,12 +99,12 @@ class Front:
         if (response := await self._blobs.serve(request)) is not None:
             return response
         async with self._answers.send(request) as answer:
-            if path is not sent:
+            if self._mirror.serves(sent):
                 challenges = answer.headers.getall(hdrs.WWW_AUTHENTICATE, [])
                 has_login = hdrs.AUTHORIZATION in request.headers
                 self._mirror.check(path, answer.status, challenges, has_login=has_login)
-            if _may_be_empty(path, request.method, answer.status, self._words):
-                return await self._tags(request, path, answer)
+            if path.kind == "tags":
+                return await self._tag_lists.reply(request, sent, path, answer)
             image = self._image(path, request.method, answer.status)
             if image is None:
                 stale = await self._is_stale(request, sent, path, answer)
@@ -160,52 +155,3 @@ class Front:
         return await self._waiting.hold(
             request, sent, self._moving.refresh_if_due(path.repository, path.reference)
         )
-
-    async def _tags(
-        self, request: web.Request, path: RegistryPath, answer: ClientResponse
-    ) -> web.StreamResponse:
-        """The registry's 404, or an empty list where it has no such repository and nixfront makes images of this name."""
-        if not self._access.makes(path.repository):
-            return await self._answers.relay(request, answer)
-        start = await _start(answer)
-        if _is_name_unknown(start):
-            return _no_tags(path.repository)
-        return await self._answers.relay(request, answer, start)
-
-
-def _may_be_empty(path: RegistryPath, method: str, status: int, words: Vocabulary) -> bool:
-    """Whether an answer of this status is a 404 that may become an empty list."""
-    if status != 404 or method != hdrs.METH_GET or path.kind != "tags":
-        return False
-    try:
-        return names.parse(path.repository, "latest", words) is not None
-    except NameInvalid:
-        return False
-
-
-async def _start(answer: ClientResponse) -> bytes:
-    """The start of the answer's body: all of it if it is an error of a registry, and less if it broke off."""
-    start = b""
-    with contextlib.suppress(ClientError):  # the next reader meets the error again
-        while len(start) < _LONGEST and (chunk := await answer.content.read(_LONGEST)):
-            start += chunk
-    return start
-
-
-def _is_name_unknown(body: bytes) -> bool:
-    """Whether a registry says with this body that it has no such repository."""
-    try:
-        errors = foreign.parse(body)["errors"]
-        return [error["code"] for error in errors] == ["NAME_UNKNOWN"]
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def _no_tags(name: str) -> web.Response:
-    """No tags, as the stock registry writes it."""
-    return web.Response(
-        body=json.dumps({"name": name, "tags": []}, separators=(",", ":")).encode() + b"\n",
-        content_type="application/json",
-        charset="utf-8",
-        headers={"Docker-Distribution-Api-Version": "registry/2.0"},
-    )

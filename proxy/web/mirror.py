@@ -8,7 +8,8 @@ direct client, and that must not become docker.io's nginx. A name that *is* allo
 built only where the registry has nothing.
 
 containerd says that it uses a mirror, with `?ns=docker.io` in every URL. The value is compared with a list. It is never
-dialled, and the registry does not get it. dockerd, podman and CRI-O do not say that they use a mirror, so they need an address
+dialled, and the registry does not get it. It says so too where its hosts.toml has another address for a name of nixfront's
+own. Such a client uses no mirror: with a name of `http.names` the request is direct, and may push and log in. dockerd, podman and CRI-O do not say that they use a mirror, so they need an address
 of their own, `mirror.addr`. The list of namespaces holds docker.io by default, as it opens nothing while `allow` and `prefix`
 are empty.
 
@@ -36,12 +37,13 @@ class MirrorRules:
     """The images that a mirror serves.
 
     `namespaces`: registries that we stand in for; `allow`: repositories, `*` for any characters in them; `prefix`:
-    a path with a slash at its end, under which every package is served.
+    a path with a slash at its end, under which every package is served. `own_names`: by which clients call nixfront itself.
     """
 
     namespaces: Collection[str]
     allow: tuple[str, ...]
     prefix: str
+    own_names: Collection[str] = ()
 
     def direct_name(self, repository: str) -> str:
         """The repository that a direct client names. Raises `NotMirrored` where this one is not for mirrors."""
@@ -61,15 +63,20 @@ class Mirror:
     def __init__(self, rules: MirrorRules, *, always: bool) -> None:
         """`always`: every client at this address uses a mirror, whether it says so or not."""
         self._rules = rules
+        self._own_names = frozenset(rules.own_names)
         self._always = always
+
+    def serves(self, path: RegistryPath) -> bool:
+        """Whether the client of this request, as it came, uses nixfront as a mirror."""
+        return self._always or not path.namespaces <= self._own_names
 
     def direct(self, path: RegistryPath, method: str) -> RegistryPath:
         """The same question as a client that uses no mirror asks it; itself, where it comes from such a client.
 
         Raises `NotMirrored`.
         """
-        if not path.namespaces and not self._always:
-            return path
+        if not self.serves(path):
+            return path.direct(path.repository) if path.namespaces else path
         repository = path.repository
         if repository:
             for unknown in path.namespaces - set(self._rules.namespaces):

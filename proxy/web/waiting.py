@@ -7,7 +7,8 @@ containerd's Kubernetes plugin ends a pull that got no byte of a *body* for some
 redirect. All can be held silently otherwise (11 minutes were tried), and none bears 1xx answers or drips in a body.
 So there is one way for all, and it keeps no state but the number in the query:
 
-    HEAD   held for `patience`, then 405: every client that sends HEAD falls back to GET
+    HEAD   held for `patience`, then 405: engines that send HEAD fall back to GET. User agents of `question_agents` do not,
+           as they only ask what a tag is; their HEAD waits as a GET does
     GET    held for `hop_seconds`, then a 307 to itself with `?wait=n`, `hops` times: headers and a small body each time
     then   user agents of `restart_agents` are held for `restart_seconds` and get 408, upon which they start over (five
            times in all); others are held for `hold_seconds`, which they bear, and get 503
@@ -53,6 +54,7 @@ class WaitingRules:
     patience: float
     hop_seconds: float
     hops: int
+    question_agents: tuple[str, ...]
     restart_agents: tuple[str, ...]
     restart_seconds: float
     hold_seconds: float
@@ -60,13 +62,17 @@ class WaitingRules:
 
 def decide(method: str, hop: int, agent: str, rules: WaitingRules) -> tuple[float, Then]:
     """For how many seconds this request is held, and what it gets if the build has not ended by then."""
-    if method == hdrs.METH_HEAD and rules.hops:
+    if method == hdrs.METH_HEAD and rules.hops and not _is_among(rules.question_agents, agent):
         return rules.patience, Then.ASK_WITH_GET
     if hop < rules.hops:
         return rules.hop_seconds, Then.ASK_AGAIN
-    if any(word.lower() in agent.lower() for word in rules.restart_agents):
+    if _is_among(rules.restart_agents, agent):
         return rules.restart_seconds, Then.START_OVER
     return rules.hold_seconds, Then.GIVE_UP
+
+
+def _is_among(words: tuple[str, ...], agent: str) -> bool:
+    return any(word.lower() in agent.lower() for word in words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,9 @@ from proxy.state.memory import MemoryState
 from proxy.telemetry.log import log_event
 from proxy.upkeep import census
 from proxy.upkeep.prune import Pruner
-from proxy.upkeep.reindex import Reindexer, SetWords, Summary
+from proxy.upkeep.reindex import Reindexer, SetWords, Summary, remembered
 from proxy.wiring import builder, files
-from proxy.wiring.registry import registry_endpoint
+from proxy.wiring.registry import image_endpoint, registry_endpoint
 
 _LATEST = "latest"
 
@@ -56,8 +56,32 @@ async def pruner(settings: Settings) -> AsyncIterator[Pruner]:
         yield Pruner(keeper.registry, keeper.management, keeper.state)
 
 
-async def reindex(settings: Settings) -> Summary:
-    """Rebuild the records of the state from the registry. Raises a `NixfrontError`."""
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The repositories of a registry with their tags. Without `is_whole` these are the ones that nixfront remembers."""
+
+    images: AsyncIterator[tuple[str, tuple[str, ...]]]
+    is_whole: bool
+
+
+@asynccontextmanager
+async def listing(settings: Settings) -> AsyncIterator[Listing]:
+    """The images that the registry lists, or those of the state where it lists none. Raises a `NixfrontError`."""
+    endpoint = await asyncio.to_thread(image_endpoint, settings)
+    async with endpoint.opened() as connection:
+        management = Management(connection)
+        if await management.has_catalog():
+            yield Listing(management.images(), is_whole=True)
+            return
+        async with _open_state(settings) as state:
+            yield Listing(management.images(remembered(state)), is_whole=False)
+
+
+async def reindex(settings: Settings, names: Sequence[str] = ()) -> Summary:
+    """Rebuild the records of the state from the registry. Raises a `NixfrontError`.
+
+    `names`: the repositories to read. By default these are all in the registry's catalog; without one, those of the state.
+    """
     compression = settings.layers.compression
     executor = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="packing")
 
@@ -87,7 +111,13 @@ async def reindex(settings: Settings) -> Summary:
                 prove,
                 CODECS[compression],
             )
-            return await reindexer.read(keeper.management.images())
+            repositories: AsyncIterator[str] | None = None
+            is_whole = True
+            if names:
+                repositories = _each(names)
+            elif not await keeper.management.has_catalog():
+                repositories, is_whole = remembered(keeper.state), False
+            return await reindexer.read(keeper.management.images(repositories), is_whole=is_whole)
     finally:
         await asyncio.to_thread(executor.shutdown)
 
@@ -99,11 +129,23 @@ async def _open_keeper(settings: Settings) -> AsyncIterator[_Keeper]:
         endpoint = await asyncio.to_thread(registry_endpoint, settings, url)
         connection = await stack.enter_async_context(endpoint.opened())
         registry = Registry(connection)
-        await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
-        state = await stack.enter_async_context(open.open_state(settings.state.url, settings.state_file))
-        await state.check()
-        await registry.repositories(1)  # raises unless the registry answers and accepts our credentials
+        state = await stack.enter_async_context(_open_state(settings))
+        await registry.ping(must_admit=True)
         yield _Keeper(registry, Management(connection), state)
+
+
+@asynccontextmanager
+async def _open_state(settings: Settings) -> AsyncIterator[State]:
+    """The state, which answers. Raises a `NixfrontError`."""
+    await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
+    async with open.open_state(settings.state.url, settings.state_file) as state:
+        await state.check()
+        yield state
+
+
+async def _each(names: Sequence[str]) -> AsyncIterator[str]:
+    for name in names:
+        yield name
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from proxy.web.page.composer import Composer, Previews
 from proxy.web.page.image_list import ImageList
 from proxy.web.page.rights import Rights
 from proxy.web.page.visitor import Visitors
+from proxy.web.replies.tag_list import TagLists
 from proxy.web.sites import Sites
 from proxy.web.sites.host_names import HostNames
 from proxy.web.waiting import LogPlace, Waiting, WaitingRules
@@ -47,11 +48,12 @@ def add_images(
     section = settings.mirror
     if mirror and not (section.allow or section.prefix):
         _log.warning("mirror.addr serves nothing without mirror.allow or mirror.prefix")
-    rules = MirrorRules(frozenset(section.namespaces), section.allow, section.prefix)
+    rules = MirrorRules(frozenset(section.namespaces), section.allow, section.prefix, settings.http.names)
     front = Front(
         sites,
         Mirror(rules, always=mirror),
         service.answers,
+        TagLists(service.answers, service.access, service.state, settings.vocabulary),
         service.blobs,
         service.access,
         service.builds,

@@ -69,6 +69,7 @@ async def mirror(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mirr
         "nix": {"store": str(folder / "store")},
         "builds": {"patience": 0.3, "hop_seconds": 0.5},
         "mirror": {"addr": addr, "allow": ["slow*"]},
+        "http": {"names": ["nix.local"]},
         "log": {"format": "json"},
     }
     env = {"PATH": nix.path, "NIX_CONFIG": "substituters =\nextra-sandbox-paths = /bin /usr /lib /lib64\n"}
@@ -109,6 +110,22 @@ async def test_containerd(mirror: Mirror, tmp_path: Path) -> None:
     assert mirror.statuses("slowctr") == {405, 307, 200}
     assert mirror.statuses("hello") == {404}
     assert mirror.nix.starts() == starts
+
+
+async def test_an_alias_in_containerd_is_nixfront_itself(mirror: Mirror, tmp_path: Path) -> None:
+    """What the mirror does not serve can be built, and pushed."""
+    hosts = f'server = "{mirror.proxy.url}"\n[host."{mirror.proxy.url}"]\ncapabilities = ["pull", "resolve", "push"]\n'
+    await asyncio.to_thread(write, tmp_path / "certs.d" / "nix.local" / "hosts.toml", hosts)
+    at_alias = ("--hosts-dir", str(tmp_path / "certs.d"))
+    async with containerd(tmp_path / "containerd") as ctr:
+        await ctr.succeed("images", "pull", *at_alias, "nix.local/alpha:latest")
+        await ctr.succeed("images", "push", *at_alias, "nix.local/team/copy:v1", "nix.local/alpha:latest")
+        await ctr.succeed("images", "pull", *at_alias, "nix.local/team/copy:v1")
+
+    asked = [line["path"] for line in mirror.answers("/v2/team/copy/")]
+    assert any("/blobs/uploads/" in path for path in asked)
+    assert {line["status"] // 100 for line in mirror.answers("/v2/alpha/manifests/")} <= {2, 3, 4}
+    assert mirror.answers("/v2/alpha/manifests/")[-1]["status"] == 200
 
 
 async def test_podman(mirror: Mirror, tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """nixfront in the place of another registry: at an address for mirror clients, and by `?ns=` at the other one."""
 
+import asyncio
 import json
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+import yaml
 
 from proxy.core.events import BuildStarted
 from tests.support.front import Front
@@ -19,6 +23,7 @@ from tests.support.wait import until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
+KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
 DOCKER = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
 
 
@@ -187,3 +192,36 @@ async def test_a_challenge_for_a_token_goes_to_a_mirrors_client(start: Start, tm
         refused = await both.mirror.get(slow, headers={**DOCKER, **token})
 
     assert (challenged[0], pulled[0], refused[0]) == (401, 200, 503)
+
+
+async def test_an_alias_of_the_samples_is_a_direct_client(start: Start, tmp_path: Path) -> None:
+    """The name of node/hosts.toml, at another address: containerd names it in every query. The mirror serves nothing."""
+    hosts = tomllib.loads(await asyncio.to_thread((KUBERNETES / "node/hosts.toml").read_text))
+    sample = yaml.safe_load(await asyncio.to_thread((KUBERNETES / "nixfront.yml").read_text))
+    alias = f"ns={urlsplit(hosts['server']).netloc}"
+    (tmp_path / "registry").mkdir()
+    own = {"username": "nixfront", "password": PASSWORDS["nixfront"]}
+    http, scaled = {"names": tuple(sample["http"]["names"])}, {"patience": 0.3, "hop_seconds": 0.3}
+    async with (
+        htpasswd_registry(tmp_path / "registry") as closed,
+        start(closed.url, registry=own, http=http, builds=scaled) as front,
+        aiohttp.ClientSession(headers={**DOCKER, **basic("alice")}) as session,
+    ):
+        path = f"/v2/slow/manifests/latest?{alias}"
+        ping = await front.get(f"/v2/?{alias}")
+        challenged = await front.get(path, "HEAD", headers=DOCKER)
+        stranger = await front.get(path.replace("images.", "other."), headers=basic("alice"))
+        async with session.get(front.url + path) as answer:
+            pulled, history = answer.status, answer.history
+        upload = f"/v2/pushed/blobs/uploads/?{alias}"
+        refused = await front.get(upload, "POST")
+        begun = await front.get(upload, "POST", headers=basic("alice"))
+
+        assert "ns=" not in closed.process.log_text()
+    assert (ping[0], challenged[0], refused[0]) == (401, 401, 401)
+    assert {answer[1]["WWW-Authenticate"] for answer in (ping, challenged, refused)} == {
+        'Basic realm="the registry"'
+    }
+    assert pulled == 200
+    assert history[0].headers["Location"] == f"?{alias}&wait=1"
+    assert (begun[0], stranger[0]) == (202, 404)

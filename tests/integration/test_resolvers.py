@@ -1,8 +1,12 @@
 """Scripts and updaters that ask what a tag is: whatever they accept, they get a digest that can be pulled."""
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from itertools import chain
 
+import aiohttp
 import pytest
 
 from proxy.core.model import DOCKER_LIST, DOCKER_MANIFEST, EVERY_MANIFEST_TYPE, OCI_INDEX, OCI_MANIFEST
@@ -10,6 +14,7 @@ from tests.support import handmade
 from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.shim import shim
+from tests.support.wait import Gate, at_redirect
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 Answer = tuple[int, dict[str, str], bytes]
@@ -114,3 +119,70 @@ async def test_no_304_for_another_document(start: Start, registry: Server) -> No
             assert answer[0] == status
             assert (answer[1]["Etag"] == f'"{digest}"') is (status == 304)
     assert not registry.process.log_text().count(" 304 ")
+
+
+async def test_a_head_that_is_only_a_question_waits_for_the_build(
+    start: Start, registry: Server, gate: Gate
+) -> None:
+    scaled = {"patience": 0.3, "hop_seconds": 0.3, "hops": 9}
+    agents = {"User-Agent": "Renovate/41.0.0 (https://github.com/renovatebot/renovate)"}
+    opening = at_redirect(2, gate.open)
+    async with start(registry.url, builds=scaled) as front:
+        refused = await front.get("/v2/gated/manifests/latest", "HEAD", headers=ACCEPTED["every"])
+        async with (
+            aiohttp.ClientSession(headers=agents, trace_configs=[opening]) as session,
+            session.head(f"{front.url}/v2/gated/manifests/latest", allow_redirects=True) as answer,
+        ):
+            assert [hop.status for hop in answer.history][:2] == [307, 307]
+            assert (answer.status, answer.url.path) == (200, "/v2/gated/manifests/latest")
+            digest = answer.headers["Docker-Content-Digest"]
+
+        assert refused[0] == 405, "an engine is to send GET"
+        assert digest == (await front.pull("gated")).digest
+
+
+async def listed(front: Front, path: str) -> list[list[str]]:
+    """The tags of each page, from this one on."""
+    pages = []
+    following: str | None = path
+    while following is not None:
+        status, headers, body = await front.get(following)
+        assert (status, headers["Content-Type"]) == (200, "application/json; charset=utf-8")
+        pages.append(json.loads(body)["tags"])
+        link = re.fullmatch('<(.+)>; rel="next"', headers.get("Link", ""))
+        following = link[1] if link else None
+    return pages
+
+
+async def test_the_tags_of_a_repository_of_ours_are_sorted_and_in_pages(
+    start: Start, registry: Server
+) -> None:
+    image = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
+    mirror = {"allow": ("hello",)}
+    async with start(registry.url, mirror=mirror) as front:
+        await front.pull("hello")
+        for tag in ("zz", "0", "Up"):
+            await handmade.push(registry.url, "hello", tag, image)
+        whole = await listed(front, "/v2/hello/tags/list")
+        pages = await listed(front, "/v2/hello/tags/list?n=2")
+        mirrored = await listed(front, "/v2/library/hello/tags/list?ns=docker.io&n=4")
+        behind = await listed(front, "/v2/hello/tags/list?last=latest")
+
+    assert len(whole) == 1
+    assert whole[0] == sorted(whole[0])
+    assert {"0", "Up", "latest", "zz"} < set(whole[0])
+    assert [len(page) for page in pages] == [2, 2, 2]
+    assert [*chain(*pages)] == [*chain(*mirrored)] == whole[0]
+    assert [len(page) for page in mirrored] == [4, 2]
+    assert behind == [["zz"]]
+
+
+async def test_no_tag_left_is_an_empty_list(start: Start, registry: Server) -> None:
+    image = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
+    async with start(registry.url) as front:
+        ours = (await front.pull("hello")).digest
+        theirs = await handmade.push(registry.url, "team/tool", "v1", image)
+        for name, digest in (("hello", ours), ("team/tool", theirs)):
+            assert (await front.get(f"/v2/{name}/manifests/{digest}", "DELETE"))[0] == 202
+            assert await listed(front, f"/v2/{name}/tags/list") == [[]]
+            assert await listed(front, f"/v2/{name}/tags/list?n=1") == [[]]

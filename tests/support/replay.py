@@ -28,7 +28,7 @@ DIFFERENCES = {
     "absolute": "Asked for a whole address, the registry's Link is one too; through nixfront it is the path in it.",
     "ours": "Few paths at the root are nixfront's own, for those who watch it; none is of the distribution specification.",
     "mirror": "`ns` in a query says that nixfront is asked in place of another registry: only what the operator names.",
-    "no tag yet": "The tags of a name that can be built are an empty list before there are any.",
+    "no tag yet": "The tags of a name that can be built are an empty list before there are any, and after the last one is gone.",
     "condition": (
         "nixfront decides the condition of a request for a manifest, by the answer that this client would get: a 304 has its "
         "ETag, and lists, weak validators and * are read."
@@ -487,6 +487,8 @@ LISTS = [
     row("HEAD /v2/nosuch/tags/list"),
     row("GET /v2/no/such--00/tags/list"),
     row("GET /v2/team/mounted/tags/list", differs=("no tag yet", 200)),
+    row("GET /v2/nosuch/tags/list?n=1", differs=("no tag yet", 200)),
+    row(f"GET {TOOL}/tags/list?n=1&last=nosuch"),
     row(f"GET {TOOL}/referrers/{{manifest}}"),
     row(f"GET {TOOL}/referrers/{{manifest}}?artifactType=application/x"),
     row(f"GET {TOOL}/referrers/sha256:xyz"),
@@ -584,6 +586,9 @@ DELETES = [
     row(f"DELETE {TOOL}/blobs/sha256:xyz"),
     row(f"DELETE {TOOL}/manifests/{{manifest}}"),
     row(f"GET {TOOL}/manifests/{{manifest}}", *accept(*TYPES)),
+    row("DELETE /v2/shelf/e/manifests/{manifest}"),
+    row("GET /v2/shelf/e/tags/list", differs=("no tag yet", 200)),
+    row("HEAD /v2/shelf/e/tags/list"),
 ]
 
 SUITE = "/v2/team/suite"

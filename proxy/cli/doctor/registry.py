@@ -12,6 +12,7 @@ from proxy.core.errors import RegistryUnavailable, SettingsInvalid
 from proxy.registry import anonymous, embedded
 from proxy.registry.endpoint import Endpoint, OpenEndpoint
 from proxy.registry.login import delete_scopes, push_scopes
+from proxy.registry.management import Management
 from proxy.settings import Settings
 from proxy.wiring.registry import registry_endpoint
 
@@ -80,6 +81,13 @@ async def _check_rights(registry: OpenEndpoint, status: int, version: str) -> li
             message = f"{url} deletes nothing: nixfront prune cannot work"
             cure = "set storage.delete.enabled: true in the registry's configuration (REGISTRY_STORAGE_DELETE_ENABLED=true)"
             findings.append(doubtful("registry deletes", message, cure))
+    if not await Management(registry).has_catalog():
+        message = (
+            f"{url} lists its repositories to nobody (it has no catalog): nixfront images and reindex see those in "
+            "nixfront's records alone"
+        )
+        cure = "none is needed, as pulls and nixfront prune work without it; nixfront reindex NAME reads a repository by name"
+        findings.append(doubtful("registry catalog", message, cure))
     return findings
 
 

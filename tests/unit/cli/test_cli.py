@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from proxy import __version__, cli
-from proxy.cli import images
 
 
 @pytest.fixture(autouse=True)
@@ -234,14 +233,6 @@ def test_a_data_folder_that_cannot_be_is_1(tmp_path: Path, monkeypatch: pytest.M
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert ended.stderr.splitlines()[-1].startswith("nixfront: [Errno 20] Not a directory")
-
-
-@pytest.mark.parametrize(
-    ("name", "repository", "tag"),
-    [("git", "git", "latest"), ("shell/git:v1", "shell/git", "v1"), ("images/web", "images/web", "latest")],
-)
-def test_a_name_may_have_a_tag(name: str, repository: str, tag: str) -> None:
-    assert images._name_and_tag(name) == (repository, tag)
 
 
 def test_a_build_of_what_can_be_no_image_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,3 +143,37 @@ def test_a_namespace_makes_it_a_mirrors_and_goes_no_further(path: str, becomes: 
 def test_a_namespace_makes_it_a_mirrors_that_may_be_none_of_ours() -> None:
     with pytest.raises(NotMirrored, match="nginx is not among"):
         direct("/v2/library/nginx/manifests/latest?ns=docker.io", always=False)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+@pytest.mark.parametrize(
+    ("path", "becomes"),
+    [
+        ("/v2/nginx/manifests/latest?ns=nix.local", "/v2/nginx/manifests/latest"),
+        (
+            "/v2/library/hello/blobs/uploads/1?_state=x%2F&ns=nix.local%3A5000",
+            "/v2/library/hello/blobs/uploads/1?_state=x%2F",
+        ),
+        ("/v2/?ns=nix.local", "/v2/"),
+    ],
+)
+def test_an_alias_of_our_own_is_no_mirror(method: str, path: str, becomes: str) -> None:
+    rules = MirrorRules(frozenset({"docker.io"}), (), "", ("nix.local", "nix.local:5000"))
+    sent = path_of(arrived(path, method))
+    mirror = Mirror(rules, always=False)
+
+    assert not mirror.serves(sent)
+    assert mirror.direct(sent, method).target == becomes
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "always"),
+    [("ns=nix.local", True), ("ns=nix.local&ns=docker.io", False), ("ns=nix.local:5000", False)],
+)
+def test_an_alias_opens_nothing_else(namespaces: str, always: bool) -> None:
+    """At the address for mirrors every client is one, and a request has one name."""
+    rules = MirrorRules(frozenset({"docker.io"}), (), "", ("nix.local",))
+    mirror = Mirror(rules, always=always)
+
+    with pytest.raises(NotMirrored):
+        mirror.direct(path_of(arrived(f"/v2/nginx/manifests/latest?{namespaces}")), "GET")
