@@ -63,9 +63,9 @@ class BuildBoard:
 
     async def open(self) -> None:
         """Read what ended before this process started."""
-        for summary in reversed(await self._logs.summaries()):
-            if (build := from_summary(summary, self._machine, self._host)) is not None:
-                self._ended[build.id] = build
+        builds = [from_summary(each, self._machine, self._host) for each in await self._logs.summaries()]
+        for build in sorted(filter(None, builds), key=lambda build: build.ended)[-_MOST_ENDED:]:
+            self._ended[build.id] = build
 
     async def close(self) -> None:
         """Write what is left. A build that still runs is interrupted."""

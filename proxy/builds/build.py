@@ -11,6 +11,7 @@ from proxy.state import INTERRUPTED, BuildRecord
 _LONGEST_ERROR = 2000  # characters in a record
 _LONGEST_LINE = 500  # characters of a log's line in one line for a person
 _NO_COUNTS = NixCounts()
+_END_OF_TIME = 253402300800  # the year 10000, in seconds since 1970
 #: Errors whose messages nixfront writes alone; the empty one is that of an interruption. All others may quote a log.
 _OWN_WORDS = frozenset(
     {
@@ -135,11 +136,24 @@ def from_record(record: BuildRecord, since: float) -> Build:
 
 
 def from_summary(summary: Mapping[str, Any], machine: str, host: str) -> Build | None:
-    """The build of a summary on the disk of this machine; None if it is not one."""
+    """The build of a summary on the disk of this machine; None where a value is of another type than its field."""
     try:
         values = {field.name: summary[field.name] for field in fields(Build) if field.name in summary}
         values["nix"] = NixCounts(**values.get("nix", {}))
         values["seconds"] = tuple((str(name), float(each)) for name, each in values.get("seconds", ()))
-        return Build(**{"machine": machine, "host": host, **values})
+        build = Build(**{"machine": machine, "host": host, **values})
     except (TypeError, ValueError):
         return None
+    is_whole = _has_its_types(build) and _has_its_types(build.nix) and build.ended > 0
+    return build if is_whole else None
+
+
+def _has_its_types(value: Build | NixCounts) -> bool:
+    """Whether each simple field has a value of its type; a time is a number that a calendar has."""
+    for field in fields(value):
+        each = getattr(value, field.name)
+        if field.type is float and not (type(each) in (int, float) and 0 <= each < _END_OF_TIME):
+            return False
+        if field.type in (int, str) and type(each) is not field.type:
+            return False
+    return True

@@ -1,7 +1,8 @@
 """The logs of builds on disk. Each build has a log of bounded length and a summary; the oldest are deleted.
 
 A task writes the lines a few times a second, in a thread. A log that is too long keeps its beginning and its end. If
-the disk is full, the build goes on without its log.
+the disk is full, the build goes on without its log. A power failure may damage logs and summaries: what is no summary any
+more is left out, and deleted with its log when they are among the oldest.
 """
 
 import asyncio
@@ -10,10 +11,13 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cachetools import TTLCache
+
+from proxy.tools.files import write_whole
 
 _log = logging.getLogger(__name__)
 _PAUSE = 0.3  # seconds between two writes
@@ -89,7 +93,7 @@ class BuildLogs:
         return text + (_ending_of(log) if log is not None else "")
 
     async def summaries(self) -> list[dict[str, Any]]:
-        """The summaries of builds that have ended, newest first."""
+        """The summaries of builds that have ended, in any order; a power failure may have changed what is in them."""
         return await asyncio.to_thread(self._summaries)
 
     async def close(self) -> None:
@@ -137,7 +141,7 @@ class BuildLogs:
         if ending:
             with self._file(identity).open("a", encoding="utf-8", errors="replace") as file:
                 file.write(ending)
-        self._file(identity).with_suffix(".json").write_text(json.dumps(summary), encoding="utf-8")
+        write_whole(self._file(identity).with_suffix(".json"), json.dumps(summary).encode())
         ended = sorted(self._folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
         for old in ended[_MOST_LOGS:]:
             old.with_suffix(".log").unlink(missing_ok=True)
@@ -157,11 +161,11 @@ class BuildLogs:
     def _summaries(self) -> list[dict[str, Any]]:
         summaries = []
         for file in self._folder.glob("*.json"):
-            try:
-                summaries.append(json.loads(file.read_bytes()))
-            except (OSError, ValueError):
-                continue
-        return sorted(summaries, key=lambda summary: -float(summary.get("ended", 0)))[:_MOST_LOGS]
+            with suppress(OSError, ValueError, RecursionError):
+                summary = json.loads(file.read_bytes())
+                if isinstance(summary, dict) and summary.get("id") == file.stem:
+                    summaries.append(summary)
+        return summaries
 
     def _file(self, identity: str) -> Path:
         return self._folder / f"{identity}.log"

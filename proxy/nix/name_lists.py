@@ -99,7 +99,11 @@ class NameLists:
 
 
 def _read(file: Path) -> tuple[str, ...] | None:
+    """The names in a file; None where it has no list of names."""
     try:
-        return tuple(json.loads(file.read_bytes()))
-    except (OSError, ValueError):
+        names = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names)

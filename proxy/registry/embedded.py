@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -92,10 +93,6 @@ def _prepare(folder: Path, port: int) -> tuple[str, ...]:
     """Write the registry's configuration; returns its command line. Raises `RegistryUnavailable`."""
     program = find_program()
     folder.mkdir(parents=True, exist_ok=True)
-    secret = folder / "secret"
-    if not secret.exists():
-        secret.touch(mode=0o600)
-        secret.write_text(secrets.token_hex(32), encoding="ascii")
     # No cache of descriptors: after a garbage collection it would report blobs that are gone.
     settings = {
         "version": 0.1,
@@ -104,7 +101,7 @@ def _prepare(folder: Path, port: int) -> tuple[str, ...]:
             "filesystem": {"rootdirectory": str(storage(folder))},
             "delete": {"enabled": True},
         },
-        "http": {"addr": f"127.0.0.1:{port}", "secret": secret.read_text(encoding="ascii")},
+        "http": {"addr": f"127.0.0.1:{port}", "secret": _secret(folder / "secret")},
     }
     configuration = folder / "config.yml"
     configuration.touch(mode=0o600)
@@ -112,6 +109,16 @@ def _prepare(folder: Path, port: int) -> tuple[str, ...]:
     setpriv = shutil.which("setpriv")
     ends_with_us = (setpriv, "--pdeathsig", "TERM") if setpriv else ()
     return (*ends_with_us, program, "serve", str(configuration))
+
+
+def _secret(file: Path) -> str:
+    """What signs the registry's uploads, which may go on after a new start. Raises `OSError`."""
+    file.touch(mode=0o600)
+    secret = file.read_bytes().decode("ascii", "replace")
+    if not re.fullmatch(r"[0-9a-f]{64}", secret):  # a new file, or one that a power failure damaged
+        secret = secrets.token_hex(32)
+        file.write_text(secret, encoding="ascii")
+    return secret
 
 
 async def _supervise(argv: Sequence[str], tail: deque[str]) -> None:

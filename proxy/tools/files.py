@@ -2,7 +2,11 @@
 
 The bytes go into a new file in the same folder, which then takes the place of the old one in a single step. So a reader
 finds the old bytes or all of the new ones, also when this process is killed in between. Several writers do not mix their
-bytes: the last one to finish wins. Only what `lasts` is flushed to the disk; a power failure may cost the bytes of another file.
+bytes: the last one to finish wins.
+
+**After a power failure** a file that was not flushed may be empty, cut, full of zeros, or as it was before. A file `lasts` if
+nothing can make it again: it is flushed, and so is the name that it got. All else is a cache: its reader takes any bytes, and
+makes anew what is no record. deploy/backup.md says which files are of which kind.
 """
 
 import os
@@ -15,12 +19,26 @@ from proxy.core.model import Buffer
 
 
 def write_whole(path: Path, data: bytes, *, lasts: bool = False) -> None:
-    """Write these bytes to `path`. Raises `OSError`, after which `path` is as it was."""
+    """Write these bytes to `path`; `lasts`: they are on the disk when this returns.
+
+    Raises `OSError`, after which `path` is as it was, or has the bytes.
+    """
     with NewFile(path.parent) as file:
         file.write(data)
         if lasts:
             file.flush()
         file.move_to(path)
+    if lasts:
+        flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk. Raises `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def keep_newest(folder: Path, pattern: str, most: int) -> None:

@@ -1,4 +1,7 @@
-"""The commits that this host has seen at the head of a channel: a bounded file, which the newest of them stay in."""
+"""The commits that this host has seen at the head of a channel: a bounded file, which the newest of them stay in.
+
+No server tells the past of a channel, so the file outlasts a power failure.
+"""
 
 import json
 import threading
@@ -32,14 +35,17 @@ class Heads:
             heads[commit] = [*heads.pop(commit, []), channel]
             while len(heads) > _MOST:
                 del heads[next(iter(heads))]
-            write_whole(self._file, canonical_json([[commit, heads[commit]] for commit in heads]))
+            write_whole(self._file, canonical_json([[commit, heads[commit]] for commit in heads]), lasts=True)
 
     def _read(self) -> dict[str, list[str]]:
         if self._channels is None:
             try:
-                self._channels = {
-                    str(commit): list(names) for commit, names in json.loads(self._file.read_bytes())
-                }
-            except (OSError, ValueError, TypeError):
-                self._channels = {}
+                records = json.loads(self._file.read_bytes())
+            except (OSError, ValueError, RecursionError):
+                records = []
+            self._channels = {}
+            for record in records if isinstance(records, list) else ():
+                match record:
+                    case [str(commit), [*names]] if all(isinstance(name, str) for name in names):
+                        self._channels[commit] = list(names)
         return self._channels

@@ -9,15 +9,26 @@ import re
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from proxy.core.model import PackageSet, canonical_json, sha256_hex
 from proxy.nix.sets.kinds import ConfiguredSet
 from proxy.tools.files import write_whole
 
 _BEING_MADE = 3600.0  # seconds for which a root may be without a record
+_TEXTS = ("name", "expression", "revision", "source", "created", "nar_hash")  # of a package set
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A revision, and how it was chosen; `root` is the name of its garbage-collector root."""
+
+    package_set: PackageSet
+    date: str
+    kind: str
+    reference: str
+    root: str
 
 
 class Records:
@@ -37,13 +48,12 @@ class Records:
         """The set of this revision; None where the settings have changed, or the store has lost it."""
         file = self._file(chosen, revision)
         record = _read(file)
-        try:
-            package_set = PackageSet(**record["set"])
-            same = package_set.source == chosen.address and record["date"] == chosen.choice.date
-            same &= record["kind"] == chosen.choice.kind
-            same &= chosen.knows_history or chosen.allows(record["reference"])
-        except (TypeError, KeyError):
+        if record is None or record.package_set.revision != revision:
             return None
+        package_set = record.package_set
+        same = package_set.source == chosen.address and record.date == chosen.choice.date
+        same &= record.kind == chosen.choice.kind
+        same &= chosen.knows_history or chosen.allows(record.reference)
         same &= package_set.arguments.get("attribute", chosen.choice.attribute) == chosen.choice.attribute
         paths = (package_set.expression, *package_set.arguments.values())
         there = all(Path(path).exists() for path in paths if path.startswith("/"))
@@ -86,7 +96,8 @@ class Records:
         by_use = sorted(files, key=lambda revision: _modified(files[revision]))
         oldest = [revision for revision in by_use if revision not in keep]
         dropped = set(oldest[: max(0, len(files) - self._most)])
-        roots = {revision: _read(files[revision]).get("root", "") for revision in files}
+        records = {revision: _read(files[revision]) for revision in files}
+        roots = {revision: record.root if record else "" for revision, record in records.items()}
         for revision in dropped:
             files[revision].unlink(missing_ok=True)
         needed = {root for revision, root in roots.items() if revision not in dropped}
@@ -105,13 +116,25 @@ class Records:
         return self._folder / f"{chosen.key}-{revision}.json"
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """The record in a file; empty where it has none."""
+def _read(file: Path) -> _Record | None:
+    """The record in a file; None where it has none, as a power failure may have it."""
     try:
-        record = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+        values = json.loads(file.read_bytes())
+        package_set = PackageSet(**values["set"])
+        words = [values[key] for key in ("date", "kind", "reference", "root")]
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        return None
+    texts = [getattr(package_set, name) for name in _TEXTS]
+    switches = [package_set.substitutes, package_set.import_from_derivation]
+    if not (
+        all(isinstance(text, str) for text in (*texts, *words))
+        and all(isinstance(on, bool) for on in switches)
+    ):
+        return None
+    arguments = package_set.arguments
+    if not isinstance(arguments, dict) or not all(isinstance(value, str) for value in arguments.values()):
+        return None
+    return _Record(package_set, *words)
 
 
 def _modified(file: Path) -> float:

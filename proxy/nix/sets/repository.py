@@ -12,6 +12,8 @@ specification, so it has neither a leading dash nor a space.
 import asyncio
 import logging
 import os
+import re
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +32,8 @@ LOOK_SECONDS = 30.0
 _OFFLINE = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
 # The helper reads its answer from the environment; the empty one before it turns off the helpers of the host.
 _HELPER = '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$NIXFRONT_GIT_USER" "$NIXFRONT_GIT_PASSWORD"; }; f'
+
+_NAME_OF_OBJECT = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?\n")
 
 _log = logging.getLogger(__name__)
 
@@ -112,6 +116,25 @@ class Repository:
         return next((ref for ref in (f"refs/heads/{name}", f"refs/tags/{name}") if ref in self._refs), "")
 
     async def _fetch(self) -> None:
+        """Bring the mirror up to date; one that is damaged is made anew."""
+        try:
+            await self._fetch_into_mirror()
+        except PackageSetUnavailable as error:
+            if await self._is_sound():
+                raise
+            _log.warning("a damaged mirror is made anew mirror=%s error=%s", self._mirror, error)
+            await asyncio.to_thread(shutil.rmtree, self._mirror, ignore_errors=True)
+            await self._fetch_into_mirror()
+
+    async def _is_sound(self) -> bool:
+        """Whether git finds what the refs of the mirror name, and no git that was killed has left a lock."""
+        try:
+            await self._in_mirror("for-each-ref", "--format=%(objecttype)")
+        except PackageSetUnavailable:
+            return False
+        return await asyncio.to_thread(_has_sound_refs, self._mirror)
+
+    async def _fetch_into_mirror(self) -> None:
         if not await asyncio.to_thread(self._mirror.exists):
             await self._git("init", "--quiet", "--bare", str(self._mirror))
         head = (f"+{HEAD}:{_MIRROR_OF_HEAD}",) if self._follow_head else ()
@@ -151,6 +174,13 @@ class Repository:
             verb = next(word for word in words if word in _VERBS)
             raise PackageSetUnavailable(without_credentials(f"git {verb} failed: {reason}")) from error
         return output.decode().strip()
+
+
+def _has_sound_refs(mirror: Path) -> bool:
+    """Whether each ref that has a file of its own names an object. git passes over one that a power failure emptied."""
+    refs = [file for file in (mirror / "refs").rglob("*") if file.is_file()]
+    locked = next(mirror.rglob("*.lock"), None) is not None
+    return not locked and all(_NAME_OF_OBJECT.fullmatch(file.read_bytes()) for file in refs)
 
 
 def without_password(url: str) -> tuple[str, dict[str, str]]:

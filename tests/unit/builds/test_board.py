@@ -1,10 +1,12 @@
 """What builds do and did, out of their events; and their logs on disk."""
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -141,14 +143,53 @@ async def test_what_ended_is_there_after_a_restart(tmp_path: Path, state: Sqlite
     assert await again.log(again.ended[0].id) == "said\n"
 
 
-async def test_a_file_that_is_no_summary_is_passed_over(tmp_path: Path, state: SqliteState) -> None:
-    (tmp_path / "x.json").write_text("[1")
-    (tmp_path / "y.json").write_text('{"id": "y"}')
+WRONG: tuple[dict[str, Any], ...] = (
+    *({"id": 7}, {"id": "../x"}, {"id": "x"}, {"ended": "x"}, {"ended": 0}, {"ended": True}),
+    *({"ended": float("nan")}, {"ended": 1e300}, {"ended": None}, {"ended": [1]}, {"started": "x"}),
+    *({"repository": 7}, {"tag": None}, {"digest": []}, {"error": {}}, {"host": 1}, {"lines": "1"}),
+    *({"nix": 7}, {"nix": {"x": 1}}, {"nix": {"built": "1"}}, {"nix": {"now": 1}}),
+    *({"seconds": 7}, {"seconds": [1]}, {"seconds": [["a", "x"]]}, {"seconds": [["a"]]}),
+)
+WHOLE: dict[str, Any] = {
+    "id": "y",
+    "repository": "git",
+    "tag": "latest",
+    "started": 1.0,
+    "ended": 2.0,
+    "digest": "d",
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "[1",
+            "\0" * 64,
+            pytest.param("[" * 9999, id="deep"),
+            "7",
+            "null",
+            '"y"',
+            "[]",
+            "{}",
+            '{"id": "y"}',
+            '[["ended", 1]]',
+        ),
+        *(json.dumps({**WHOLE, **wrong}) for wrong in WRONG),
+    ],
+)
+async def test_a_file_that_is_no_summary_is_passed_over(
+    tmp_path: Path, state: SqliteState, text: str
+) -> None:
+    (tmp_path / "y.json").write_text(text)
+    (tmp_path / "z.json").write_text(json.dumps({**WHOLE, "id": "z"}))
 
     builds = on(tmp_path, state)
     await builds.open()
 
-    assert builds.ended == ()
+    assert [build.id for build in builds.ended] == ["z"]
+    assert builds.get("y") is None
 
 
 STARTED = BuildStarted("git", "latest")

@@ -84,3 +84,21 @@ def test_the_newest_files_stay(tmp_path: Path) -> None:
     keep_newest(tmp_path, "*.json", 2)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.log", "b.json"]
+
+
+def test_what_lasts_is_on_the_disk_before_it_has_its_name_and_then_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, steps = tmp_path / "file", []
+    flush = os.fsync
+
+    def note(descriptor: int) -> None:
+        there = path.read_bytes() if path.exists() else b""
+        steps.append((Path(f"/proc/self/fd/{descriptor}").readlink() == tmp_path, there))
+        flush(descriptor)
+
+    monkeypatch.setattr("proxy.tools.files.os.fsync", note)
+    write_whole(path, b"cache")
+    write_whole(path, b"lasts", lasts=True)
+
+    assert steps == [(False, b"cache"), (True, b"lasts")]

@@ -148,7 +148,8 @@ async def _resolve(
         digest = await _make_builder(builder, apt, lock["builder"]["debs"], deadline)
         if lock["builder"].setdefault("hash", digest) != digest:
             raise PackageSetUnavailable(f"{builder} is another builder than that of {path}: delete the lock")
-        await asyncio.to_thread(write_whole, path, canonical_json(lock) + b"\n")
+        # A set that is resolved anew may have other packages, so the lock outlasts a power failure.
+        await asyncio.to_thread(write_whole, path, canonical_json(lock) + b"\n", lasts=True)
         _log.info("Debian set resolved nodes=%d lock=%s", len(lock["nodes"]), path)
     chosen = await asyncio.to_thread(revision, lock, expression)
     return DebianSet(path, builder, chosen, lock["created"])
@@ -195,10 +196,10 @@ def _without_urls(value: Any) -> Any:
 def _read_lock(path: Path, recipe: str) -> dict[str, Any] | None:
     """The lock; None where there is none, or where it belongs to another recipe."""
     try:
-        lock: dict[str, Any] = json.loads(path.read_bytes())
+        lock: dict[str, Any] = dict(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise PackageSetUnavailable(
             f"{path} cannot be read ({error}): delete it to resolve the set anew"
         ) from error

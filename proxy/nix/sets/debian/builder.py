@@ -60,7 +60,7 @@ def place(name: str) -> str | None:
 
 
 def unpack(debs: Iterable[Path], folder: Path) -> None:
-    """Unpack the .debs into `folder`, which appears whole or not at all."""
+    """Unpack the .debs into `folder`, which appears whole or not at all, also after a power failure."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     for deb in sorted(debs):
@@ -71,6 +71,7 @@ def unpack(debs: Iterable[Path], folder: Path) -> None:
                 if name is not None and (member.isfile() or member.issym()):
                     _write(tar, member, part / name)
         package.close()
+    os.sync()  # once for some thousand files; a damaged one would fail every build
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 

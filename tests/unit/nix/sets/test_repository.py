@@ -1,5 +1,8 @@
 """Which names and commits a client may choose, and what git gets instead of a password."""
 
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +14,7 @@ from proxy.nix.sets import KINDS, Choice, Tools
 from proxy.nix.sets.flake import repository_of_flake
 from proxy.nix.sets.git import GitSet
 from proxy.nix.sets.heads import Heads
-from proxy.nix.sets.repository import without_password
+from proxy.nix.sets.repository import Repository, without_password
 from proxy.nix.store import NixStore
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -114,5 +117,83 @@ def test_heads_are_remembered_and_bounded(tmp_path: Path, monkeypatch: pytest.Mo
 
     again = Heads(tmp_path / "heads.json")
     assert [again.channels(commit) for commit in "1234"] == [(), ("a", "b"), ("b",), ()]
-    (tmp_path / "heads.json").write_text("[[1]]")
-    assert Heads(tmp_path / "heads.json").channels("2") == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\0" * 64,
+        "[[1]]",
+        "7",
+        "null",
+        '{"ab": 1}',
+        '[["1", "abc"]]',
+        '[["1", [7]]]',
+        pytest.param("[" * 9999, id="deep"),
+    ],
+)
+def test_damaged_heads_are_made_anew(tmp_path: Path, text: str) -> None:
+    (tmp_path / "heads.json").write_text(text)
+    heads = Heads(tmp_path / "heads.json")
+
+    assert heads.channels("1") == heads.channels("a") == ()
+    heads.add("2", "a")
+    assert Heads(tmp_path / "heads.json").channels("2") == ("a",)
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ("-c", "user.name=n", "-c", "user.email=e@example.org")
+    argv = ("git", "-C", str(folder), *identity, *words)
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def empty_ref(mirror: Path) -> None:
+    (mirror / "refs/heads/main").write_bytes(b"")
+
+
+def lose_head(mirror: Path) -> None:
+    (mirror / "HEAD").unlink()
+
+
+def lose_objects(mirror: Path) -> None:
+    shutil.rmtree(mirror / "objects")
+    (mirror / "objects").mkdir()
+
+
+def leave_lock(mirror: Path) -> None:
+    (mirror / "refs/heads/main.lock").touch()
+
+
+@pytest.mark.parametrize("damage", [empty_ref, lose_head, lose_objects, leave_lock])
+async def test_a_damaged_mirror_is_made_anew(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    upstream, mirror = tmp_path / "upstream", tmp_path / "mirror.git"
+    upstream.mkdir()
+    git(upstream, "init", "--quiet", "--initial-branch=main")
+    git(upstream, "commit", "--quiet", "--allow-empty", "-m", "one")
+    url = f"file://{upstream}"
+    before = Repository(url, mirror, deadline=60, follow_head=True, patience=0)
+    first = git(upstream, "rev-parse", "HEAD")
+    assert "refs/heads/main" in await before.names_that_reach(first)
+    git(upstream, "commit", "--quiet", "--allow-empty", "-m", "two")
+    damage(mirror)
+
+    again = Repository(url, mirror, deadline=60, follow_head=True, patience=0)
+
+    for commit in (git(upstream, "rev-parse", "HEAD"), first):
+        assert "refs/heads/main" in await again.names_that_reach(commit)
+
+
+async def test_a_sound_mirror_outlasts_a_repository_that_is_away(tmp_path: Path) -> None:
+    upstream, mirror = tmp_path / "upstream", tmp_path / "mirror.git"
+    upstream.mkdir()
+    git(upstream, "init", "--quiet", "--initial-branch=main")
+    git(upstream, "commit", "--quiet", "--allow-empty", "-m", "one")
+    first = git(upstream, "rev-parse", "HEAD")
+    url = f"file://{upstream}"
+    await Repository(url, mirror, deadline=60, follow_head=True, patience=0).names_that_reach(first)
+    upstream.rename(tmp_path / "away")
+
+    again = Repository(url, mirror, deadline=60, follow_head=True, patience=0)
+
+    assert "refs/heads/main" in await again.names_that_reach(first)

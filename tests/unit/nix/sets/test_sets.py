@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,39 @@ def test_what_the_store_has_lost_is_not_believed(tmp_path: Path) -> None:
     recorded(choice, tmp_path, source(last_modified=5), COMMIT)
 
     assert Records(tmp_path, most=9).recall(configured(choice, tmp_path), COMMIT) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"", b"{", b"\0" * 99, b"[]", b"7", b"null", pytest.param(b"[" * 9999, id="deep"), b'{"set": {}}'),
+        *({"set": 7}, {"set": []}, {"root": ["x"]}, {"reference": 7}, {"kind": None}, {"date": {}}),
+        *(
+            {"set": {name: 7}}
+            for name in ("name", "expression", "revision", "arguments", "created", "nar_hash", "substitutes")
+        ),
+        *({"set": {"arguments": {"attribute": 7}}}, {"set": {"revision": "0" * 40}}, {"set": {"more": 1}}),
+    ],
+)
+def test_a_damaged_record_is_none_and_takes_no_other_with_it(
+    tmp_path: Path, damage: bytes | dict[str, Any]
+) -> None:
+    choice, records = Choice("git", url="https://x/r.git", ref="main"), Records(tmp_path, most=9)
+    Path(f"{tmp_path}{TREE}").mkdir(parents=True)
+    made = recorded(choice, tmp_path, source(last_modified=5), COMMIT)
+    assert records.recall(configured(choice, tmp_path), COMMIT) == made
+    (file,) = tmp_path.glob("default-*.json")
+    if isinstance(damage, dict):
+        whole = json.loads(file.read_bytes())
+        of_set = damage.get("set")
+        if isinstance(of_set, dict):
+            damage = {"set": {**whole["set"], **of_set}}
+        damage = json.dumps({**whole, **damage}).encode()
+    file.write_bytes(damage)
+
+    assert records.recall(configured(choice, tmp_path), COMMIT) is None
+    other = recorded(choice, tmp_path, source(last_modified=6), "1" * 40)
+    assert records.recall(configured(choice, tmp_path), "1" * 40) == other
 
 
 def test_a_git_source_says_its_commit_and_its_date(tmp_path: Path) -> None:
