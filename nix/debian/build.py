@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import fixups
 from elf import index_libraries, repair_elf
-from given import closure, environment, out, regular_files, shell, walk
+from given import MULTIARCH, closure, environment, out, regular_files, shell, walk
 
 TOPS = ("bin", "sbin", "lib", "lib64", "etc", "opt")
 # Documentation, translations (there is no locale to use them in), and what only an init system or a shell log-in reads.
@@ -40,6 +40,7 @@ def main() -> None:
     for path in regular_files():
         repair_elf(path, libraries)
     fixups.apply(json.loads(environment["fixups"]))
+    place_modules()
     for path in regular_files():
         repair_script(path)
     # What Debian declares is kept with the package, whether or not its bytes name it: Nix scans for references.
@@ -94,6 +95,24 @@ def folded(name: str) -> str | None:
     elif parts[:1] and parts[0] not in TOPS:
         return None
     return "/".join(parts) or None
+
+
+# --- modules ----------------------------------------------------------------------------------------------
+
+
+def place_modules() -> None:
+    """Links to the modules of Python and Perl from where packages of nixpkgs have them.
+
+    Perl looks for a folder with its version in each folder of PERL5LIB; Debian has such modules elsewhere.
+    """
+    python = out / "lib/python3/dist-packages"
+    for stdlib in sorted(path.parent for root in closure for path in root.glob("lib/python3.*/os.py")):
+        if python.is_dir():
+            fixups.replace_link(out / "lib" / stdlib.name / "site-packages", python)
+    for folder in (out / "share/perl5").glob("*"):
+        fixups.replace_link(out / "lib/perl5/site_perl" / folder.name, folder)
+    for folder in (out / MULTIARCH / "perl5").glob("5.*"):
+        fixups.replace_link(out / f"lib/perl5/site_perl/{folder.name}.0", folder)
 
 
 # --- symlinks ---------------------------------------------------------------------------------------------

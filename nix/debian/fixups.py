@@ -17,8 +17,9 @@ def apply(fixups: Mapping[str, Any]) -> None:
     concat     { file: pattern }: the sorted matches, one after the other
     write      { file: text }
     replace    { file: { old: new } }: bytes, so that it works in programs too (there, keep the length)
-    wrap       { program: { env: {...}, path: [folder], run: program, after: [argument] } }: a script that sets
-               variables, then runs `run` (a file of this path; left out: what was there before)
+    wrap       { program: { env: {...}, append: { variable: [folder] }, path: [folder], run: program, after: [argument] } }: a
+               script that sets variables, appends to others, then runs `run` (a file of this path; left out: what was there
+               before)
     propagate  [ path ]: installed in an image wherever this one is
     remove     [ pattern ]
     """
@@ -66,9 +67,10 @@ def wrap(path: Path, how: Mapping[str, Any]) -> None:
         path.rename(hidden)
     lines = [f"#!{shell}/bin/bash"]
     lines += [f"export {name}={shlex.quote(expand(value))}" for name, value in how.get("env", {}).items()]
-    if "path" in how:  # after the user's own
-        folders = ":".join(expand(folder) for folder in how["path"])
-        lines += [f'export PATH="${{PATH:+$PATH:}}{folders}"']
+    after_the_users = {**how.get("append", {}), **({"PATH": how["path"]} if "path" in how else {})}
+    for name, places in after_the_users.items():
+        folders = ":".join(expand(folder) for folder in places)
+        lines += [f'export {name}="${{{name}:+${name}:}}{folders}"']
     lines += [" ".join(['exec -a "$0"', str(hidden), '"$@"', *map(expand, how.get("after", []))])]
     path.write_text("\n".join(lines) + "\n")
     path.chmod(0o755)

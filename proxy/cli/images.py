@@ -71,7 +71,12 @@ def _explain(settings: Settings, arguments: argparse.Namespace, console: Console
     for label, value in sorted(explanation.labels.items()):
         console.line(f"{label}={value}")
     for parameter, value in sorted(explanation.run.items()):
-        console.line(f"{parameter} {json.dumps(value)}")
+        if parameter != "Env":
+            console.line(f"{parameter} {json.dumps(value)}")
+    for variable in explanation.environment:
+        console.line(f"{variable.name}={variable.value}  ({variable.reason})")
+    for note in explanation.notes:
+        console.line(f"note: {note}")
     for layer in explanation.layers:
         console.line(f"{layer.digest}  {layer.size:>11,} bytes  diff_id {layer.diff_id}")
         for path in layer.store_paths or (

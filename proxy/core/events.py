@@ -79,6 +79,14 @@ class Collided:
 
 
 @dataclass(frozen=True, slots=True)
+class LibraryUnusable:
+    """The image has a library that no interpreter in it can use; `note` names both, and their versions."""
+
+    repository: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class BuildEnded:
     """A build ended: the tag now names the manifest `digest`, or the build failed with `error` and `digest` is empty.
 
@@ -111,6 +119,7 @@ Event = (
     | LayersReady
     | LayerStored
     | Collided
+    | LibraryUnusable
     | BuildEnded
     | RefreshFailed
 )

@@ -29,7 +29,7 @@ def main() -> None:
     attributes = _attributes(os.environ)
     outputs = {name: Path(path) for name, path in attributes["outputs"].items()}
     if attributes["step"] == "tree":
-        write_tree(attributes["asked"], outputs["out"])
+        write_tree(attributes, outputs["out"])
     else:
         document = write_image(attributes, outputs["image"])
         outputs["out"].write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -43,10 +43,11 @@ def _attributes(environment: Mapping[str, str]) -> dict[str, Any]:
     return attributes
 
 
-def write_tree(request: Mapping[str, Any], folder: Path) -> None:
+def write_tree(attributes: Mapping[str, Any], folder: Path) -> None:
     """Write the merged root tree, and the modes that Nix would not keep, for `nix/commands.nix`."""
     (folder / "tree").mkdir(parents=True)
-    root = image_recipe.root(_recipe(request), store_tree.StoreListing())
+    paths = {info.path for info in _closure(attributes["graph"], "")}
+    root = image_recipe.root(_recipe(attributes["asked"]), store_tree.StoreListing(), paths)
     modes = store_tree.lay_out(root.entries, folder / "tree")
     (folder / "modes").write_text(
         "".join(f"{line}\n" for line in modes), encoding="utf-8", errors="surrogateescape"
@@ -64,12 +65,16 @@ def write_image(attributes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     closure = Closure(recipe.packages, _closure(attributes["graph"], changed))
     plans = layering.plan(closure, request["maxLayers"] - 1, table)
     root = owned(recipe, store_tree.read_back(changed)) if changed else None
-    root = root or image_recipe.root(recipe, listing).entries
+    paths = {info.path for info in closure.paths}
+    root = root or image_recipe.root(recipe, listing, paths).entries
+    around = image_recipe.surroundings(recipe, root, listing, paths)
 
     layers = [_write_layer(store_tree.store_entries(plan.paths), folder) for plan in plans]
     layers.append(_write_layer(root, folder))
     image = manifest.assemble(
-        image_recipe.facts(recipe, _package_set(request), request["system"], command(recipe, listing)),
+        image_recipe.facts(
+            recipe, _package_set(request), request["system"], command(recipe, listing), around
+        ),
         layers,
         comments(recipe, plans),
         form=request["format"],

@@ -5,15 +5,25 @@ An image can be made in a registry, as a folder, or inside a Nix build: these fu
 everywhere, so that the digests agree.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from proxy.core.model import ImageRequest, LayerPlan, Package, PackageSet, canonical_json, sha256_hex
-from proxy.image import root_tree
+from proxy.image import environment, root_tree
+from proxy.image.environment import Environment
 from proxy.image.manifest import ConfigFacts
 from proxy.image.tar import Entry
 
 _ROOT = (0, 0)
+#: The variables of every image.
+EVERYWHERE = {
+    "PATH": root_tree.PATH,
+    "SSL_CERT_FILE": root_tree.CA_BUNDLE,
+    "NIX_SSL_CERT_FILE": root_tree.CA_BUNDLE,
+    "LANG": "C.UTF-8",
+}
+#: The variables of an image whose user has a home.
+OF_USER = {"HOME": root_tree.HOME, "USER": root_tree.USER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +65,20 @@ def from_request(request: ImageRequest, packages: Mapping[str, Package]) -> Reci
     )
 
 
-def root(recipe: Recipe, listing: root_tree.Listing) -> root_tree.Root:
-    """The root tree. Raises `PackageUnusable`."""
+def root(recipe: Recipe, listing: root_tree.Listing, closure: Collection[str]) -> root_tree.Root:
+    """The root tree; `closure` has every store path of the image. Raises `PackageUnusable`."""
     merged = root_tree.merge(recipe.packages, listing, user=recipe.home)
-    return replace(merged, entries=owned(recipe, merged.entries))
+    outputs = root_tree.outputs_of(recipe.packages, listing)
+    entries = environment.furnished(merged.entries, outputs, listing, closure)
+    return replace(merged, entries=owned(recipe, entries))
+
+
+def surroundings(
+    recipe: Recipe, entries: Collection[Entry], listing: root_tree.Listing, closure: Collection[str]
+) -> Environment:
+    """What the configuration tells programs about libraries and data; `entries` are all members of the root layer."""
+    outputs = root_tree.outputs_of(recipe.packages, listing)
+    return environment.environment(entries, outputs, listing, closure)
 
 
 def owned(recipe: Recipe, entries: Sequence[Entry]) -> tuple[Entry, ...]:
@@ -80,8 +100,14 @@ def command(recipe: Recipe, listing: root_tree.Listing) -> tuple[str, ...]:
     return (program,) if program else ()
 
 
-def facts(recipe: Recipe, package_set: PackageSet, system: str, start: tuple[str, ...]) -> ConfigFacts:
-    """The facts of the config; `start` is the result of `command`."""
+def facts(
+    recipe: Recipe,
+    package_set: PackageSet,
+    system: str,
+    start: tuple[str, ...],
+    around: Environment = environment.NOTHING,
+) -> ConfigFacts:
+    """The facts of the config; `start` is the result of `command`, `around` that of `surroundings`."""
     return ConfigFacts(
         system=system,
         created=package_set.created,
@@ -89,8 +115,8 @@ def facts(recipe: Recipe, package_set: PackageSet, system: str, start: tuple[str
         entrypoint=recipe.entrypoint,
         user=recipe.user,
         directory=recipe.directory,
-        environment=_environment(recipe),
-        labels={**_labels(package_set, recipe), **dict(recipe.labels)},
+        environment=_environment(recipe, around),
+        labels={**_labels(package_set, recipe, around), **dict(recipe.labels)},
         ports=recipe.ports,
     )
 
@@ -111,20 +137,16 @@ def _names(recipe: Recipe) -> str:
     return " ".join(sorted(package.name for package in recipe.packages))
 
 
-def _environment(recipe: Recipe) -> tuple[str, ...]:
-    variables = {
-        "PATH": root_tree.PATH,
-        "SSL_CERT_FILE": root_tree.CA_BUNDLE,
-        "NIX_SSL_CERT_FILE": root_tree.CA_BUNDLE,
-        "LANG": "C.UTF-8",
-    }
+def _environment(recipe: Recipe, around: Environment) -> tuple[str, ...]:
+    variables = dict(EVERYWHERE)
+    variables |= {variable.name: variable.value for variable in around.variables}
     if recipe.home:
-        variables |= {"HOME": root_tree.HOME, "USER": root_tree.USER}
+        variables |= OF_USER
     variables |= dict(recipe.environment)
     return tuple(f"{name}={value}" for name, value in variables.items())
 
 
-def _labels(package_set: PackageSet, recipe: Recipe) -> dict[str, str]:
+def _labels(package_set: PackageSet, recipe: Recipe, around: Environment) -> dict[str, str]:
     """The origin of an image: in our words, and in those that registry pages and scanners read.
 
     Every name of the image is among them, so that a reader recognizes a copy under another name.
@@ -136,6 +158,7 @@ def _labels(package_set: PackageSet, recipe: Recipe) -> dict[str, str]:
         "nixfront.packages": _names(recipe),
         "nixfront.attributes": _attributes(recipe),
         "nixfront.outputs": _outputs(recipe),
+        environment.REASONS: environment.reasons(around, dict(recipe.environment)),
         "nixfront.revision": package_set.revision,
         "nixfront.nar-hash": package_set.nar_hash,
         "nixfront.source": package_set.source,

@@ -91,7 +91,7 @@ def merge(packages: Sequence[Package], listing: Listing, user: str = "") -> Root
 
     Raises `PackageUnusable` if a package is a single file and no program, `StoreUnreadable` if one is gone.
     """
-    outputs = _with_propagated([path for package in packages for _, path in package.outputs], listing)
+    outputs = outputs_of(packages, listing)
     view = _View(listing, outputs)
     collisions: list[Collision] = []
     members: dict[str, Entry] = {}
@@ -190,9 +190,9 @@ def _name_of(package: Package) -> str:
     return package.name
 
 
-def _with_propagated(outputs: Sequence[str], listing: Listing) -> list[str]:
-    """The outputs, then those that they propagate (`propagated-user-env-packages`), nothing twice."""
-    ordered = dict.fromkeys(outputs)
+def outputs_of(packages: Sequence[Package], listing: Listing) -> list[str]:
+    """The outputs of the packages, then those that they propagate (`propagated-user-env-packages`), nothing twice."""
+    ordered = dict.fromkeys(path for package in packages for _, path in package.outputs)
     pending = list(ordered)
     while pending:
         file_of_paths = f"{pending.pop(0)}/nix-support/propagated-user-env-packages"

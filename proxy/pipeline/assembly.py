@@ -13,10 +13,11 @@ Everything that reads the store has ended when `image` returns or raises, becaus
 import asyncio
 from collections.abc import Sequence
 
-from proxy.core.events import Collided, LayersReady, Sink
+from proxy.core.events import Collided, LayersReady, LibraryUnusable, Sink
 from proxy.core.model import Image, ImageRequest, Layer
 from proxy.image import manifest, root_tree
 from proxy.image import recipe as image_recipe
+from proxy.image.environment import Environment
 from proxy.image.recipe import comments, facts, from_request
 from proxy.image.root_tree import Root
 from proxy.pipeline.contents import Content
@@ -62,11 +63,11 @@ class Assembly:
                 await asyncio.shield(tree)
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._layer(record)) for record in records]
-                root_of_image, command = await asyncio.shield(tree)
+                root_of_image, command, around = await asyncio.shield(tree)
                 root = await publisher.pack_root(repository, root_of_image.entries)
                 group.create_task(self._root_layer(root, look=look))
                 if complete:
-                    early = self._assembled([*layers, root.layer], command)
+                    early = self._assembled([*layers, root.layer], command, around)
                     group.create_task(publisher.blob(repository, early.config, look=look))
         except ExceptionGroup as failed:
             await publisher.settle(repository, records)
@@ -75,22 +76,27 @@ class Assembly:
         finally:
             await asyncio.gather(tree, return_exceptions=True)
         layers = [task.result() for task in tasks]
-        image = self._assembled([*layers, root.layer], command)
+        image = self._assembled([*layers, root.layer], command, around)
         if early is None or image.config != early.config:
             await publisher.blob(repository, image.config, look=False)
         await publisher.record(repository, records, layers)
         return image
 
-    async def _root_tree(self) -> tuple[Root, tuple[str, ...]]:
-        """The root tree, which a named image has already, and the command that `docker run` starts."""
-        root, command = await asyncio.to_thread(self._merge)
+    async def _root_tree(self) -> tuple[Root, tuple[str, ...], Environment]:
+        """The root tree, which a named image has already, the command that `docker run` starts, and the environment."""
+        root, command, around = await asyncio.to_thread(self._merge)
         for collision in root.collisions:
             self._sink(Collided(self._repository, collision.path, collision.winner, collision.loser))
-        return root, command
+        for note in around.notes:
+            self._sink(LibraryUnusable(self._repository, note))
+        return root, command, around
 
-    def _merge(self) -> tuple[Root, tuple[str, ...]]:
-        root = self._content.root or image_recipe.root(self._recipe, self._listing)
-        return root, image_recipe.command(self._recipe, self._listing)
+    def _merge(self) -> tuple[Root, tuple[str, ...], Environment]:
+        recipe, listing = self._recipe, self._listing
+        closure = {path for plan in self._content.plans for path in plan.paths}
+        root = self._content.root or image_recipe.root(recipe, listing, closure)
+        around = image_recipe.surroundings(recipe, root.entries, listing, closure)
+        return root, image_recipe.command(recipe, listing), around
 
     async def _layer(self, record: LayerRecord) -> Layer:
         layer = await self._publisher.layer(self._repository, record)
@@ -107,11 +113,11 @@ class Assembly:
         total = len(self._content.plans) + 1  # and the root layer
         self._sink(LayersReady(self._repository, self._request.tag, self._ready, total))
 
-    def _assembled(self, layers: Sequence[Layer], command: tuple[str, ...]) -> Image:
+    def _assembled(self, layers: Sequence[Layer], command: tuple[str, ...], around: Environment) -> Image:
         recipe, content, options = self._recipe, self._content, self._options
         system = self._request.preset.system or options.system
         return manifest.assemble(
-            facts(recipe, content.package_set, system, command),
+            facts(recipe, content.package_set, system, command, around),
             tuple(layers),
             comments(recipe, content.plans),
             form=options.form,

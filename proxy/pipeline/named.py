@@ -116,13 +116,14 @@ class NamedImages:
         )
         outputs = [path for package in recipe.packages for _, path in package.outputs]
         built = (*outputs, *definition.runs.paths)
-        root = await asyncio.to_thread(image_recipe.root, recipe, self._listing)
+        paths = {info.path for info in closure.paths}
+        root = await asyncio.to_thread(image_recipe.root, recipe, self._listing, paths)
         if not definition.script:
             return ImageInStore(closure, root, built)
-        tree, paths = await self._run_commands(image, root, roots, on_line)
+        tree, more = await self._run_commands(image, root, roots, on_line)
         entries = await asyncio.to_thread(store_tree.read_back, tree, self._store.prefix)
         return ImageInStore(
-            replace(closure, paths=_union(closure.paths, paths, without=tree)),
+            replace(closure, paths=_union(closure.paths, more, without=tree)),
             replace(root, entries=owned(recipe, entries)),
             (*built, tree),
         )

@@ -112,6 +112,7 @@ PRESETS = {
     "locale": PresetSection(
         packages=("glibcLocales",), environment={"LOCALE_ARCHIVE": "/lib/locale/locale-archive"}
     ),
+    "fonts": PresetSection(packages=("fontconfig", "dejavu_fonts")),
     "amd64": PresetSection(system="x86_64-linux"),
     "arm64": PresetSection(system="aarch64-linux"),
 }

@@ -25,6 +25,7 @@ from proxy.core.events import (
     Event,
     LayersReady,
     LayerStored,
+    LibraryUnusable,
     LogLine,
     NixBegun,
     NixRan,
@@ -162,6 +163,8 @@ def log_event(event: Event) -> None:
             _log.debug("layer stored", how=how, bytes=size)
         case Collided(repository, path, winner, loser):
             _log.warning("collision", image=repository, path=f"/{path}", kept=winner, dropped=loser)
+        case LibraryUnusable(repository, note):
+            _log.warning("library cannot be used", image=repository, note=note)
         case RefreshFailed(repository, tag, error):
             _log.warning("refresh failed, the old image stays", image=f"{repository}:{tag}", error=error)
         case BuildEnded(repository, tag, digest, error, outcome=outcome, seconds=seconds):

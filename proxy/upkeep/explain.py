@@ -3,6 +3,7 @@
 The history in nixfront's images names the store paths of every layer, so this needs neither Nix nor a state.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,8 @@ from proxy.core.errors import RegistryUnavailable, TagUnknown
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import EVERY_MANIFEST_TYPE
 from proxy.image.documents import ImageConfig, ImageManifest, read_config, read_manifest
+from proxy.image.environment import REASONS
+from proxy.image.recipe import EVERYWHERE, OF_USER
 from proxy.registry.client import LARGEST_DOCUMENT
 from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import pull_scopes
@@ -32,10 +35,20 @@ class LayerExplanation:
 
 
 @dataclass(frozen=True, slots=True)
+class VariableExplanation:
+    """A variable of the image, and why it has it."""
+
+    name: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """An image: the digest of its manifest, its labels, its layers, lowest first, and how a container of it starts.
 
-    `run` holds what image-spec calls the execution parameters (`Entrypoint`, `Cmd`, `User`, ...), without labels.
+    `run` holds what image-spec calls the execution parameters (`Entrypoint`, `Cmd`, `User`, ...), without labels. `environment`
+    explains its `Env`; `notes` names libraries that no interpreter of the image can use.
     """
 
     name: str
@@ -45,6 +58,8 @@ class Explanation:
     labels: dict[str, str]
     layers: tuple[LayerExplanation, ...]
     run: dict[str, Any] = field(default_factory=dict)
+    environment: tuple[VariableExplanation, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 async def explain(registry: OpenEndpoint, repository: str, reference: str) -> Explanation:
@@ -94,9 +109,46 @@ def _explanation(name: str, digest: str, manifest: ImageManifest, config: ImageC
         )
         for layer, diff_id, comment in zip(manifest.layers, config.diff_ids, comments, strict=False)
     )
+    labels = dict(config.labels)
+    reasons, notes = _reasons(labels.pop(REASONS, ""))
     return Explanation(
-        name, digest, manifest.media_type, config.created, dict(config.labels), layers, dict(config.run)
+        name,
+        digest,
+        manifest.media_type,
+        config.created,
+        labels,
+        layers,
+        dict(config.run),
+        environment=tuple(_variables(config.run.get("Env"), reasons)),
+        notes=notes,
     )
+
+
+def _variables(lines: object, reasons: Mapping[str, str]) -> Iterable[VariableExplanation]:
+    """The variables of `Env`, each with its reason."""
+    for line in lines if isinstance(lines, list) else ():
+        name, _, value = str(line).partition("=")
+        if name in reasons:
+            reason = reasons[name]
+        elif EVERYWHERE.get(name) == value:
+            reason = "every image has it"
+        elif OF_USER.get(name) == value:
+            reason = "the image has this user"
+        else:
+            reason = "a meta-package or the definition of the image sets it"
+        yield VariableExplanation(name, value, reason)
+
+
+def _reasons(label: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The reasons by variable, and the notes, of a label that a stranger may have written."""
+    try:
+        value = foreign.parse(label.encode())
+        reasons, notes = value["reasons"], value["notes"]
+        return {str(name): str(reason) for name, reason in reasons.items()}, tuple(
+            str(note) for note in notes
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}, ()
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:

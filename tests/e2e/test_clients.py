@@ -36,6 +36,17 @@ _IMAGES = [
     ("shell/git", ("git", "--version"), "git version 2."),
     ("shell/git", ("bash", "-c", "id -un; ls -d /tmp"), "root\n/tmp"),
     ("python3/python3packages.numpy", ("python3", "-c", "import numpy; print(numpy.arange(3).sum())"), "3"),
+    ("shell/perl/perlpackages.json", ("perl", "-MJSON", "-e", "print encode_json([1])"), "[1]"),
+    # NixOS/nixpkgs#8398: a C library without its locales; perl warns seven times, bash counts bytes
+    ("shell/perl/perlpackages.json", ("bash", "-c", "perl -e 'print 1' 2>&1; x=é; echo ${#x}"), "11"),
+    # nixery#134: data by fixed paths
+    (
+        "tz/python3",
+        ("python3", "-c", "import zoneinfo; print(zoneinfo.ZoneInfo('Asia/Tokyo'))"),
+        "Asia/Tokyo",
+    ),
+    # NixOS/nixpkgs#176081: fontconfig finds no font
+    ("fonts/hello", ("fc-match", "-f", "%{file}", "DejaVu Sans"), "/share/fonts/"),
 ]
 # Packages of the demo set, taken by others before nixfront came.
 _PUSHED = {"jq": DOCKER_MANIFEST, "perl": OCI_MANIFEST}

@@ -292,12 +292,24 @@ async def test_numpy_brings_its_python(store: Store) -> None:
     closure = (await store.nix("nix-store", "--query", "--requisites", numpy)).split()
     lines = await store.printed(
         "python3",
-        "export PYTHONPATH=${set.python3Packages.numpy}/lib/python3/dist-packages;"
+        "export NIX_PYTHONPATH=${set.python3Packages.numpy}/lib/python3.11/site-packages;"
         " python3 -c 'import numpy, ssl, sqlite3; print(numpy.linalg.det(numpy.eye(3)))'",
     )
 
     assert any("-python3-3." in path for path in closure)
     assert lines == ["1.0"]
+
+
+async def test_interpreters_look_into_their_own_store_path_alone(store: Store) -> None:
+    """As those of nixpkgs do: the image has to tell them where its libraries are."""
+    lines = await store.printed(
+        "python3 perl",
+        "! python3 -c 'import numpy' 2>/dev/null; ! perl -MJSON -e 1 2>/dev/null;"
+        " export PERL5LIB=${set.perlPackages.JSON}/lib/perl5/site_perl;"
+        " perl -MJSON -MPOSIX -e 'print encode_json([1])'",
+    )
+
+    assert lines == ["[1]"]
 
 
 async def test_two_stores_hold_the_same_bytes(store: Store, demo: debian.DebianSet, tmp_path: Path) -> None:

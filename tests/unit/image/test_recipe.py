@@ -83,7 +83,7 @@ def test_nothing_starts_where_there_is_no_package() -> None:
 def test_the_root_has_the_owner_that_is_said_and_the_home_its_user() -> None:
     recipe = Recipe((package("a"),), home="1000:100", owner=(7, 8))
 
-    owners = {entry.path: entry.owner for entry in image_recipe.root(recipe, OneProgram()).entries}
+    owners = {entry.path: entry.owner for entry in image_recipe.root(recipe, OneProgram(), set()).entries}
 
     assert owners.pop("home/user") == (1000, 100)
     assert set(owners.values()) == {(7, 8)}

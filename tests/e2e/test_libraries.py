@@ -1,0 +1,136 @@
+"""Images whose libraries work: packages in the layout of nixpkgs, run by a docker engine and by podman.
+
+The comment of each row is the public report that it comes from.
+"""
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from proxy.core.events import LibraryUnusable
+from proxy.registry.endpoint import Endpoint
+from proxy.upkeep.explain import explain
+from tests.support.clients import Docker, podman
+from tests.support.front import Front, front
+from tests.support.servers import stock_registry
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        not Path("/usr/bin/python3.11").exists(), reason="the interpreters are those of Debian 12"
+    ),
+]
+
+LANGUAGES = Path(__file__).parents[1] / "integration" / "languages"
+VOLUMES = ("-v=/usr:/usr:ro", "-v=/lib64:/lib64:ro", "-v=/lib/x86_64-linux-gnu:/lib/x86_64-linux-gnu:ro")
+FILE = """
+{
+  own = { packages = [ "python3" "python3Packages.idna" ]; env.NIX_PYTHONPATH = ""; };
+  ours = { packages = [ "python3" "python3Packages.requests" ]; };
+}
+"""
+IDNA = "import idna; print(idna.text)"
+REQUESTS = "import requests; print(requests.text)"
+CHILD = "import subprocess, sys; print(subprocess.check_output([sys.executable, '-c', 'import idna; print(idna.text)'], text=True))"
+
+RUNS = [
+    # NixOS/nix#16177, NixOS/nixpkgs#10597: ModuleNotFoundError, also for what a library propagates
+    ("python3/python3packages.requests", ("python3", "-c", REQUESTS), "idna 3"),
+    ("python3packages.requests/python3", ("python3", "-c", REQUESTS), "idna 3"),
+    ("images/ours", ("python3", "-c", REQUESTS), "idna 3"),
+    # NixOS/nixpkgs#23676: child processes of a Python lose its libraries
+    ("python3/python3packages.idna", ("python3", "-c", CHILD), "idna 3"),
+    # NixOS/nixpkgs#132761, NixOS/nixpkgs#16591: a variable with libraries reaches programs that have others
+    ("python3/python3packages.requests/tool", ("tool",), "idna 1"),
+    ("python3/python3packages.requests/tool", ("python3", "-c", REQUESTS), "idna 3"),
+    ("python3/python3packages.requests/tool", ("env", "python3", "-c", CHILD), "idna 3"),
+    ("withidna/python3packages.old", ("python3", "-c", IDNA), "idna 3"),
+    ("perl/perlpackages.greet", ("perl", "-MGreet", "-e", "print Greet::text"), "from perl"),
+    ("nodejs/nodepackages.greet", ("node", "-p", "require('greet')"), "from node"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nix_sees_the_host() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(
+            "NIX_CONFIG", "substituters =\nsandbox = true\nextra-sandbox-paths = /bin /usr /lib /lib64\n"
+        )
+        yield
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def served(tmp_path_factory: pytest.TempPathFactory, _nix_sees_the_host: None) -> AsyncIterator[Front]:
+    folder = tmp_path_factory.mktemp("libraries")
+    (folder / "images.nix").write_text(FILE)
+    (folder / "registry").mkdir()
+    async with (
+        stock_registry(folder / "registry") as registry,
+        front(
+            folder,
+            folder / "nix-starts",
+            registry.url,
+            packages={"path": str(LANGUAGES), "always": ("coreutils",)},
+            images={"file": str(folder / "images.nix")},
+        ) as running,
+    ):
+        yield running
+
+
+@pytest.mark.parametrize(("repository", "command", "says"), RUNS)
+async def test_docker_runs_a_program_that_finds_its_library(
+    served: Front, docker: Docker, repository: str, command: tuple[str, ...], says: str
+) -> None:
+    if command[0] == "node" and not shutil.which("node", path="/usr/bin"):
+        pytest.skip("this host has no node")
+    name = f"{served.url.removeprefix('http://')}/{repository}"
+    await served.pull(repository)
+    await docker.succeed("pull", name)
+
+    said = await docker.succeed("run", "--rm", "--network=none", *VOLUMES, name, *command)
+
+    assert said.strip() == says
+
+
+async def test_podman_runs_it_too(served: Front, tmp_path: Path) -> None:
+    name = f"{served.url.removeprefix('http://')}/python3/python3packages.requests"
+    async with podman(tmp_path) as engine:
+        await engine.succeed("pull", "--tls-verify=false", name)
+
+        said = await engine.run(*VOLUMES, name, "python3", "-c", REQUESTS)
+
+    assert said.strip() == "idna 3"
+
+
+async def test_a_module_for_another_version_is_in_the_log_and_in_explain(served: Front) -> None:
+    await served.pull("python3/python3packages.old")
+
+    note = "old-1 is for Python 3.12, and the image has 3.11 (python3-3.11.9)"
+    told = [
+        event.note for event in served.told(LibraryUnusable) if "/python3packages.old" in event.repository
+    ]
+    assert note in told
+    async with Endpoint(served.url).opened() as registry:
+        explanation = await explain(registry, "python3/python3packages.old", "latest")
+    assert explanation.notes == (note,)
+    assert "NIX_PYTHONPATH" not in {variable.name for variable in explanation.environment}
+
+
+async def test_explain_says_why_a_variable_is_set(served: Front) -> None:
+    await served.pull("python3/python3packages.requests")
+    await served.pull("images/own")
+
+    async with Endpoint(served.url).opened() as registry:
+        ours = await explain(registry, "python3/python3packages.requests", "latest")
+        own = await explain(registry, "images/own", "latest")
+
+    reasons = {variable.name: variable.reason for variable in ours.environment}
+    assert reasons["NIX_PYTHONPATH"] == "python3-3.11.9 finds requests-2, idna-3"
+    assert reasons["LANG"] == "every image has it"
+    assert "nixfront.environment" not in ours.labels
+    (mine,) = [variable for variable in own.environment if variable.name == "NIX_PYTHONPATH"]
+    assert (mine.value, mine.reason) == ("", "a meta-package or the definition of the image sets it")

@@ -1,0 +1,92 @@
+# Libraries in the layout of nixpkgs, and interpreters that look into their own store path alone, as those of nixpkgs do. The
+# interpreters are the host's: a container of such an image gets the host's /usr, /lib/x86_64-linux-gnu and /lib64 as volumes.
+{ system }:
+let
+  make = attributes: derivation ({
+    inherit system;
+    builder = "/bin/sh";
+    args = [ "-euc" ''eval "$script"'' ];
+    PATH = "/usr/bin:/bin";
+  } // attributes);
+
+  # As `buildPythonPackage` of nixpkgs: modules, and what they propagate, the interpreter with them.
+  module = python: name: text: propagated: make {
+    inherit name text;
+    propagated = propagated ++ [ python ];
+    script = ''
+      folder=$out/lib/${python.libPrefix}/site-packages/''${name%-*}
+      mkdir -p $folder $out/nix-support
+      printf '%s\n' "$text" > $folder/__init__.py
+      echo $propagated > $out/nix-support/propagated-build-inputs
+    '';
+  };
+  shared = name: folder: file: text: make {
+    inherit name text;
+    script = ''
+      mkdir -p $out/${folder}
+      printf '%s\n' "$text" > $out/${folder}/${file}
+    '';
+  };
+in
+rec {
+  coreutils = make {
+    name = "coreutils-9.0";
+    script = "mkdir -p $out/bin; for n in env sh; do ln -s /usr/bin/$n $out/bin/$n; done";
+  };
+
+  # A Python of its own, with the host's standard library, and what nixpkgs' `sitecustomize` does.
+  python3 = make {
+    name = "python3-3.11.9";
+    script = ''
+      mkdir -p $out/bin $out/lib/python3.11/site-packages
+      cp /usr/bin/python3.11 $out/bin/python3.11
+      ln -s python3.11 $out/bin/python3
+      for path in /usr/lib/python3.11/*; do
+        case $path in */sitecustomize.py) ;; *) ln -s $path $out/lib/python3.11/ ;; esac
+      done
+      printf '%s\n' 'import os, site' \
+        'for path in filter(None, os.environ.pop("NIX_PYTHONPATH", "").split(":")):' \
+        '    site.addsitedir(path)' > $out/lib/python3.11/sitecustomize.py
+    '';
+  } // { libPrefix = "python3.11"; };
+
+  python3Packages = {
+    requests = module python3 "requests-2" "import urllib; import idna; text = idna.text" [ idna ];
+    idna = idna;
+    old = module (python3 // { libPrefix = "python3.12"; }) "old-1" "" [ ];
+  };
+  idna = module python3 "idna-3" "text = 'idna 3'" [ ];
+  # A program that brings another version of a library.
+  tool =
+    let own = module python3 "idna-1" "text = 'idna 1'" [ ]; in
+    make {
+      name = "tool-1";
+      inherit own;
+      text = ''
+        #!${python3}/bin/python3.11
+        import site
+        site.addsitedir("${own}/lib/python3.11/site-packages")
+        import idna
+        print(idna.text)
+      '';
+      script = "mkdir -p $out/bin; printf '%s' \"$text\" > $out/bin/tool; chmod +x $out/bin/tool";
+    };
+  # As `python3.withPackages`: an interpreter that sets the variable itself.
+  withIdna = make {
+    name = "python3-3.11.9-env";
+    script = ''
+      mkdir -p $out/bin
+      printf '#!/usr/bin/sh\nNIX_PYTHONPATH=%s exec %s "$@"\n' ${idna}/lib/python3.11/site-packages ${python3}/bin/python3.11 \
+        > $out/bin/python3.11
+      chmod +x $out/bin/python3.11
+      ln -s python3.11 $out/bin/python3
+    '';
+  };
+
+  perl = make { name = "perl-5"; script = "mkdir -p $out/bin; ln -s /usr/bin/perl $out/bin/perl"; };
+  perlPackages.Greet = shared "perl-Greet-1" "lib/perl5/site_perl" "Greet.pm" "package Greet; sub text { 'from perl' } 1;";
+  nodejs = make { name = "nodejs-22"; script = "mkdir -p $out/bin; ln -s /usr/bin/node $out/bin/node"; };
+  nodePackages.greet = shared "greet-1" "lib/node_modules/greet" "index.js" "module.exports = 'from node'";
+
+  tzdata = shared "tzdata-1" "share/zoneinfo" "Nowhere" "x";
+}
