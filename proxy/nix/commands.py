@@ -90,6 +90,11 @@ def all_paths_argv() -> tuple[str, ...]:
     return ("nix", "path-info", "--json", "--all")
 
 
+def sizes_argv() -> tuple[str, ...]:
+    """A line for each valid store path, which ends in its size."""
+    return ("nix", "path-info", "--all", "--size")
+
+
 def dead_paths_argv() -> tuple[str, ...]:
     """Print the store paths that no root and no process holds."""
     return ("nix-store", "--gc", "--print-dead")

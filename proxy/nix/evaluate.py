@@ -14,7 +14,7 @@ from typing import Any
 from proxy.core.errors import EvaluationFailed, PackageRefused, ProcessFailed
 from proxy.core.model import Package, PackageSet, Policy, canonical_json
 from proxy.core.names import attribute_path
-from proxy.nix.evaluation_cache import Levels, PackageCache, Result
+from proxy.nix.evaluation_cache import ImageNames, Levels, PackageCache, Result
 from proxy.nix.name_lists import NameLists
 from proxy.nix.output import last_lines, read_json
 from proxy.nix.package_results import own_refusal, read_packages
@@ -45,6 +45,7 @@ class Evaluator:
         self._lists = NameLists(self._expressions, folder)
         self._packages = PackageCache()
         self._levels = Levels()
+        self._image_names = ImageNames()
 
     async def evaluate(
         self,
@@ -106,10 +107,9 @@ class Evaluator:
 
         `chosen` is that set's name in the file, and `pkgs` the default set. Raises as `evaluate` does.
         """
-        file = await asyncio.to_thread(images.file.resolve)
+        file, version = await asyncio.to_thread(_file_and_version, images.file)
         request = {
             **self._expressions.question(package_set),
-            "image": name,
             "file": str(file),
             "pkgs": {"expression": pkgs.expression, "arguments": dict(pkgs.arguments)},
             "set": chosen,
@@ -117,11 +117,17 @@ class Evaluator:
             "aliases": dict(images.aliases),
             "optional": list(images.always),
         }
+        question = canonical_json([request, version, package_set.nar_hash, pkgs.nar_hash])
+        if (missing := self._image_names.missing(question, name)) is not None:
+            return missing
         # A file that lies in the store by itself stands for itself alone, and not for the whole store.
         folder = file if file.parent == Path("/nix/store") else file.parent
         readable = (str(folder), *readable_paths(pkgs))
-        output = await self._run("images.nix", package_set, request, f"image {name}", readable)
+        asked = {**request, "image": name}
+        output = await self._run("images.nix", package_set, asked, f"image {name}", readable)
         result: Mapping[str, Any] = await asyncio.to_thread(read_json, output)
+        if result["kind"] == "missing":
+            self._image_names.store(question, result["names"])
         return result
 
     async def names(self, package_set: PackageSet) -> tuple[str, ...]:
@@ -164,6 +170,16 @@ class Evaluator:
                     "import_from_derivation in the settings of this package set would allow it"
                 )
             raise EvaluationFailed(f"Nix cannot evaluate {subject}: {reason}") from error
+
+
+def _file_and_version(path: Path) -> tuple[Path, list[int]]:
+    """The file that a path leads to, and what changes when somebody writes it."""
+    file = path.resolve()
+    try:
+        stat = file.stat()
+    except OSError:  # Nix says what is wrong
+        return file, []
+    return file, [stat.st_ino, stat.st_mtime_ns, stat.st_size]
 
 
 def _lacks(answers: Mapping[str, Result]) -> bool:

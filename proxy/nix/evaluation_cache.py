@@ -4,11 +4,12 @@ A level is a set of attributes inside a package set: "" is the package set itsel
 which names the set lacks; without them each wrong name would cost an evaluation.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from proxy.core.names import attribute_path
 
@@ -16,6 +17,8 @@ _PACKAGES = 10_000  # packages in the cache, of about a kilobyte each
 _MOST_NAMES = 200_000  # in all levels together, of about 200 bytes each
 _MOST_LEVELS = 64
 _MOST_PREFIXES = 4096
+_IMAGE_FILES = 64  # lists of named images, of one file and revision each
+_IMAGE_SECONDS = 30.0
 
 
 #: One result of `nix/default.nix`, of the kind `package`; None for an optional attribute that the set lacks.
@@ -104,6 +107,24 @@ class Levels:
                 fits = level.matches(parts[depth])
                 return None if fits else {"kind": "missing", "typed": typed, "at": at, "part": parts[depth]}
         return None
+
+
+class ImageNames:
+    """The names of the images in a file, by question about the file; for a short time, as the file may change."""
+
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._levels: TTLCache[bytes, _Level] = TTLCache(_IMAGE_FILES, _IMAGE_SECONDS, timer)
+
+    def store(self, question: bytes, names: Sequence[str]) -> None:
+        """Keep all names of a file."""
+        self._levels[question] = _Level(tuple(names), frozenset(map(_folded, names)))
+
+    def missing(self, question: bytes, typed: str) -> Mapping[str, Any] | None:
+        """A result of kind `missing` for an image that the file lacks; None where only Nix can say."""
+        level = self._levels.get(question)
+        if level is None or level.matches(typed):
+            return None
+        return {"kind": "missing", "part": typed, "names": list(level.names)}
 
 
 def _size(level: _Level) -> float:

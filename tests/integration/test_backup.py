@@ -49,6 +49,12 @@ class Host:
             )
             assert outcome.returncode == 0, outcome.output
 
+    async def collect(self) -> str:
+        """What Nix says when it collects garbage."""
+        outcome = await self._shell("nix-collect-garbage")
+        assert outcome.returncode == 0, outcome.output
+        return outcome.output
+
     async def _shell(self, script: str) -> Outcome:
         places = {name: str(place) for name, place in self.places.items()}
         environment = {**os.environ, **places, "NIX_REMOTE": str(self.folder / "store")}
@@ -108,12 +114,18 @@ async def test_nothing_keeps_what_an_uninstalled_nixfront_built(start: Start, tm
     async with stock_registry(tmp_path / "registry") as registry:
         async with start(registry.url) as front:
             image = await front.pull("hello")
-        built = [
-            path for path in (tmp_path / "store/nix/store").iterdir() if path.name.endswith("-hello-1.0")
-        ]
+        sources = [path for path in (tmp_path / "data/sets").iterdir() if path.is_symlink()]
+        kept = {Path(f"{tmp_path}/store{path.readlink()}") for path in sources}
+        store = tmp_path / "store/nix/store"
+        built = {path for path in store.iterdir() if path.name.endswith("-hello-1.0")}
+        assert len(built) == 1
+        assert kept, "the package set has a root"
+        assert all(path.exists() for path in kept)
+        collected = await host.collect()
+        assert all(path.exists() for path in kept), f"nixfront's roots held its package set: {collected}"
 
         await host.follow("upgrade.md", "uninstall")
 
-        assert not any(path.exists() for path in built)
+        assert [path for path in built | kept if path.exists()] == []
         assert not (tmp_path / "data").exists()
         assert await digest_of_tag(registry.url, "hello", "latest") == image.digest, "the images stay"

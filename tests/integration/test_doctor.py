@@ -231,6 +231,26 @@ async def test_the_credentials_that_nixfront_has_are_tried(
     assert "registry.username" in cure(mistyped, "registry credentials")
 
 
+async def test_a_mirror_before_a_registry_that_wants_a_login(
+    examine: Callable[..., Any], registry: Server, tmp_path: Path
+) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    mirror = {"addr": f"127.0.0.1:{free_port()}", "allow": ("hello", "tools-*"), "prefix": "nix/"}
+    async with htpasswd_registry(folder) as closed:
+        login = {"url": closed.url, "username": "nixfront", "password": PASSWORDS["nixfront"]}
+        guarded = await examine(registry=login, mirror=mirror)
+        without = await examine(registry=login)
+    open_to_all = await examine(registry={"url": registry.url}, mirror=mirror)
+
+    (finding,) = [each for each in guarded if each.check == "mirror"]
+    assert finding.level == "wrong"
+    assert finding.message.startswith(f"{closed.url} wants a login for hello, tools-*, *")
+    assert "they get the image of another registry" in finding.message
+    assert "mirror.allow" in cure(guarded, "mirror")
+    assert [each.check for each in (*without, *open_to_all) if each.check == "mirror"] == []
+
+
 async def test_a_registry_that_deletes_nothing(examine: Callable[..., Any]) -> None:
     headers = {"Docker-Distribution-Api-Version": "registry/2.0", "Location": "/v2/x/blobs/uploads/1"}
 

@@ -3,16 +3,21 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest_asyncio
+from aiohttp import web
 
+from tests.integration.test_package_sets import files_over_http
+from tests.integration.test_power_loss import channel
 from tests.support.front import PACKAGES, Front
 from tests.support.servers import Server
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 NAMES = 25_000
 LARGE = f"""{{ system }}@arguments:
 let names = prefix: builtins.listToAttrs (builtins.genList
@@ -92,3 +97,58 @@ async def test_a_name_that_is_there_is_found_after_one_that_is_not(front: Front)
         front, "hello", "camelcase.innerpackag", "nosuch2"
     )
     assert (await front.get("/v2/7zz/camelcase.innerpackage/manifests/latest"))[0] == 200
+
+
+async def test_missing_images_cost_one_evaluation_and_then_none(
+    start: Start, registry: Server, tmp_path: Path
+) -> None:
+    file = tmp_path / "images.nix"
+    file.write_text('{ ... }: { greeter = { packages = [ "hello" ]; }; }', encoding="utf-8")
+    own: dict[str, Any] = {"images": {"file": str(file)}, "builds": {"failure_seconds": 0}}
+    async with start(registry.url, **own) as front:
+        evaluations = []
+        for number in range(10):
+            message = await missing(front, "images", f"greete{number}")
+            assert "no image" in message
+            assert "did you mean greeter?" in message
+            evaluations.append(front.nix_starts("nix-instantiate"))
+        await front.pull("images/greeter")
+        file.write_text('{ ... }: { greete1 = { packages = [ "hello" ]; }; other = { }; }', encoding="utf-8")
+        await front.pull("images/greete1")
+
+    assert len(set(evaluations)) == 1
+
+
+async def test_unknown_channels_cost_so_many_questions(
+    start: Start, registry: Server, tmp_path: Path
+) -> None:
+    served, questions = tmp_path / "served", []
+    channel(served, "1" * 40)
+    (served / "other").mkdir()
+    (served / "other" / "git-revision").write_text("1" * 40, encoding="ascii")
+
+    @web.middleware
+    async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+        questions.append(request.path)
+        return await handler(request)
+
+    async with files_over_http(served, count) as url:
+        nixpkgs = {
+            "kind": "nixpkgs",
+            "url": f"{url}/{{revision}}.tar.gz",
+            "pointer": f"{url}/{{ref}}/git-revision",
+            "ref": "unstable",
+            "path": "",
+            "time_to_live": 0,
+        }
+        async with start(registry.url, packages=nixpkgs, builds={"failure_seconds": 0}) as front:
+            for tag in ("latest", "other"):
+                assert (await front.get(f"/v2/hello/manifests/{tag}"))[0] == 200
+            before = len(questions)
+            answers = [(await front.get(f"/v2/hello/manifests/nosuch{number}"))[0] for number in range(60)]
+            asked = len(questions) - before
+            again = [(await front.get(f"/v2/alpha/manifests/{tag}"))[0] for tag in ("latest", "other")]
+
+    assert asked == answers.count(404) == 20
+    assert answers.count(503) == 40
+    assert again == [200, 200], "what was there before is looked for all the same"

@@ -106,9 +106,10 @@ def damaged(data: bytes, safe: int, chosen: random.Random) -> bytes | None:
 
 def channel(folder: Path, commit: str) -> None:
     """A channel of nixpkgs at this commit."""
+    folder.mkdir(exist_ok=True)
     with tarfile.open(folder / f"{commit}.tar.gz", "w:gz") as tar:
         tar.add(PACKAGES, "set")
-    (folder / "unstable").mkdir(exist_ok=True)
+    (folder / "unstable").mkdir(parents=True, exist_ok=True)
     (folder / "unstable" / "git-revision").write_text(commit, encoding="ascii")
 
 
@@ -119,7 +120,6 @@ async def test_after_a_power_failure_nothing_is_overwritten_or_served_wrongly(
     data, copies = tmp_path / "data", [tmp_path / f"copy-{number}" for number in range(len(NAMES) + 1)]
     made = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
     persons = digest_of(made.manifest)
-    served.mkdir()
     channel(served, OLD)
     async with files_over_http(served) as url:
         nixpkgs = {

@@ -1,14 +1,19 @@
 """The Nix store does not grow without an end, and a collection takes nothing from the builds under way."""
 
 import asyncio
+import os
+import re
+import subprocess
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
+from proxy import cli
 from proxy.core.events import BuildStarted
 from proxy.nix import budget
+from proxy.nix.runner import Limits, NixRunner
 from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.wait import Gate, until
@@ -17,7 +22,12 @@ Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 
 async def test_what_no_build_needs_goes_and_a_build_under_way_ends_well(
-    start: Start, registry: Server, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start,
+    registry: Server,
+    gate: Gate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(budget, "_PAUSE", 0.2)
     store = tmp_path / "store/nix/store"
@@ -35,7 +45,51 @@ async def test_what_no_build_needs_goes_and_a_build_under_way_ends_well(
         gate.open()
         assert (await running).files
         metrics = (await front.get("/metrics"))[2].decode()
+        monkeypatch.setenv("NIXFRONT_HTTP_ADDR", front.url.removeprefix("http://"))
+        await asyncio.to_thread(cli.main, ["status"])
+        shown = capsys.readouterr().out
 
     assert again.files == before.files, "the registry has its layers"
     free = next(line for line in metrics.splitlines() if line.startswith("nixfront_store_free_bytes "))
     assert float(free.split()[1]) > 0
+    assert re.search(r"^store: \d+\.\d GB, \d+\.\d GB free$", shown, re.MULTILINE)
+
+
+async def test_without_a_budget_nobody_lists_the_store(
+    start: Start, registry: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "_PAUSE", 0.01)
+    async with start(registry.url) as front:
+        await front.pull("hello")
+        monkeypatch.setenv("NIXFRONT_HTTP_ADDR", front.url.removeprefix("http://"))
+        await asyncio.to_thread(cli.main, ["status"])
+        assert front.nix_starts("nix path-info") == 1, "for the closure of the image"
+
+    assert "store:" not in capsys.readouterr().out
+
+
+async def test_a_large_store_is_listed_once_for_each_change(tmp_path: Path, nix_count: Path) -> None:
+    """Some thousand paths, which Nix holds for valid."""
+    store, count = tmp_path / "store", 3000
+    lines = [f"/nix/store/{number:032d}-p\n{number:064x}\n1000\n\n0\n" for number in range(count)]
+    environment = {**os.environ, "NIX_REMOTE": str(store)}
+
+    async def load(text: str) -> None:
+        argv = ("nix-store", "--load-db")
+        await asyncio.to_thread(subprocess.run, argv, input=text.encode(), env=environment, check=True)
+
+    def listings() -> int:
+        return nix_count.read_text().splitlines().count("nix path-info")
+
+    await load("".join(lines))
+    (store / "nix/store").mkdir(parents=True, exist_ok=True)
+    kept = budget.StoreBudget(NixRunner(Limits(60, 60), store=str(store)), most_bytes=10**9, keep_free=0)
+    for _ in range(5):
+        assert await kept.keep() == 0
+    first, size = listings(), kept.usage.store_bytes
+    await load(f"/nix/store/{count:032d}-p\n{0:064x}\n500\n\n0\n")
+    await kept.keep()
+
+    assert (first, size) == (1, 1000 * count)
+    assert (listings(), kept.usage.store_bytes) == (2, size + 500)
+    assert kept.usage.free_bytes > 0

@@ -28,9 +28,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
-from proxy.core.errors import TagUnknown
+from proxy.core.errors import PackageSetUnavailable, TagUnknown
 from proxy.core.model import PackageSet
 from proxy.core.names import is_revision
 from proxy.nix.sets.debian import DemoSet
@@ -57,6 +57,7 @@ KINDS: Mapping[Kind, type[ConfiguredSet]] = {
 
 _log = logging.getLogger(__name__)
 _MOVING = 1024  # how many moving references are cached
+_MOST_MISSES = 20  # unknown names of one set that cost a question, in `LOOK_SECONDS`
 _UNKNOWN = 4096  # how many references that choose no revision are cached, for `LOOK_SECONDS`
 
 
@@ -85,6 +86,11 @@ class PackageSets:
         self._moving: TTLCache[tuple[str, str], PackageSet] = TTLCache(_MOVING, time_to_live)
         self._heads: TTLCache[tuple[str, str], bool] = TTLCache(_MOVING, time_to_live)
         self._unknown: TTLCache[tuple[str, str], str] = TTLCache(_UNKNOWN, LOOK_SECONDS)
+        # References that were there before: they may be asked for whatever else clients ask.
+        self._seen: LRUCache[tuple[str, str], bool] = LRUCache(_MOVING)
+        self._misses: dict[str, TTLCache[str, bool]] = {
+            name: TTLCache(_MOST_MISSES, LOOK_SECONDS) for name in choices
+        }
         self._loading: SingleFlight[tuple[str, str], PackageSet] = SingleFlight()
 
     async def resolve(self, name: str, tag: str) -> PackageSet:
@@ -119,14 +125,32 @@ class PackageSets:
         if not chosen.allows(reference):
             raise chosen.not_allowed(reference)
         if commit := await self._shared_commit(chosen, reference):
+            self._seen[chosen.name, reference] = True
             await asyncio.to_thread(chosen.note_head, reference, commit)
-        package_set = await self._at(chosen, reference, commit)
+        package_set = await self._look_for(chosen, reference, commit)
+        self._seen[chosen.name, reference] = True
         self._moving[chosen.name, reference] = package_set
         self._heads[chosen.name, package_set.revision] = True
         self._unknown.pop((chosen.name, package_set.revision), None)
         if self._state is not None and chosen.has_commits and not commit:
             where = f"{chosen.name} {chosen.address}"
             await self._state.record_revision(where, reference, package_set.revision, self._now())
+        return package_set
+
+    async def _look_for(self, chosen: ConfiguredSet, reference: str, commit: str) -> PackageSet:
+        """As `_at`, within the bound of unknown names. Raises `PackageSetUnavailable` beyond it."""
+        misses = self._misses[chosen.name]
+        is_new = reference != _own(chosen) and (chosen.name, reference) not in self._seen
+        is_bounded = chosen.asks_for_each_name and is_new
+        if is_bounded and len(misses) >= _MOST_MISSES:
+            raise PackageSetUnavailable(
+                f"clients named too many tags that package set {chosen.label} does not have, so this host does not look for "
+                f"{reference!r} now; try again in {LOOK_SECONDS:.0f} s"
+            )
+        if is_bounded:
+            misses[reference] = True  # until it is there, so that many questions at once are bounded too
+        package_set = await self._at(chosen, reference, commit)
+        misses.pop(reference, None)
         return package_set
 
     async def _check_commit(self, chosen: ConfiguredSet, commit: str) -> None:

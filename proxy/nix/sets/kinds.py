@@ -114,6 +114,11 @@ class ConfiguredSet(ABC):
         return False
 
     @property
+    def asks_for_each_name(self) -> bool:
+        """Whether each unknown name costs a question to another server, as nobody lists the names there."""
+        return False
+
+    @property
     def knows_history(self) -> bool:
         """Whether `check_commit` decides about revisions; else those of records count whose reference is allowed."""
         return self.has_commits

@@ -43,6 +43,11 @@ class PathSet(TreeSet):
 class TarballSet(TreeSet):
     """A tarball, whose address may hold the tag."""
 
+    @property
+    @override
+    def asks_for_each_name(self) -> bool:
+        return True
+
     @override
     def tree(self, reference: str, commit: str) -> Mapping[str, str | bool]:
         if reference not in (LATEST, self.choice.ref) and "{ref}" not in self.choice.url:

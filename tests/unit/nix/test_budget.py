@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from proxy.nix.budget import StoreBudget, Usage, _read
+from proxy.nix.budget import StoreBudget, Usage, _oldest, _read
 from proxy.nix.runner import Limits, NixRunner
+
+LISTED = (("a", 2), ("b", 1), ("c", 3), ("held", 0))
 
 
 @pytest.mark.parametrize("shape", [list, dict])
@@ -31,3 +33,10 @@ def test_a_collection_leaves_some_room(most: int, keep: int, usage: Usage, exces
     budget = StoreBudget(NixRunner(Limits(1, 1)), most_bytes=most, keep_free=keep)
 
     assert budget._excess(usage) == pytest.approx(excess)
+
+
+def test_the_oldest_go_first_and_no_more_than_needed() -> None:
+    listing = json.dumps([{"path": name, "narSize": 10, "registrationTime": time} for name, time in LISTED])
+
+    assert _oldest(listing.encode(), b"c\nb\na\ngone\n", 15) == ["b", "a"]
+    assert _oldest(listing.encode(), b"", 15) == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.nix.evaluation_cache import Levels, PackageCache
+from proxy.nix.evaluation_cache import ImageNames, Levels, PackageCache
 
 HELLO = {"kind": "package", "typed": "hello", "drvPath": "/nix/store/a.drv"}
 GONE = {"kind": "missing", "typed": "gone"}
@@ -82,3 +82,26 @@ def test_levels_have_a_bound() -> None:
     levels.store(b"set", {at: ["x"] for at in "bcdefg"})
 
     assert set(levels.listed(b"set")) == {"e", "f", "g"}
+
+
+def test_missing_images_are_known_for_a_short_time() -> None:
+    now = 0.0
+    images = ImageNames(lambda: now)
+    assert images.missing(b"file", "nosuch") is None
+
+    images.store(b"file", ["Greeter", "_7zz"])
+
+    assert images.missing(b"file", "nosuch") == {
+        "kind": "missing",
+        "part": "nosuch",
+        "names": ["Greeter", "_7zz"],
+    }
+    for there in ("greeter", "Greeter", "7zz"):
+        assert images.missing(b"file", there) is None, "only Nix can say"
+    assert images.missing(b"another", "nosuch") is None
+    for number in range(1000):
+        images.store(b"%d" % number, [])
+    assert images.missing(b"file", "nosuch") is None, "there are so many lists and no more"
+    images.store(b"file", [])
+    now = 31.0
+    assert images.missing(b"file", "nosuch") is None

@@ -1,0 +1,98 @@
+"""nixfront as a pod has it: an ordinary user, no capability, a read-only root file system, and volumes for what it writes."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.support.front import PACKAGES
+from tests.support.processes import search_path
+from tests.support.servers import FROM_CHECKOUT, nixfront
+from tests.support.validate import validate
+
+_USER = 1000
+#: Volumes of the pod, by their folders here.
+_VOLUMES = ("nix", "data", "temporary")
+
+
+def _refusal() -> str:
+    """Why this host cannot run the test; empty if it can."""
+    if os.geteuid() != 0:
+        return "only root mounts a file system read-only"
+    tried = subprocess.run(("unshare", "--mount", "true"), capture_output=True, text=True, check=False)
+    return f"no mount namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+pytestmark = pytest.mark.skipif(bool(_refusal()), reason=_refusal() or "this host can")
+
+
+@pytest.fixture
+def volumes() -> Iterator[Path]:
+    """Empty folders of the ordinary user, which pytest's own would hide."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        for volume in _VOLUMES:
+            Path(name, volume).mkdir()
+            os.chown(Path(name, volume), _USER, _USER)
+        yield Path(name)
+
+
+def confined(volumes: Path) -> tuple[str, ...]:
+    """A command before another one, which then runs as in the pod."""
+    steps = [f"mount --bind {volumes / name} {volumes / name}" for name in _VOLUMES]
+    # A Python in the home of root, as pyenv puts it there, is nothing for another user: an open folder shows it alone.
+    python = Path(sys.base_prefix)
+    shut = next((each for each in reversed(python.parents) if not each.stat().st_mode & 0o001), None)
+    if shut is not None:
+        steps += [
+            f"mount --bind {python} /mnt",
+            f"mount -t tmpfs -o mode=755 none {shut}",
+            f"mkdir -p {python}",
+            f"mount --move /mnt {python}",
+        ]
+    steps += [f"mount --bind {volumes / 'nix'} /nix", "mount -o remount,bind,ro /"]
+    drop = (
+        "setpriv --reuid=1000 --regid=1000 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all"
+    )
+    script = "; ".join(["set -eu", *steps, f'exec {drop} "$@"'])
+    return ("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh")
+
+
+async def test_it_builds_and_serves_without_root_on_a_read_only_system(volumes: Path, tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    environment = {
+        "HOME": str(volumes / "data"),
+        "TMPDIR": str(volumes / "temporary"),
+        "NIX_CONFIG": "sandbox = false\nsubstituters =",
+        "NIX_REMOTE": "",
+        "NIXFRONT_DATA_DIR": str(volumes / "data"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # The programs that count Nix's starts lie where this user may not go.
+        "PATH": os.pathsep.join(
+            folder for folder in search_path().split(os.pathsep) if folder != str(programs)
+        ),
+    }
+    settings = {"packages": {"kind": "path", "path": str(PACKAGES)}}
+    command = (*confined(volumes), *FROM_CHECKOUT)
+    async with nixfront(tmp_path, settings=settings, env=environment, command=command) as server:
+        process = Path("/proc", str(server.process.pid))
+        status = await asyncio.to_thread((process / "status").read_text)
+        mounts = await asyncio.to_thread((process / "mounts").read_text)
+        image = await validate(server.url, "hello", "latest")
+        async with aiohttp.ClientSession() as session, session.get(f"{server.url}/readyz") as ready:
+            assert (ready.status, await ready.text()) == (200, "ready\n")
+
+    facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert facts["Uid"].split() == [str(_USER)] * 4
+    assert int(facts["CapEff"], 16) == int(facts["CapBnd"], 16) == 0
+    assert facts["NoNewPrivs"] == "1"
+    (root,) = [line.split()[3] for line in mounts.splitlines() if line.split()[1] == "/"]
+    assert "ro" in root.split(",")
+    assert image.files
+    assert {path.lstat().st_uid for path in (volumes / "data").rglob("*")} == {_USER}
