@@ -67,7 +67,7 @@ let
     else if unfree != [ ] then refuse "unfree" unfree
     else if vulnerabilities != [ ] && !allowed policy.allowInsecure value.name then
       refuse "insecure" (if builtins.isList vulnerabilities then vulnerabilities else [ vulnerabilities ])
-    else if (meta.broken or false) && !allowed policy.allowBroken pname then refuse "broken" [ value.name ]
+    else if (meta.broken or false) && !allowed policy.allowBroken pname then refuse "broken" [ pname ]
     else if platforms != [ ] && builtins.all builtins.isString platforms && !builtins.elem policy.system platforms then
       refuse "unsupported" platforms
     else null;

@@ -138,6 +138,10 @@ class Evaluator:
         """As `NameLists.names_soon`."""
         return await self._lists.names_soon(package_set)
 
+    async def descriptions_soon(self, package_set: PackageSet) -> Mapping[str, str]:
+        """As `NameLists.descriptions_soon`."""
+        return await self._lists.descriptions_soon(package_set)
+
     def forget(self) -> None:
         """Forget every package: a garbage collection took one derivation, and others with it."""
         self._packages.clear()

@@ -1,10 +1,13 @@
-"""The attribute names of package sets, for search and suggestions. Each revision has a file; a list costs Nix many seconds."""
+"""The attribute names of package sets, for search and suggestions, and what packages say of themselves.
+
+Each revision has a file for either; a list costs Nix many seconds.
+"""
 
 import asyncio
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from proxy.tools.flight import SingleFlight
 
 _log = logging.getLogger(__name__)
 _NAME_LISTS = 8  # lists of names in memory
+_DESCRIPTIONS = 2  # revisions of which the descriptions are in memory
 _NAME_FILES = 64  # lists of names on disk, of up to some megabytes each
 _SUGGESTION_SECONDS = 2.0  # how long an error message waits for better suggestions
 _UNLISTED_SECONDS = 600.0  # for so long nixfront does not try again to list a set that Nix could not list
@@ -37,14 +41,12 @@ class NameLists:
             _NAME_LISTS, _UNLISTED_SECONDS
         )  # why Nix cannot list a set
         self._listing: SingleFlight[str, tuple[str, ...]] = SingleFlight()
+        self._descriptions: LRUCache[str, Mapping[str, str]] = LRUCache(_DESCRIPTIONS)
+        self._describing: SingleFlight[str, Mapping[str, str]] = SingleFlight()
 
     async def names(self, package_set: PackageSet) -> tuple[str, ...]:
         """Every attribute name of this revision, sorted (shape: `nix/names.nix`). Raises `EvaluationFailed`."""
-        key = sha256_hex(
-            canonical_json(
-                [package_set.name, package_set.source, package_set.revision, self._expressions.system]
-            )
-        )
+        key = self._key(package_set)
         if (failure := self._unlisted.get(key)) is not None:
             raise EvaluationFailed(failure)
         names = self._name_lists.get(key)
@@ -60,9 +62,44 @@ class NameLists:
             _log.warning("no list of names set=%s error=%s", package_set.name, error)
             return ()
 
+    async def descriptions_soon(self, package_set: PackageSet) -> Mapping[str, str]:
+        """What the packages say of themselves, by name, if Nix reads it within a moment, else nothing.
+
+        The reading goes on for the next question. A set that Nix cannot read has no descriptions.
+        """
+        key = self._key(package_set)
+        if (texts := self._descriptions.get(key)) is not None:
+            return texts
+        with suppress(TimeoutError):
+            flight = self._describing.run(key, lambda: self._read_or_describe(key, package_set))
+            return await asyncio.wait_for(flight, _SUGGESTION_SECONDS)
+        return {}
+
     async def close(self) -> None:
         """Stop listing names."""
         await self._listing.close()
+        await self._describing.close()
+
+    def _key(self, package_set: PackageSet) -> str:
+        """The key of this revision, for the system of the evaluator."""
+        parts = [package_set.name, package_set.source, package_set.revision, self._expressions.system]
+        return sha256_hex(canonical_json(parts))
+
+    async def _read_or_describe(self, key: str, package_set: PackageSet) -> Mapping[str, str]:
+        file = self._folder / f"descriptions-{key[:32]}.json"
+        texts = await asyncio.to_thread(_read_texts, file)
+        if texts is None:
+            question = {**self._expressions.question(package_set), "look": "descriptions"}
+            try:
+                output = await self._expressions.evaluate("names.nix", package_set, question)
+                texts = dict(await asyncio.to_thread(read_json, output))
+                await asyncio.to_thread(write_whole, file, canonical_json(texts))
+                await asyncio.to_thread(keep_newest, self._folder, "descriptions-*.json", _NAME_FILES)
+            except NixfrontError as error:  # a list of names does without them
+                _log.warning("no descriptions set=%s error=%s", package_set.name, error)
+                texts = {}
+        self._descriptions[key] = texts
+        return texts
 
     async def _read_or_list(self, key: str, package_set: PackageSet) -> tuple[str, ...]:
         file = self._folder / f"names-{key[:32]}.json"
@@ -107,3 +144,14 @@ def _read(file: Path) -> tuple[str, ...] | None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return None
     return tuple(names)
+
+
+def _read_texts(file: Path) -> dict[str, str] | None:
+    """The descriptions in a file; None where it has none."""
+    try:
+        texts = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        return None
+    return texts

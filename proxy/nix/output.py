@@ -34,6 +34,14 @@ _NO_NEWS = re.compile(r"warning:|th(is|ese).* will be (built|fetched)|  /nix/sto
 _CONSEQUENCE = re.compile(r"dependencies of derivation|^build of '|some outputs of ")
 _LOST = re.compile(r"missing derivation|\.drv' is not valid|opening file '/nix/store/\S+\.drv': No such file")
 _NOWHERE = re.compile(r"don't know how to build these paths|no substituter that can build it")
+# Nix up to 2.30, and later ones; Nix says it for the package and again for what needs it.
+_OTHER_SYSTEM = re.compile(
+    r"an? '(?P<system>[\w-]+)' with features \{(?P<features>[^}]*)\} is required to build '(?P<path>[^']+)\.drv', "
+    r"but I am an? '(?P<here>[\w-]+)'"
+    r"|Cannot build '(?P<new_path>[^']+)\.drv'\.\s+Reason: required system or feature not available\s+"
+    r"Required system: '(?P<new_system>[\w-]+)' with features \{(?P<new_features>[^}]*)\}\s+"
+    r"Current system: '(?P<new_here>[\w-]+)'"
+)
 # The host's own trouble, whether a builder or Nix itself met it.
 _DISK_FULL = re.compile(r"No space left on device|database or disk is full")
 _COLLECTION = re.compile(r"gc-socket/socket'?: |GC socket disconnected")
@@ -115,6 +123,8 @@ def not_built(subject: str, error: ProcessFailed, deadline: float) -> NixfrontEr
         return BuildFailed(
             f"building {subject} failed: no binary cache has {listed}, and nothing says how to build it"
         )
+    if (other := _OTHER_SYSTEM.search(log)) is not None:
+        return BuildFailed(f"building {subject} failed: {_other_system(other)}")
     return BuildFailed(f"building {subject} failed: {_cause(lines)}; its log ends:\n{log}")
 
 
@@ -149,6 +159,20 @@ def last_lines(tail: Sequence[str]) -> str:
 
 def _short(line: str) -> str:
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
+
+
+def _other_system(match: re.Match[str]) -> str:
+    """What a build needs that this host is not; `match` is one of `_OTHER_SYSTEM`."""
+    said = {
+        name.removeprefix("new_"): value for name, value in match.groupdict().items() if value is not None
+    }
+    name = next(iter(store_names(said["path"])), said["path"])
+    if said["system"] == said["here"]:
+        return f"{name} needs a host with the features {said['features']}, which this one does not have (system-features)"
+    return (
+        f"{name} is for {said['system']}, and this host builds for {said['here']}. A binary cache that has it would do, or a "
+        "remote builder (nix.builders), or an emulator (extra-platforms in nix.conf)"
+    )
 
 
 def _cause(lines: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 Pure. The head comment of `nix/default.nix` describes a result.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,7 +43,8 @@ def read_packages(
     compared = [result["typed"] for result in failed if result["kind"] == "missing"][:_MOST_COMPARED]
     problems = [_problem(result, names, suggest=result["typed"] in compared) for result in failed]
     if problems:
-        raise PackageUnknown("; ".join(problems) + f" (package set {package_set})")
+        count = f" of {len(names)} packages" if names else ""
+        raise PackageUnknown("; ".join(problems) + f" (package set {package_set}{count})")
     refusals = [_refusal(result) for result in results if result["kind"] == "refused"]
     if refusals:
         raise PackageRefused("; ".join(refusals) + f" (package set {package_set})")
@@ -83,11 +85,11 @@ def _refusal(result: Mapping[str, Any]) -> str:
     name, what = result["name"], ", ".join(result["what"])
     match result["reason"]:
         case "unfree":
-            return f"{name} has the unfree licence {what}; policy.allow_unfree would allow it"
+            return f"{name} has the unfree licence {what}; {_cure('allow_unfree', result['what'])}"
         case "insecure":
-            return f"{name} is insecure: {what}; policy.allow_insecure would allow it"
+            return f"{name} is insecure: {what}; {_cure('allow_insecure', [name])}"
         case "broken":
-            return f"{name} is marked as broken; policy.allow_broken would allow it"
+            return f"{name} is marked as broken; {_cure('allow_broken', result['what'])}"
         case "unsupported":
             return f"{name} is not made for this system, but for {what}"
         case "denied-license":
@@ -98,6 +100,12 @@ def _refusal(result: Mapping[str, Any]) -> str:
             return f"{name} has the licence {what or 'none'}, and policy.only_licenses of this host does not name it"
         case _:
             return f"{name} is named by policy.deny_packages of this host"
+
+
+def _cure(setting: str, values: Sequence[str]) -> str:
+    """The setting, and the line of the file of settings (YAML) in which the operator allows this and nothing else."""
+    # Every JSON is YAML, whatever a package set writes into its names.
+    return f"policy.{setting} would allow it, as in the line: policy: {{{setting}: {json.dumps(values)}}}"
 
 
 def package(result: Mapping[str, Any]) -> Package:

@@ -130,6 +130,20 @@ class Access:
             )
         return f"user {user!r}" if user else web_client.neighbourhood(address)
 
+    async def may_look(self, request: web.Request) -> bool:
+        """Whether this client may read which images could be made: it may start builds. The registry has accepted its login.
+
+        Raises `RegistryUnavailable`.
+        """
+        rules = self._rules
+        if rules.networks and not rules.networks.contain(self._passthrough.client(request).address):
+            return False
+        if not rules.users:
+            return True
+        user = web_client.user(request.headers.getall(hdrs.AUTHORIZATION, []))
+        named = bool(user) and (ANYBODY in rules.users or user in rules.users)
+        return named and await self._passthrough.asks_for_login(request)
+
     async def admit_write(self, request: web.Request) -> None:
         """Raises `PushDenied` if this request writes and its client may not; `RegistryUnavailable`."""
         push = self._rules.push

@@ -16,15 +16,17 @@ from yarl import URL
 from proxy.builds.coordinator import Coordinator
 from proxy.builds.moving_tags import MovingTags
 from proxy.core import names
-from proxy.core.errors import SiteDenied
+from proxy.core.errors import NixfrontError, SiteDenied
 from proxy.core.model import ImageRequest, accepts_every_manifest
 from proxy.core.names import Vocabulary
 from proxy.core.request import RegistryPath
 from proxy.state.pulls import Pulls
 from proxy.telemetry.requests import PATH, Observer, path_of
+from proxy.web import error_responses
 from proxy.web.access import Access
 from proxy.web.answer_cache import AnswerCache
 from proxy.web.blobs import Blobs
+from proxy.web.error_responses.ways_out import WaysOut
 from proxy.web.mirror import Mirror
 from proxy.web.replies.tag_list import TagLists
 from proxy.web.sites import Sites
@@ -64,6 +66,7 @@ class Front:
         access: Access,
         builds: Coordinator,
         waiting: Waiting,
+        ways_out: WaysOut,
         moving: MovingTags,
         pulls: Pulls,
         words: Vocabulary,
@@ -79,6 +82,7 @@ class Front:
         self._access = access
         self._builds = builds
         self._waiting = waiting
+        self._ways_out = ways_out
         self._moving = moving
         self._pulls = pulls
         self._words = words
@@ -89,6 +93,8 @@ class Front:
         if reason := self._sites.registry_refusal(request):
             raise SiteDenied(reason)
         sent = path_of(request)
+        if self._mirror.serves(sent):
+            error_responses.comes_from_a_mirror(request)
         path = self._mirror.direct(sent, request.method)
         await self._access.admit_write(request)
         if path is not sent or sent.hop is not None:
@@ -117,7 +123,10 @@ class Front:
                 raise SiteDenied(reason)
             client = await self._access.admit(request, image)
             with self._builds.visit(image, client) as visit:
-                outcome = await self._waiting.hold(request, sent, self._build(request, image, client))
+                try:
+                    outcome = await self._waiting.hold(request, sent, self._build(request, image, client))
+                except NixfrontError as error:
+                    raise self._ways_out.add(error, request, image) from error
                 visit.returns = outcome is not None
             if isinstance(outcome, web.Response):
                 return outcome

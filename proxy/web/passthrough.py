@@ -128,11 +128,11 @@ class Passthrough:
 
     @asynccontextmanager
     async def send(
-        self, request: web.Request, method: str = "", accept: str = ""
+        self, request: web.Request, method: str = "", accept: str = "", path: str = ""
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The registry's answer to the client's own request, headers read, body not yet.
 
-        `method`, `accept`: what to ask with, if not as the client did.
+        `method`, `accept`, `path`: what to ask with and for, if not as the client did.
 
         Raises `RegistryUnavailable` as long as nothing was answered.
         """
@@ -140,7 +140,7 @@ class Passthrough:
         headers = self.outgoing(request)
         if accept:
             headers[hdrs.ACCEPT] = accept
-        response = await self._ask(request, headers, body, method)
+        response = await self._ask(request, headers, body, method, path)
         try:
             yield response
         finally:

@@ -20,7 +20,7 @@ The last answer says in its reason phrase, the one thing that every client print
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias, TypeVar
@@ -32,6 +32,7 @@ from proxy.core.errors import StillBuilding
 from proxy.core.model import ImageRequest
 from proxy.core.request import WAIT, RegistryPath
 from proxy.web import error_responses
+from proxy.web.error_responses.ways_out import LogPlace
 
 T = TypeVar("T")
 _BODY = b"still being built\n"  # containerd's Kubernetes plugin counts bytes of bodies
@@ -84,8 +85,6 @@ class Overdue:
 
 #: What comes of work that a client waits for: its result; a response on which the client asks again; or `Overdue`.
 Outcome: TypeAlias = T | web.Response | Overdue
-#: Where the log of this image's build is, for the client of this request.
-LogPlace = Callable[[web.Request, ImageRequest], str]
 
 
 class Waiting:

@@ -13,8 +13,10 @@ from proxy.core.model import ImageRequest, without_credentials
 from proxy.registry import anonymous
 from proxy.settings import Settings
 from proxy.telemetry import requests
+from proxy.web import client as web_client
 from proxy.web import passthrough
 from proxy.web.client import Networks
+from proxy.web.error_responses.ways_out import LogPlace, OriginPlace, WaysOut
 from proxy.web.intercept import Front
 from proxy.web.mirror import Mirror, MirrorRules
 from proxy.web.page import Page
@@ -23,9 +25,10 @@ from proxy.web.page.image_list import ImageList
 from proxy.web.page.rights import Rights
 from proxy.web.page.visitor import Visitors
 from proxy.web.replies.tag_list import TagLists
+from proxy.web.search import Search
 from proxy.web.sites import Sites
 from proxy.web.sites.host_names import HostNames
-from proxy.web.waiting import LogPlace, Waiting, WaitingRules
+from proxy.web.waiting import Waiting, WaitingRules
 from proxy.wiring.registry import registry_endpoint
 from proxy.wiring.service import Service
 
@@ -58,6 +61,7 @@ def add_images(
         service.access,
         service.builds,
         waiting,
+        ways_out(settings, service.board),
         service.moving,
         service.pulls,
         settings.vocabulary,
@@ -66,6 +70,24 @@ def add_images(
     application.router.add_route("*", r"/{path:[\s\S]*}", front.answer, expect_handler=passthrough.expect)
     application.on_response_prepare.append(passthrough.drop_added_headers)
     application.on_response_prepare.append(requests.name_request)
+
+
+def add_search(
+    application: web.Application, service: Service, settings: Settings, sites: Sites, stack: AsyncExitStack
+) -> None:
+    """Let the application answer `docker search` and `podman search`."""
+    packages = service.packages
+    search = Search(
+        sites,
+        service.access,
+        service.passthrough,
+        packages.sets,
+        packages.evaluator,
+        settings.vocabulary,
+        settings.package_policy,
+    )
+    stack.push_async_callback(search.close)
+    application.router.add_get("/v1/search", search.answer)
 
 
 async def check_mirror(settings: Settings) -> None:
@@ -146,17 +168,40 @@ def waiting_rules(settings: Settings) -> WaitingRules:
     return WaitingRules(**settings.builds.model_dump(include={field.name for field in fields(WaitingRules)}))
 
 
+def ways_out(settings: Settings, board: BuildBoard) -> WaysOut:
+    """What a person can do after an error."""
+    return WaysOut(log_place(settings, board), _origin_place(settings))
+
+
 def log_place(settings: Settings, board: BuildBoard) -> LogPlace:
     """A function that says, for a request and an image, where a person can read the log of the build."""
     level = "" if settings.log.level == "debug" else ", at log.level debug"
+    trusted = Networks(settings.http.trusted_proxies)
 
     def place(request: web.Request, image: ImageRequest) -> str:
         build = board.latest(image.repository, image.tag)
         if not settings.page.enabled:
             return f"its log: nixfront's on {build.host if build else socket.gethostname()}{level}"
         if build is None:
-            return f"its log: {request.host}"
+            return f"its log: {_origin(request, trusted)}"
         elsewhere = "" if board.is_here(build) else f" on {build.host}"
-        return f"its log: {request.host}/builds/{build.id}{elsewhere}"
+        return f"its log: {_origin(request, trusted)}/builds/{build.id}{elsewhere}"
 
     return place
+
+
+def _origin_place(settings: Settings) -> OriginPlace:
+    """A function that says for a request how its client calls us, and whether that client sees the page."""
+    networks, trusted = Networks(settings.page.networks), Networks(settings.http.trusted_proxies)
+
+    def place(request: web.Request) -> tuple[str, bool]:
+        is_visitor = networks.contain_every_hop(request.remote, request.headers)
+        return _origin(request, trusted), settings.page.enabled and is_visitor
+
+    return place
+
+
+def _origin(request: web.Request, trusted: Networks) -> str:
+    """Our origin as the client of this request has it."""
+    client = web_client.client(request.headers.items(), request.remote or "", request.scheme, trusted)
+    return f"{client.scheme}://{client.host}"

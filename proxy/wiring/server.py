@@ -81,6 +81,7 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
             for_mirrors = web.Application(middlewares=middlewares)
             front.add_images(for_mirrors, service, waiting, settings, sites, mirror=True)
             await listen(for_mirrors, settings.mirror.addr, stack, limits, certificate)
+        front.add_search(main, service, settings, sites, stack)
         front.add_images(main, service, waiting, settings, sites, mirror=False)
         # An answer from the cache passes all middlewares by, and a trace needs its own.
         ahead = None if tracer else partial(recall_first, answers=service.answers, observer=observer)

@@ -53,6 +53,7 @@ class Service:
     answers: AnswerCache
     blobs: Blobs
     access: Access
+    passthrough: Passthrough
     connection: OpenEndpoint
     registry: Registry
     packages: Packages
@@ -124,6 +125,7 @@ async def open_service(
         answers=answers,
         blobs=open_blobs(settings, stack, relay, url, metrics),
         access=Access(_access_rules(settings), relay),
+        passthrough=relay,
         connection=connection,
         registry=registry,
         packages=packages,

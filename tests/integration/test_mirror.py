@@ -93,6 +93,23 @@ async def test_what_is_not_named_is_404_at_once(start: Start, registry: Server) 
     assert ping[0] == 200
 
 
+async def test_an_engine_goes_on_after_a_mistake_and_a_direct_client_reads_it(
+    start: Start, registry: Server
+) -> None:
+    accept = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json, */*"
+    containerd = {"User-Agent": "containerd/2.1.0", "Accept": accept}
+    async with mirrored(start, registry) as both:
+        mistakes = [
+            await both.mirror.get("/v2/nix/helo/manifests/latest", headers=containerd),
+            await both.front.get("/v2/nix/helo/manifests/latest?ns=docker.io", headers=containerd),
+            await both.front.get("/v2/helo/manifests/latest", headers=containerd),
+            await both.front.get("/v2/helo/manifests/latest", headers=DOCKER),
+        ]
+
+    assert [status for status, _, _ in mistakes] == [404, 404, 403, 404]
+    assert all(b"no package helo, did you mean hello?" in body for _, _, body in mistakes)
+
+
 async def test_a_namespace_is_compared_and_goes_no_further(start: Start, registry: Server) -> None:
     async with mirrored(start, registry) as both:
         found = await both.front.get("/v2/library/hello/manifests/latest?ns=docker.io", headers=DOCKER)

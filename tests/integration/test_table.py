@@ -67,7 +67,7 @@ MISTAKES = [
     ("hello/shell", "no package shell"),
     ("deep--2eer", "no package deep--2eer"),
     ("helo", "no package helo, did you mean hello?"),
-    ("qqqqqqqqqq", "no package qqqqqqqqqq (package set path)"),
+    ("qqqqqqqqqq", "no package qqqqqqqqqq (package set path of "),
     ("7z", "no package 7z, did you mean _7zz?"),
     ("numpy", "no package numpy, did you mean python3Packages.numpy?"),
     ("shell/numeric_py", "did you mean python3Packages.Numeric_Py?"),

@@ -19,7 +19,10 @@ from tests.support.wait import Gate, at_redirect, until
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
-CTR = {"User-Agent": "containerd/1.6.20", "Accept": DOCKER}
+CTR = {
+    "User-Agent": "containerd/1.6.20",
+    "Accept": f"{DOCKER}, application/vnd.oci.image.manifest.v1+json, */*",
+}
 OTHER = {"User-Agent": "skopeo/1.9.3", "Accept": DOCKER}
 #: A build that waits at the gate is longer than any of these.
 SCALED: dict[str, object] = {
@@ -115,7 +118,7 @@ async def test_at_the_very_end_it_says_how_far_it_is_and_the_next_try_joins(
         await first
         status, history, reason, body = await get(front, PATH)
         _, _, place = reason.partition("; pull again to go on waiting; its log: ")
-        page = await get(front, place.removeprefix(front.url.removeprefix("http://")))
+        page = await get(front, place.removeprefix(front.url))
         gate.open()
         again = await get(front, PATH)
         while again[0] == 503:
@@ -170,9 +173,10 @@ async def test_a_failure_in_mid_chain_reaches_everybody_with_its_message(
 
         assert len(front.told(BuildStarted)) == 1
     assert head[0] == 405
-    for status, history, reason, body in got:
+    assert [status for status, *_ in got] == [403, 404], "containerd prints nothing of a 404"
+    for _, history, reason, body in got:
         (error,) = json.loads(body)["errors"]
-        assert (status, bool(history)) == (404, True)
+        assert history
         assert "this is how it failed" in error["message"]
         assert reason.startswith("building failsgated failed")
 
@@ -189,7 +193,7 @@ async def test_at_its_deadline_a_build_fails_for_all_with_the_end_of_its_log(
     assert "longer than 2 s" in ended.error
     for status, _, _, body in answers:
         if status != 408:  # that client comes again, and hears it then
-            assert status == 404
+            assert status in (403, 404)
             assert "this is how far it came" in json.loads(body)["errors"][0]["message"]
 
 

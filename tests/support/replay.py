@@ -28,6 +28,7 @@ DIFFERENCES = {
     "absolute": "Asked for a whole address, the registry's Link is one too; through nixfront it is the path in it.",
     "ours": "Few paths at the root are nixfront's own, for those who watch it; none is of the distribution specification.",
     "mirror": "`ns` in a query says that nixfront is asked in place of another registry: only what the operator names.",
+    "search": "`docker search` and `podman search` ask by an old interface, which the stock registry does not have.",
     "no tag yet": "The tags of a name that can be built are an empty list before there are any, and after the last one is gone.",
     "condition": (
         "nixfront decides the condition of a request for a manifest, by the answer that this client would get: a 304 has its "
@@ -95,6 +96,8 @@ PING = [
     row("GET /v2"),
     row("GET /"),
     row("GET /v1/_ping"),
+    row("GET /v1/search?q=tool&n=25", differs=("search", 200)),
+    row("POST /v1/search?q=tool"),
     row("GET /v2/", "Authorization: Basic dXNlcjpwYXNzd29yZA=="),
     row("GET /v2/", "Authorization: Bearer nonsense"),
     row("GET /v2/ HTTP/1.0"),

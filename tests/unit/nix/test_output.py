@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.errors import BuildFailed
+from proxy.core.errors import BuildFailed, ProcessFailed
 from proxy.core.model import PathInfo
 from proxy.nix import output
 from proxy.nix.output import NixCounts, advance
@@ -196,3 +196,51 @@ def test_both_shapes_in_any_order_are_the_same_closure(
 )
 def test_the_message_of_an_evaluation_is_its_error(tail: list[str], message: str) -> None:
     assert output.last_lines(tail) == message
+
+
+DRV = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-tool-1.0.drv"
+IN_OUR_WORDS = (
+    "building arm64/tool failed: tool-1.0 is for aarch64-linux, and this host builds for x86_64-linux. A binary cache that has "
+    "it would do, or a remote builder (nix.builders), or an emulator (extra-platforms in nix.conf)"
+)
+
+
+@pytest.mark.parametrize(
+    ("tail", "message"),
+    [
+        pytest.param(
+            [
+                f"error: a 'aarch64-linux' with features {{}} is required to build '{DRV}', but I am a 'x86_64-linux' "
+                "with features {benchmark, big-parallel, nixos-test}",
+                f"error: a 'aarch64-linux' with features {{}} is required to build '{DRV}', but I am a 'x86_64-linux' "
+                "with features {benchmark, big-parallel, nixos-test}",
+            ],
+            IN_OUR_WORDS,
+            id="Nix up to 2.30",
+        ),
+        pytest.param(
+            [
+                f"error: Cannot build '{DRV}'.",
+                "       Reason: required system or feature not available",
+                "       Required system: 'aarch64-linux' with features {}",
+                "       Current system: 'x86_64-linux' with features {benchmark}",
+            ],
+            IN_OUR_WORDS,
+            id="later",
+        ),
+        pytest.param(
+            [
+                f"error: a 'x86_64-linux' with features {{kvm}} is required to build '{DRV}', but I am a 'x86_64-linux' "
+                "with features {benchmark}"
+            ],
+            "building arm64/tool failed: tool-1.0 needs a host with the features kvm, which this one does not have "
+            "(system-features)",
+            id="a feature",
+        ),
+    ],
+)
+def test_another_platform_is_said_once_and_in_our_words(tail: list[str], message: str) -> None:
+    error = output.not_built("arm64/tool", ProcessFailed("nix-store", 1, tail), 60)
+
+    assert type(error) is BuildFailed
+    assert str(error) == message

@@ -1,9 +1,11 @@
 """What Nix found for the names: packages in the order of the request, or one message about all that failed."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy import settings
 from proxy.core.errors import PackageRefused, PackageUnknown, PackageUnusable
 from proxy.core.model import Package
 from proxy.nix import package_results
@@ -119,6 +121,11 @@ def test_each_problem_is_told_with_what_to_type_instead(result: dict[str, Any], 
     assert str(caught.value) == f"{message} (package set nixpkgs)"
 
 
+def test_an_unknown_package_says_how_many_there_are() -> None:
+    with pytest.raises(PackageUnknown, match=r"\(package set demo of 3 packages\)"):
+        package_results.read_packages([missing("gti", "git")], "demo", ["git", "hello", "a.b"])
+
+
 def test_every_failed_name_is_told_at_once() -> None:
     results = [missing("gti", "git"), found("htop"), ambiguous("ab", "Ab", "aB")]
 
@@ -137,9 +144,24 @@ REFUSED = {"kind": "refused", "typed": "x", "attribute": "x", "name": "x-1"}
 @pytest.mark.parametrize(
     ("reason", "what", "message"),
     [
-        ("unfree", ["A", "B"], "x-1 has the unfree licence A, B; policy.allow_unfree would allow it"),
-        ("insecure", ["CVE-1"], "x-1 is insecure: CVE-1; policy.allow_insecure would allow it"),
-        ("broken", ["x-1"], "x-1 is marked as broken; policy.allow_broken would allow it"),
+        (
+            "unfree",
+            ["A", "B"],
+            "x-1 has the unfree licence A, B; policy.allow_unfree would allow it, as in the line: "
+            'policy: {allow_unfree: ["A", "B"]}',
+        ),
+        (
+            "insecure",
+            ["CVE-1"],
+            "x-1 is insecure: CVE-1; policy.allow_insecure would allow it, as in the line: "
+            'policy: {allow_insecure: ["x-1"]}',
+        ),
+        (
+            "broken",
+            ["x"],
+            "x-1 is marked as broken; policy.allow_broken would allow it, as in the line: "
+            'policy: {allow_broken: ["x"]}',
+        ),
         ("unsupported", ["riscv64-linux"], "x-1 is not made for this system, but for riscv64-linux"),
         ("denied-license", ["GPL"], "x-1 has the licence GPL, which policy.deny_licenses of this host names"),
         ("not-listed", [], "x-1 is not among policy.only_packages of this host"),
@@ -228,3 +250,17 @@ def test_the_first_few_missing_names_get_suggestions() -> None:
 
     assert str(raised.value).count("did you mean git?") == 3
     assert str(raised.value).count("no package gitt") == 5
+
+
+@pytest.mark.parametrize("reason", ["unfree", "insecure", "broken"])
+def test_the_line_of_a_refusal_is_the_one_setting_that_allows_it(reason: str, tmp_path: Path) -> None:
+    """Whatever characters the package set chose."""
+    name = "x: [1] # 'a' \"b\" {c}"
+    with pytest.raises(PackageRefused) as caught:
+        package_results.read_packages([{**REFUSED, "name": name, "reason": reason, "what": [name]}], "demo")
+
+    line = str(caught.value).partition("as in the line: ")[2].removesuffix(" (package set demo)")
+    file = tmp_path / "nixfront.yml"
+    file.write_text(line, encoding="utf-8")
+    chosen = settings.load(file, {}).policy
+    assert getattr(chosen, f"allow_{reason}") == (name,)

@@ -1,0 +1,116 @@
+"""`docker search HOST/TEXT` and `podman search HOST/TEXT`: packages that can be built, and images that are there.
+
+Both clients ask by the registry's old interface, `/v1/search`, which a stock registry does not have (moby: registry/search.go;
+containers/image: docker/docker_client.go). podman reads the catalog of the registry where that fails. So the answer has the
+repositories of the catalog too, as far as the client's own credentials show them.
+
+A search builds nothing and starts no Nix. The names of a revision are listed once, and a search that comes before the list is
+ready finds images alone. The names alone are judged: policy and `access` hide what they name, and a pull may still find that the
+policy refuses a licence.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from aiohttp import ClientError, hdrs, web
+
+from proxy.core import foreign
+from proxy.core.errors import NixfrontError, SiteDenied
+from proxy.core.model import Policy
+from proxy.core.names import Vocabulary
+from proxy.nix.evaluate import Evaluator
+from proxy.nix.sets import PackageSets
+from proxy.tools.flight import SingleFlight
+from proxy.web.access import Access
+from proxy.web.passthrough import Passthrough
+from proxy.web.search import matches
+from proxy.web.search.matches import Match, Question
+from proxy.web.sites import Sites
+
+_PATIENCE = 20.0  # seconds for a list of names
+_AT_ONCE = 2  # searches through a list; each takes a processor for some hundredths of a second
+_MOST_REPOSITORIES = 1000
+_LARGEST_CATALOG = 1 << 20  # bytes
+
+
+class Search:
+    """The answers of one nixfront."""
+
+    def __init__(
+        self,
+        sites: Sites,
+        access: Access,
+        passthrough: Passthrough,
+        sets: PackageSets,
+        evaluator: Evaluator,
+        words: Vocabulary,
+        policy: Policy,
+    ) -> None:
+        """`words` and `policy` are those of a pull."""
+        self._sites = sites
+        self._access = access
+        self._passthrough = passthrough
+        self._sets = sets
+        self._evaluator = evaluator
+        self._words = words
+        self._policy = policy
+        self._listing: SingleFlight[str, tuple[Sequence[str], Mapping[str, str]]] = SingleFlight()
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """The answer to `/v1/search?q=TEXT&n=25`. Raises `SiteDenied`, `RegistryUnavailable`."""
+        if reason := self._sites.registry_refusal(request) or self._sites.build_refusal(request):
+            raise SiteDenied(reason)
+        async with self._passthrough.send(request, path="/v2/") as answer:
+            if answer.status != 200:  # such as a 401, after which the client logs in
+                return await self._passthrough.relay(request, answer)
+        question = matches.parse(request.query, self._words.package_sets)
+        packages = await self._packages(question) if await self._access.may_look(request) else []
+        images = matches.images(await self._repositories(request), question)
+        host = self._passthrough.client(request).host if _pastes(request) else ""
+        return web.json_response(matches.answer(question, images, packages, host))
+
+    async def close(self) -> None:
+        """Cancel what is under way."""
+        await self._listing.close()
+
+    async def _packages(self, question: Question) -> list[Match]:
+        """The packages that hold the text; none as long as their names are being listed."""
+        name = question.package_set
+        try:
+            names, texts = await asyncio.wait_for(
+                self._listing.run(name, lambda: self._list(name)), _PATIENCE
+            )
+        except (TimeoutError, NixfrontError):  # a pull from this set meets the same error, and says it
+            return []
+        async with self._slots:
+            aliases = {} if name else self._words.aliases
+            names_that_fit = await asyncio.to_thread(
+                matches.packages, names, texts, aliases, question, self._policy
+            )
+        return [each for each in names_that_fit if self._access.makes(each.name)]
+
+    async def _list(self, package_set: str) -> tuple[Sequence[str], Mapping[str, str]]:
+        resolved = await self._sets.resolve(package_set, "latest")
+        return await self._evaluator.names(resolved), await self._evaluator.descriptions_soon(resolved)
+
+    async def _repositories(self, request: web.Request) -> list[str]:
+        """The first page of the registry's catalog, as this client sees it; empty where the registry shows none."""
+        body = b""
+        async with self._passthrough.send(
+            request, hdrs.METH_GET, path=f"/v2/_catalog?n={_MOST_REPOSITORIES}"
+        ) as answer:
+            try:
+                while answer.status == 200 and len(body) <= _LARGEST_CATALOG:
+                    if not (chunk := await answer.content.read(_LARGEST_CATALOG)):
+                        break
+                    body += chunk
+                repositories = foreign.parse(body)["repositories"]
+                return [name for name in repositories if isinstance(name, str)]
+            except (ClientError, ValueError, KeyError, TypeError):
+                return []
+
+
+def _pastes(request: web.Request) -> bool:
+    """Whether this client shows the name as it is. podman puts the name of the host in front by itself."""
+    return request.headers.get(hdrs.USER_AGENT, "").lower().startswith("docker/")
