@@ -77,6 +77,7 @@ class Preset:
 class ImageRequest:
     """The image that a repository path and a tag stand for.
 
+    `hints`: pairs of an attribute and what the client may have meant, if the package set has no such attribute.
     `package_set`: its name, empty for the default one. `presets`: the names of the meta-packages, in order;
     `preset` merges all of them. `attributes`: as the client wrote them, in order, without repetitions. `image`: the name of a
     named image as the client wrote it; then all else is empty.
@@ -89,6 +90,7 @@ class ImageRequest:
     presets: tuple[str, ...] = ()
     preset: Preset = Preset()
     image: str = ""
+    hints: tuple[tuple[str, str], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -33,14 +33,15 @@ _MOST_PARTS = 8
 class Vocabulary:
     """The words that the operator defines: meta-packages, aliases of attributes, and names of package sets.
 
-    `images`: the first component of the path of a named image; empty if there are none. `most_packages`: the limit of
-    packages in one image, including those of meta-packages.
+    `images`: the first component of the path of a named image; `has_images`: whether there are any. `most_packages`: the
+    limit of packages in one image, including those of meta-packages.
     """
 
     presets: Mapping[str, Preset] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     package_sets: frozenset[str] = frozenset()
     images: str = ""
+    has_images: bool = True
     most_packages: int = 64
 
 
@@ -69,7 +70,7 @@ def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | 
     if not is_repository(repository):
         return None
     components = repository.split("/")
-    if words.images and components[0] == words.images:
+    if words.images and words.has_images and components[0] == words.images:
         return ImageRequest(repository, reference, (), image=_image_name(repository, components[1:]))
     package_set = components.pop(0) if components[0] in words.package_sets else ""
     presets: list[str] = []
@@ -86,7 +87,23 @@ def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | 
             f"{repository!r} names {len(attributes)} packages; policy.most_packages of this host allows "
             f"{words.most_packages} in one image"
         )
-    return ImageRequest(repository, reference, attributes, package_set, tuple(presets), preset)
+    hints = _hints(package_set, presets, components, words)
+    return ImageRequest(repository, reference, attributes, package_set, tuple(presets), preset, hints=hints)
+
+
+def _hints(
+    package_set: str, presets: Sequence[str], components: Sequence[str], words: Vocabulary
+) -> tuple[tuple[str, str], ...]:
+    """What names may mean that stand where a package stands: a package set may have a package of such a name."""
+    hints: list[tuple[str, str]] = []
+    late = [name for name in components if name in words.presets and name not in words.aliases]
+    if late:
+        front = [name for name in (package_set, *presets, *dict.fromkeys(late)) if name]
+        path = "/".join([*front, *(name for name in components if name not in late)])
+        hints += [(name, f"{name} is a meta-package and comes first: {path}") for name in dict.fromkeys(late)]
+    if not words.has_images and not package_set and not presets and components[:1] == [words.images]:
+        hints.append((words.images, "this host has no named images, as its setting images.file is empty"))
+    return tuple(hints)
 
 
 def attribute_path(typed: str) -> tuple[str, ...]:

@@ -69,6 +69,7 @@ def write_image(attributes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     root = root or image_recipe.root(recipe, listing, paths).entries
     around = image_recipe.surroundings(recipe, root, listing, paths)
 
+    store_tree.check_names(info.path for info in closure.paths)
     layers = [_write_layer(store_tree.store_entries(plan.paths), folder) for plan in plans]
     layers.append(_write_layer(root, folder))
     image = manifest.assemble(

@@ -12,7 +12,7 @@ from proxy.core.model import ImageRequest, LayerPlan, Package, PackageSet, canon
 from proxy.image import environment, root_tree
 from proxy.image.environment import Environment
 from proxy.image.manifest import ConfigFacts
-from proxy.image.tar import Entry
+from proxy.image.tar import Entry, check_name
 
 _ROOT = (0, 0)
 #: The variables of every image.
@@ -82,7 +82,12 @@ def surroundings(
 
 
 def owned(recipe: Recipe, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The members of the root layer with the owner of the recipe; the home of a user keeps that user as owner."""
+    """The members of the root layer with the owner of the recipe; the home of a user keeps that user as owner.
+
+    Every root tree passes here, also one that extraCommands made. Raises `PackageUnusable` for a name that no layer can hold.
+    """
+    for entry in entries:
+        check_name(entry.path, entry.target or ("extraCommands" if recipe.script else ""))
     home, uid_gid = root_tree.HOME.lstrip("/"), _owner(recipe.home)
     inside = f"{home}/"
 

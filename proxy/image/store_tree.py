@@ -37,6 +37,23 @@ def store_entries(paths: Iterable[str], prefix: str = "") -> Iterator[Entry]:
         yield from _walk(path, prefix)
 
 
+def check_names(paths: Iterable[str], prefix: str = "") -> None:
+    """Raises `PackageUnusable` if a file in these store paths has a name that no layer can hold; `prefix` as above.
+
+    It reads names alone, so it takes a small part of the time of packing.
+    """
+    pending = [raw(prefix + path) for path in paths]
+    pending = [folder for folder in pending if stat.S_ISDIR(os.lstat(folder).st_mode)]
+    whiteout = raw(tar.WHITEOUT)
+    while pending:
+        with os.scandir(pending.pop()) as members:
+            for member in members:
+                if member.name.startswith(whiteout):
+                    tar.check_name(raw_text(member.path).removeprefix(prefix))
+                if member.is_dir(follow_symlinks=False):
+                    pending.append(member.path)
+
+
 def _walk(path: str, prefix: str) -> Iterator[Entry]:
     real = raw(prefix + path)
     status = os.lstat(real)

@@ -26,6 +26,8 @@ Kind = Literal["directory", "file", "symlink"]
 FORMAT = 1
 MTIME = 1  # seconds since the epoch
 END = bytes(2 * tarfile.BLOCKSIZE)
+#: image-spec, "Whiteouts": a name that begins so is no file, but the order to delete one of a lower layer.
+WHITEOUT = ".wh."
 
 _NAME = 100  # bytes of a plain header's name, and of its target
 _MOST_SIZE = 8**11  # the first size that eleven octal digits cannot hold
@@ -62,8 +64,19 @@ def file(path: str, content: bytes, mode: int = 0o644) -> Entry:
     return Entry(path, FILE, mode, content=content, size=len(content))
 
 
+def check_name(path: str, origin: str = "") -> None:
+    """Raises `PackageUnusable` for a path that a layer cannot say; `origin`: where its file comes from."""
+    if WHITEOUT in path and any(part.startswith(WHITEOUT) for part in path.split("/")):
+        whence = f" (from {origin})" if origin else ""
+        raise PackageUnusable(
+            f"no image can hold the file /{path.lstrip('/')}{whence}: engines read a name that begins with {WHITEOUT} "
+            "as the order to delete another file"
+        )
+
+
 def header(entry: Entry) -> bytes:
-    """The header block(s) of a member: PAX where a plain header cannot hold it."""
+    """The header block(s) of a member: PAX where a plain header cannot hold it. Raises as `check_name`."""
+    check_name(entry.path)
     name = entry.path + "/" if entry.kind == DIRECTORY else entry.path
     size = entry.size if entry.kind == FILE else 0
     plain = name.isascii() and entry.target.isascii() and size < _MOST_SIZE and max(entry.owner) < _MOST_OWNER

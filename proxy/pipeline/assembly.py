@@ -60,6 +60,7 @@ class Assembly:
         tree = asyncio.create_task(self._root_tree())
         try:
             if not complete:
+                await publisher.check_names(records)
                 await asyncio.shield(tree)
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._layer(record)) for record in records]

@@ -15,8 +15,9 @@ No reply to a client starts here: the reply is always the registry's own.
 import logging
 from time import monotonic
 
-from proxy.core.errors import NixfrontError, PackageUnknown, Unforeseen
+from proxy.core.errors import NixfrontError, Unforeseen
 from proxy.core.events import BuildEnded, BuildStarted, Resolved, Sink
+from proxy.core.explained import explained
 from proxy.core.model import ImageRequest
 from proxy.image import root_tree
 from proxy.pipeline.assembly import Assembly
@@ -64,10 +65,10 @@ class Pipeline:
         try:
             digest = await self._make(request, record, stages)
         except NixfrontError as error:
-            explained = _with_presets(error, request)
-            outcome = type(explained).__name__
-            self._sink(BuildEnded(request.repository, request.tag, error=str(explained), outcome=outcome))
-            raise explained from error
+            better = explained(error, request)
+            outcome = type(better).__name__
+            self._sink(BuildEnded(request.repository, request.tag, error=str(better), outcome=outcome))
+            raise better from error
         except Exception as error:
             # A bug, or a full disk: the client gets a short answer, the log gets all of it.
             _log.exception("build failed image=%s:%s", request.repository, request.tag)
@@ -121,11 +122,3 @@ class _Stages:
     def seconds(self) -> tuple[tuple[str, float], ...]:
         """The (stage, seconds) pairs so far."""
         return tuple(self._seconds.items())
-
-
-def _with_presets(error: NixfrontError, request: ImageRequest) -> NixfrontError:
-    """The error; where a meta-package named packages that nobody typed, its message says which."""
-    if not (isinstance(error, PackageUnknown) and request.preset.packages):
-        return error
-    meaning = f"{'/'.join(request.presets)} in front stands for {', '.join(request.preset.packages)}"
-    return PackageUnknown(f"{error}; {meaning}")

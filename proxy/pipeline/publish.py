@@ -56,17 +56,19 @@ class Publisher:
         state: State,
         executor: Executor,
         entries: Callable[[Iterable[str]], Iterable[Entry]],
+        check: Callable[[Iterable[str]], None],
         *,
         compression: Compression,
         uploads: int,
         sink: Sink = lambda _: None,
     ) -> None:
-        """`entries` yields the members of a layer of store paths; at most `uploads` layers are sent at once."""
+        """`entries` yields the members of a layer of store paths, and `check` looks at their names; at most `uploads` layers are sent at once."""
         self._sink = sink
         self._registry = registry
         self._state = state
         self._executor = executor
         self._entries = entries
+        self._check = check
         self._compression: Compression = compression
         self._slots = asyncio.Semaphore(uploads)
         self._packing: SingleFlight[tuple[str, str], tuple[Layer, str]] = SingleFlight()
@@ -79,6 +81,11 @@ class Publisher:
             LayerRecord(plan, key, *layers.get(key, (None, ())))
             for key, plan in zip(keys, plans, strict=True)
         )
+
+    async def check_names(self, records: Sequence[LayerRecord]) -> None:
+        """Raises `PackageUnusable` if a layer that nobody packed yet has a file whose name no layer can hold."""
+        paths = [path for record in records if record.layer is None for path in record.plan.paths]
+        await asyncio.to_thread(self._check, paths)
 
     async def layer(self, repository: str, record: LayerRecord) -> Layer:
         """The layer of this plan, which the repository has when this returns."""

@@ -147,7 +147,8 @@ class Settings(Section):
             presets={name: preset.value for name, preset in self.presets.items()},
             aliases=self.names.aliases,
             package_sets=frozenset(self.sets),
-            images=self.images.prefix if self.images.file else "",
+            images=self.images.prefix,
+            has_images=bool(self.images.file),
             most_packages=self.policy.most_packages,
         )
 

@@ -126,6 +126,7 @@ async def build_pipeline(
         state,
         executor,
         partial(store_tree.store_entries, prefix=prefix),
+        partial(store_tree.check_names, prefix=prefix),
         compression=settings.layers.compression,
         uploads=settings.uploads,
         sink=sink,

@@ -93,11 +93,15 @@ let neighbour = import ./neighbour.nix; in
   failing.extraCommands = "echo this is how it failed >&2; false; echo never";
   intoStore.extraCommands = "mkdir -p nix/store";
   whiteout.extraCommands = "touch bin/.wh.hello";
+  holder.contents = [ pkgs.whiteout ];
+  inside.packages = [ "whiteoutInside" ];
   socket.extraCommands = "exec 3<> /dev/null; /usr/bin/mkfifo etc/fifo";
 }
 """
 
 MISTAKES = [
+    ("holder", "no image can hold the file /.wh.nix (from /nix/store/"),
+    ("inside", "share/deep/.wh..wh..opq: engines read a name that begins with .wh."),
     ("who", "no image who, did you mean Whole?"),
     ("team", "no image team"),
     ("samename", "image samename could be sameName and samenamE, which differ only in case"),

@@ -127,6 +127,15 @@ MISTAKES = [
     ("broken", "this is how it failed"),
     ("needsbroken", "this is how it failed"),
     ("singlefile", "single-file is a single file"),
+    # names that engines take for orders
+    ("hello/whiteout", "no image can hold the file /.wh.nix (from /nix/store/"),
+    (
+        "whiteoutinside",
+        "-whiteout-inside-1.0/share/deep/.wh..wh..opq: engines read a name that begins with .wh.",
+    ),
+    # names in the wrong place
+    ("hello/shell", "shell is a meta-package and comes first: shell/hello (no package shell"),
+    ("images/x", "this host has no named images, as its setting images.file is empty (no package images"),
     # too much
     ("large", "policy.most_bytes of this host allows 4 MB"),
     # nothing at all

@@ -118,7 +118,8 @@ def publisher(
     def entries(paths: Iterable[str]) -> Iterable[Entry]:
         return store_tree.store_entries(paths, prefix=str(folder))
 
-    return Publisher(destination, state, executor, entries, compression="none", uploads=4, sink=sink)
+    check = partial(store_tree.check_names, prefix=str(folder))
+    return Publisher(destination, state, executor, entries, check, compression="none", uploads=4, sink=sink)
 
 
 @asynccontextmanager

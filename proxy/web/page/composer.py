@@ -15,7 +15,8 @@ from cachetools import TTLCache
 
 from proxy.core import names
 from proxy.core.errors import NixfrontError
-from proxy.core.model import ImageRequest, Package
+from proxy.core.explained import explained
+from proxy.core.model import ImageRequest, Package, PackageSet
 from proxy.core.names import Vocabulary
 from proxy.image import layering
 from proxy.image.layer_table import NO_TABLE, LayerTable
@@ -112,15 +113,22 @@ class Previews:
     async def _list(self, package_set: str) -> tuple[str, ...]:
         return await self._evaluator.names(await self._sets.resolve(package_set, "latest"))
 
-    async def _make(self, key: tuple[str, str], request: ImageRequest) -> Preview:
-        async with self._slots:
-            package_set = await self._sets.resolve(request.package_set, request.tag)
-            by_name = await self._evaluator.evaluate(
+    async def _packages(self, package_set: PackageSet, request: ImageRequest) -> Mapping[str, Package]:
+        """The packages by name as typed. Raises a `NixfrontError`."""
+        try:
+            return await self._evaluator.evaluate(
                 package_set,
                 sorted(request.attributes),
                 [name for name in self._always if name not in request.attributes],
                 request.preset.system,
             )
+        except NixfrontError as error:
+            raise explained(error, request) from error
+
+    async def _make(self, key: tuple[str, str], request: ImageRequest) -> Preview:
+        async with self._slots:
+            package_set = await self._sets.resolve(request.package_set, request.tag)
+            by_name = await self._packages(package_set, request)
             packages = tuple(by_name.values())
             chosen = tuple(by_name[name] for name in request.attributes)
             closure = await self._store.closure(packages)

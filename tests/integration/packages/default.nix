@@ -129,6 +129,8 @@ rec {
       ln -s /var/lib $out/state
     '';
   };
+  whiteout = make { name = "whiteout-1.0"; script = "mkdir $out; touch $out/.wh.nix"; };
+  whiteoutInside = make { name = "whiteout-inside-1.0"; script = "mkdir -p $out/share/deep; touch $out/share/deep/.wh..wh..opq"; };
   large = make { name = "large-1.0"; script = "mkdir $out; yes nixfront | head -c 5000000 > $out/data"; };
   # More bytes than are sent in one request, compressed too.
   noise = make {

@@ -281,10 +281,32 @@ def test_the_prefix_counts_in_front_alone(repository: str) -> None:
 
 
 def test_without_a_file_the_prefix_is_a_package() -> None:
-    request = parse("images/web")
+    request = names.parse("images/web", "latest", Vocabulary(images="images", has_images=False))
 
     assert request is not None
     assert (request.image, request.attributes) == ("", ("images", "web"))
+    assert request.hints == (
+        ("images", "this host has no named images, as its setting images.file is empty"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("repository", "hints"),
+    [
+        ("git/shell", {"shell": "shell/git"}),
+        ("user/git/shell/jq", {"shell": "user/shell/git/jq"}),
+        ("mine/git/shell/user", {"shell": "mine/shell/user/git", "user": "mine/shell/user/git"}),
+        ("shell/git", {}),
+        ("shell", {}),
+        ("git/shell.x", {}),
+    ],
+)
+def test_a_meta_package_behind_a_package_has_a_hint(repository: str, hints: dict[str, str]) -> None:
+    request = parse(repository)
+
+    assert request is not None
+    expected = [(name, f"{name} is a meta-package and comes first: {path}") for name, path in hints.items()]
+    assert list(request.hints) == expected
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from proxy.core.errors import PackageUnusable
-from proxy.image.store_tree import StoreListing, store_entries
-from proxy.image.tar import Entry, directory, symlink
+from proxy.image.store_tree import StoreListing, check_names, store_entries
+from proxy.image.tar import Entry, archive, directory, symlink
 
 STORE = "/nix/store"
 
@@ -71,6 +71,18 @@ def test_a_store_path_may_be_a_link(store: Path) -> None:
 
 def test_a_layer_of_no_paths_is_the_empty_store() -> None:
     assert list(store_entries([])) == [directory("nix"), directory("nix/store")]
+
+
+@pytest.mark.parametrize("name", ["x/.wh.nix", "x/share/.wh..wh..opq", "x/.wh.folder/file"])
+def test_a_whiteout_has_no_place_in_a_layer(store: Path, name: str) -> None:
+    put(store, name)
+    put(store, "y/fine.wh.txt")
+    check_names([f"{STORE}/y"], str(store))
+
+    with pytest.raises(PackageUnusable, match=r"no image can hold the file /nix/store/x/\S*\.wh\."):
+        check_names([f"{STORE}/y", f"{STORE}/x"], str(store))
+    with pytest.raises(PackageUnusable, match=r"no image can hold the file /nix/store/x/\S*\.wh\."):
+        list(archive(store_entries([f"{STORE}/x"], str(store))))
 
 
 def test_a_pipe_has_no_place_in_a_layer(store: Path) -> None:

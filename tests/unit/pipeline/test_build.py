@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from typing_extensions import override
 
-from proxy.core.errors import BuildFailed, PackageUnknown, RegistryRefused, Unforeseen
+from proxy.core.errors import BuildFailed, PackageUnknown, PackageUnusable, RegistryRefused, Unforeseen
 from proxy.core.events import BuildEnded, BuildStarted, LayersReady, LayerStored
 from proxy.core.model import OCI_MANIFEST, BlobStream, ImageRequest, Preset, digest_of
 from proxy.pipeline.destination import MemoryDestination
@@ -233,3 +233,27 @@ async def test_a_package_that_nobody_typed_is_explained(made: Workshop) -> None:
 
     with pytest.raises(PackageUnknown, match="no package bash; shell in front stands for bash"):
         await made.pipeline.make(shell)
+
+
+async def test_a_meta_package_behind_a_package_is_explained(made: Workshop) -> None:
+    made.contents.error = PackageUnknown("no package shell, did you mean hello?")
+    hints = (("shell", "shell is a meta-package and comes first: shell/a"), ("she", "never"))
+    late = ImageRequest("a/shell", "latest", ("a", "shell"), hints=hints)
+
+    message = r"^shell is a meta-package and comes first: shell/a \(no package shell, did you mean hello\?\)$"
+    with pytest.raises(PackageUnknown, match=message):
+        await made.pipeline.make(late)
+
+
+@pytest.mark.parametrize("place", [".wh.a", "share/deep/.wh..wh..opq"])
+async def test_a_name_that_no_layer_can_hold_sends_nothing(
+    made: Workshop, ledger: Ledger, tmp_path: Path, place: str
+) -> None:
+    file = tmp_path / "nix/store/a-1.0" / place
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+
+    with pytest.raises(PackageUnusable, match=r"no image can hold the file /.*\.wh\."):
+        await made.pipeline.make(request("a", "b"))
+
+    assert ledger.writes == []
