@@ -111,6 +111,7 @@ let
       name = builtins.substring 33 (-1) (baseNameOf wanted);
       outputs = [ { name = "out"; path = wanted; } ];
       mainProgram = "";
+      version = "";
       derivations = [ (builtins.storePath wanted) ];
     };
   optional = builtins.filter (found: found.kind == "package") (map item (value always));
@@ -123,7 +124,7 @@ let
   start = if env.kind == "package" then [ "${builtins.head env.derivations}/bin/env" python ] else [ python ];
 
   derivationsOf = builtins.concatMap (found: found.derivations);
-  facts = map (found: { inherit (found) attribute name outputs mainProgram; });
+  facts = map (found: { inherit (found) attribute name outputs mainProgram version; });
 
   isNamed = if named != null then named else value contents != [ ] || extraCommands != "" || value uid != 0 || value gid != 0;
   asked = {

@@ -93,6 +93,7 @@ else {
   drvPath = plain value.drvPath;
   outputs = map output outputNames;
   mainProgram = text (meta.mainProgram or "");
+  version = text (value.version or (builtins.parseDrvName value.name).version);
   description = text (meta.description or "");
   license = text (builtins.concatStringsSep " AND " (licenseNamesOf meta));
 }

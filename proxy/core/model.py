@@ -77,6 +77,7 @@ class Preset:
 class ImageRequest:
     """The image that a repository path and a tag stand for.
 
+    `first`: the first attribute that the client named, else of the meta-packages: the image has its version.
     `hints`: pairs of an attribute and what the client may have meant, if the package set has no such attribute.
     `package_set`: its name, empty for the default one. `presets`: the names of the meta-packages, in order;
     `preset` merges all of them. `attributes`: as the client wrote them, in order, without repetitions. `image`: the name of a
@@ -90,6 +91,7 @@ class ImageRequest:
     presets: tuple[str, ...] = ()
     preset: Preset = Preset()
     image: str = ""
+    first: str = ""
     hints: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -155,6 +157,7 @@ class Package:
     main_program: str
     description: str = ""
     license: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

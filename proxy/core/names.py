@@ -25,6 +25,8 @@ _REPOSITORY = re.compile(rf"{COMPONENT}(?:/{COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # distribution-spec, "Referrers Tag Schema"; cosign appends .sig, .att and .sbom to the same stem.
 _REFERRERS_TAG = re.compile(r"[a-z0-9]+-[0-9a-f]{64,}(?:\.[a-z0-9.]+)?")
+# Tags that nixfront gives by itself: a revision, and a hash of outputs.
+_HASH = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")
 _ESCAPE = re.compile(r"--([0-9a-f]{2})")
 _MOST_PARTS = 8
 
@@ -87,8 +89,16 @@ def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | 
             f"{repository!r} names {len(attributes)} packages; policy.most_packages of this host allows "
             f"{words.most_packages} in one image"
         )
-    hints = _hints(package_set, presets, components, words)
-    return ImageRequest(repository, reference, attributes, package_set, tuple(presets), preset, hints=hints)
+    return ImageRequest(
+        repository,
+        reference,
+        attributes,
+        package_set,
+        tuple(presets),
+        preset,
+        first=words.aliases.get(components[0], components[0]) if components else attributes[0],
+        hints=_hints(package_set, presets, components, words),
+    )
 
 
 def _hints(
@@ -150,6 +160,29 @@ def _spelled_part(part: str) -> str:
     if is_component(part) and not _ESCAPE.search(part):
         return part
     return "".join(char if char.isascii() and char.isalnum() else f"--{ord(char):02x}" for char in part)
+
+
+def spelled_tag(text: str) -> str | None:
+    """How a tag spells a branch or a version: `release/24.05` is `release--2f24.05`; None where no tag can."""
+    plain = "._" if _ESCAPE.search(text) else "._-"
+    written = "".join(
+        char if char.isascii() and (char.isalnum() or char in plain) else f"--{ord(char):02x}"
+        for char in text
+    )
+    return written if is_tag(written) and unspelled_tag(written) == text else None
+
+
+def unspelled_tag(tag: str) -> str:
+    """The branch or version that a tag spells; without an escape, the tag itself."""
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), tag)
+
+
+def version_tag(version: str) -> str | None:
+    """The tag of an image with this version; None for no version, and for one that a tag of ours or of a tool could be."""
+    tag = spelled_tag(version)
+    if tag is None or not any(char.isdigit() for char in tag):
+        return None
+    return None if _HASH.fullmatch(tag) or _REFERRERS_TAG.fullmatch(tag) else tag
 
 
 def _merge(presets: Sequence[Preset]) -> Preset:

@@ -99,12 +99,14 @@ def _recipe(request: Mapping[str, Any]) -> Recipe:
         image=request["name"] if request["named"] else "",
         owner=(uid, gid),
         script=bool(request["extraCommands"]),
+        version="" if request["named"] else next((package.version for package in ordered.values()), ""),
     )
 
 
 def _package(facts: Mapping[str, Any]) -> Package:
     outputs = tuple((output["name"], output["path"]) for output in facts["outputs"])
-    return Package(facts["attribute"], facts["name"], "", outputs, facts["mainProgram"])
+    attribute, name, program = facts["attribute"], facts["name"], facts["mainProgram"]
+    return Package(attribute, name, "", outputs, program, version=facts["version"])
 
 
 def _package_set(request: Mapping[str, Any]) -> PackageSet:

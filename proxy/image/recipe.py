@@ -14,6 +14,8 @@ from proxy.image.environment import Environment
 from proxy.image.manifest import ConfigFacts
 from proxy.image.tar import Entry, check_name
 
+#: The label with the version of an image; image-spec, "Pre-Defined Annotation Keys".
+VERSION = "org.opencontainers.image.version"
 _ROOT = (0, 0)
 #: The variables of every image.
 EVERYWHERE = {
@@ -30,6 +32,7 @@ OF_USER = {"HOME": root_tree.HOME, "USER": root_tree.USER}
 class Recipe:
     """`packages` are what is linked into the root, first-named first. `image`: the name of a named image, or empty.
 
+    `version`: of the image; empty for a named image, whose labels may say one.
     `command`, where it is empty and there is no `entrypoint`, is the first package's program. `home`: the `UID:GID` that
     gets a name and a home, or empty. `environment` is laid over what every image has, `labels` over ours. `owner`
     (UID, GID) is that of the root layer's members; `script` says that commands of the operator's change them.
@@ -47,6 +50,7 @@ class Recipe:
     ports: tuple[str, ...] = ()
     owner: tuple[int, int] = _ROOT
     script: bool = False
+    version: str = ""
 
 
 def from_request(request: ImageRequest, packages: Mapping[str, Package]) -> Recipe:
@@ -62,6 +66,7 @@ def from_request(request: ImageRequest, packages: Mapping[str, Package]) -> Reci
         home=preset.user,
         directory=root_tree.HOME if preset.user else "",
         environment=preset.environment,
+        version=packages[request.first or request.attributes[0]].version,
     )
 
 
@@ -155,7 +160,7 @@ def _labels(package_set: PackageSet, recipe: Recipe, around: Environment) -> dic
     """The origin of an image: in our words, and in those that registry pages and scanners read.
 
     Every name of the image is among them, so that a reader recognizes a copy under another name.
-    image-spec, "Pre-Defined Annotation Keys": `created`, `revision` and `source` of `org.opencontainers.image`.
+    image-spec, "Pre-Defined Annotation Keys": `created`, `revision`, `source` and `version` of `org.opencontainers.image`.
     """
     labels = {
         "nixfront.image": recipe.image,
@@ -170,6 +175,7 @@ def _labels(package_set: PackageSet, recipe: Recipe, around: Environment) -> dic
         "org.opencontainers.image.created": package_set.created,
         "org.opencontainers.image.revision": package_set.revision,
         "org.opencontainers.image.source": package_set.source,
+        VERSION: recipe.version,
     }
     return {name: value for name, value in labels.items() if value}
 
@@ -223,5 +229,7 @@ def tag(definition: Definition) -> str:
     """
     recipe = definition.recipe
     outputs = [path for package in (*recipe.packages, *definition.tools) for _, path in package.outputs]
-    rest = [asdict(replace(recipe, packages=())), definition.most_layers, definition.script]
+    fields = asdict(replace(recipe, packages=()))
+    del fields["version"]  # that of a named image is a label
+    rest = [fields, definition.most_layers, definition.script]
     return sha256_hex(canonical_json([outputs, *rest]))[:32]

@@ -131,6 +131,7 @@ def package(result: Mapping[str, Any]) -> Package:
         main_program=result["mainProgram"],
         description=result["description"],
         license=result["license"],
+        version=result["version"],
     )
 
 

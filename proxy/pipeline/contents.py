@@ -13,16 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from proxy.core.errors import DerivationLost, ImageTooLarge
+from proxy.core.errors import DerivationLost, ImageTooLarge, TagUnknown
 from proxy.core.events import LogLine, NixBegun, Sink
 from proxy.core.model import Closure, ImageRequest, LayerPlan, Package, PackageSet
+from proxy.core.names import unspelled_tag, version_tag
 from proxy.image import layering
 from proxy.image import recipe as image_recipe
 from proxy.image.recipe import Recipe
 from proxy.image.root_tree import Root
 from proxy.nix.binary_cache import BinaryCache
 from proxy.nix.evaluate import Evaluator
-from proxy.nix.sets import PackageSets
+from proxy.nix.sets import LATEST, PackageSets
 from proxy.nix.store import NixStore
 from proxy.pipeline.keys import ImageOptions, content_key, definition_key
 from proxy.pipeline.named import NamedImage, NamedImages
@@ -33,6 +34,7 @@ class Content:
     """Store paths that are in the store, and the plans of their layers.
 
     `packages` are those of a request, by the name as typed. A named image has its `recipe` and its `root` already.
+    `version_tag`: the tag that is the version of the image, where the image gets it.
     """
 
     package_set: PackageSet
@@ -41,11 +43,12 @@ class Content:
     packages: Mapping[str, Package] = field(default_factory=dict)
     recipe: Recipe | None = None
     root: Root | None = None
+    version_tag: str | None = None
 
     def tags(self, tag: str) -> tuple[str, ...]:
         """All tags of the image, `tag` last: the hash of its outputs and the revision of its set never change."""
-        never_changing = (self.output_tag, self.package_set.revision)
-        return (*(name for name in dict.fromkeys(never_changing) if name != tag), tag)
+        beside = dict.fromkeys((self.output_tag, self.package_set.revision, self.version_tag))
+        return (*(name for name in beside if name and name != tag), tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class PackageContents:
 
     async def resolve(self, request: ImageRequest) -> ResolvedContent:
         """As `Contents.resolve`."""
-        package_set = await self._sets.resolve(request.package_set, request.tag)
+        package_set = await chosen_set(request, self._sets, self._evaluator, self._options.always)
         key = content_key(request, package_set, self._options)
         return ResolvedContent(key, partial(self._open, request, package_set, key))
 
@@ -108,17 +111,28 @@ class PackageContents:
             plans = layering.plan(closure, self._options.most_layers - 1, table)
             layers_within(policy.most_layer_bytes, plans, closure, request.names)
             outputs = sorted(path for package in packages.values() for _, path in package.outputs)
-            yield Content(package_set, plans, image_recipe.output_tag(outputs), packages=packages)
+            yield Content(
+                package_set,
+                plans,
+                image_recipe.output_tag(outputs),
+                packages=packages,
+                version_tag=await self._version_tag(request, packages),
+            )
+
+    async def _version_tag(self, request: ImageRequest, packages: Mapping[str, Package]) -> str | None:
+        """The version of the image as a tag, if it is of the default revision and the tag chooses no other one."""
+        tag = version_tag(packages[request.first or request.attributes[0]].version)
+        if tag is None or request.tag not in (LATEST, tag):
+            return None
+        return None if tag != request.tag and await self._sets.has(request.package_set, tag) else tag
 
     async def _realise(
         self, request: ImageRequest, package_set: PackageSet, key: str, roots: Path
     ) -> tuple[dict[str, Package], Closure]:
         """The packages by name as typed, and their closure, which `roots` holds. Raises `DerivationLost`: try again."""
         options = self._options
-        attributes = sorted(request.attributes)
         self._sink(NixBegun(key, "evaluating"))
-        optional = [name for name in options.always if name not in attributes]
-        packages = await self._evaluator.evaluate(package_set, attributes, optional, request.preset.system)
+        packages = await _evaluated(request, package_set, self._evaluator, options.always)
         most = options.policy.most_bytes
         if most and package_set.substitutes:
             download = await self._store.to_fetch(package_set, list(packages.values()))
@@ -133,6 +147,36 @@ class PackageContents:
         )
         self._binary_cache.add([path for package in packages.values() for _, path in package.outputs])
         return packages, closure
+
+
+async def chosen_set(
+    request: ImageRequest, sets: PackageSets, evaluator: Evaluator, always: Sequence[str]
+) -> PackageSet:
+    """The revision that the request's tag chooses, or the default one if the tag is the version of the first package there.
+
+    `always`: attributes of every image. Raises a `NixfrontError`.
+    """
+    try:
+        return await sets.resolve(request.package_set, request.tag)
+    except TagUnknown as unknown:
+        if version_tag(unspelled_tag(request.tag)) != request.tag:
+            raise
+        default = await sets.resolve(request.package_set, LATEST)
+        package = (await _evaluated(request, default, evaluator, always))[
+            request.first or request.attributes[0]
+        ]
+        if version_tag(package.version) == request.tag:
+            return default
+        there = f"has the version {package.version}" if package.version else "has no version"
+        raise TagUnknown(f"{unknown}; {package.attribute} {there} at {LATEST}") from unknown
+
+
+async def _evaluated(
+    request: ImageRequest, package_set: PackageSet, evaluator: Evaluator, always: Sequence[str]
+) -> dict[str, Package]:
+    attributes = sorted(request.attributes)
+    optional = [name for name in always if name not in attributes]
+    return await evaluator.evaluate(package_set, attributes, optional, request.preset.system)
 
 
 class NamedContents:
@@ -187,6 +231,7 @@ class NamedContents:
                 image_recipe.tag(image.definition),
                 recipe=image.definition.recipe,
                 root=in_store.root,
+                version_tag=version_tag(image.version) if request.tag == LATEST else None,
             )
 
 

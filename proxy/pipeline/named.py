@@ -15,6 +15,7 @@ from pathlib import Path
 
 from proxy.core.errors import ImageInvalid, TagUnknown
 from proxy.core.model import Closure, ImageRequest, Package, PackageSet, PathInfo
+from proxy.core.names import version_tag
 from proxy.image import recipe as image_recipe
 from proxy.image import root_tree, store_tree
 from proxy.image.recipe import Definition, owned
@@ -32,6 +33,11 @@ class NamedImage:
     definition: Definition
     package_set: PackageSet
     set_name: str = ""
+
+    @property
+    def version(self) -> str:
+        """What its labels say."""
+        return dict(self.definition.recipe.labels).get(image_recipe.VERSION, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +74,31 @@ class NamedImages:
 
     async def define(self, request: ImageRequest) -> NamedImage:
         """The image as the file defines it. Raises a `NixfrontError` that names image and key."""
-        unknown: TagUnknown | None = None
-        try:
-            package_set = await self._sets.resolve("", request.tag)
-        except TagUnknown as error:  # it may be a tag of another set, which only the file names
-            unknown, package_set = error, await self._sets.resolve("", LATEST)
+        # The tag may be one of another set, which only the file names, or the version of the image.
+        package_set, unknown = await self._chosen("", request.tag)
         set_name = ""
         answer = await self._evaluate(request.image, package_set, set_name, package_set)
         if answer["kind"] == "elsewhere":
             set_name, default = answer["set"], await self._sets.resolve("", LATEST)
-            own = await self._sets.resolve(set_name, request.tag)
+            own, unknown = await self._chosen(set_name, request.tag)
             package_set = replace(own, substitutes=own.substitutes or default.substitutes)
             answer = await self._evaluate(request.image, package_set, set_name, default)
-        elif unknown is not None and answer["kind"] == "image":
-            raise unknown
         names = await self._evaluator.names_soon(package_set) if image_results.lacks_package(answer) else ()
         definition = await asyncio.to_thread(
             image_results.read_image, answer, request.image, package_set.name, names
         )
-        return NamedImage(definition, package_set, set_name)
+        image = NamedImage(definition, package_set, set_name)
+        if unknown is not None and version_tag(image.version) != request.tag:
+            there = f"; image {request.image} has the version {image.version}" if image.version else ""
+            raise TagUnknown(f"{unknown}{there}")
+        return image
+
+    async def _chosen(self, set_name: str, tag: str) -> tuple[PackageSet, TagUnknown | None]:
+        """The revision that a tag chooses; where it chooses none, the default one and the error that says so."""
+        try:
+            return await self._sets.resolve(set_name, tag), None
+        except TagUnknown as error:
+            return await self._sets.resolve(set_name, LATEST), error
 
     async def _evaluate(
         self, image: str, package_set: PackageSet, set_name: str, default: PackageSet

@@ -105,7 +105,7 @@ async def test_a_first_pull_asks_twice_for_its_tag_before_the_put_and_once_after
     Before the build: the client's request, passed through. An engine accepts every type, so its 404 is an answer to
     nixfront too; after the 404 of a script that accepts one type, nixfront looks for itself. Between build and put: one
     look, because a tag that a person pushed meanwhile must stay. After the put: the client's request. Each of the image's
-    other two tags is looked at once before it is put. A limit of builds for each client adds nothing.
+    other three tags (revision, outputs, version) is looked at once before it is put. A limit of builds for each client adds nothing.
     """
     access = {"builds_per_minute": builds_per_minute}
     async with shim(registry.url) as relay, start(relay.url, access=access) as front:
@@ -122,7 +122,7 @@ async def test_a_first_pull_asks_twice_for_its_tag_before_the_put_and_once_after
     assert [method for at, method in for_tag if at < layers] == before
     assert [method for at, method in for_tag if layers < at < put] == ["HEAD"]
     assert [method for at, method in for_tag if at > put] == ["GET"]
-    assert (relay.counts["HEAD", "manifest"], relay.counts["PUT", "manifest"]) == (2 + len(before), 3)
+    assert (relay.counts["HEAD", "manifest"], relay.counts["PUT", "manifest"]) == (3 + len(before), 4)
 
 
 async def test_an_image_that_only_nixfront_may_see_stops_a_build(start: Start, registry: Server) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -265,3 +266,57 @@ async def test_what_the_last_one_knew_outlives_it(start: Start, registry: Server
     packages.write("2")
     async with start(registry.url, **settings(packages, refresh="wait")) as front:
         assert await digest(front.url) not in (old, None)
+
+
+async def test_a_version_is_served_and_put_beside_latest(
+    start: Start, registry: Server, packages: Set
+) -> None:
+    packages.write("2.39.5")
+    async with start(registry.url, **settings(packages)) as front:
+        image = await front.pull("tool")
+        version = await digest(registry.url, "2.39.5")
+        status, _, body = await front.get("/v2/tool/manifests/2.40")
+        other = await front.pull("tool/tool", "2.39.5")
+
+    labels: Any = image.config["config"]["Labels"]  # type: ignore[index]
+    assert labels["org.opencontainers.image.version"] == "2.39.5"
+    assert version == image.digest
+    assert other.config["config"] == image.config["config"]
+    assert status == 404
+    assert b"tool has the version 2.39.5 at latest" in body
+
+
+async def test_a_version_moves_while_it_stays_and_is_left_alone_after(
+    start: Start, registry: Server, packages: Set
+) -> None:
+    packages.write("1.0")
+    async with start(registry.url, **settings(packages, refresh="wait")) as front:
+        first = (await front.pull("tool")).digest
+        packages.write("1.0", "mkdir -p $out/bin; echo again $version > $out/bin/tool")
+        await asyncio.sleep(0.3)
+        moved = await digest(front.url, "1.0")
+        await asyncio.sleep(0.3)
+        assert await digest(front.url) == moved, "the same image, whichever tag moves first"
+        packages.write("1.1")
+        await asyncio.sleep(0.3)
+        assert await digest(front.url, "1.0") == moved
+        latest = await digest(front.url)
+        assert await digest(registry.url, "1.1") == latest
+        assert await digest(registry.url, "1.0") == moved
+
+    assert moved not in (None, first)
+    assert latest not in (None, moved)
+
+
+async def test_a_version_that_a_person_pushed_stays(start: Start, registry: Server, packages: Set) -> None:
+    packages.write("1.0")
+    async with start(registry.url, **settings(packages)) as front:
+        own = await handmade.push(
+            registry.url,
+            "tool",
+            "1.0",
+            handmade.image([handmade.tar(entries) for entries in handmade.store_layers()]),
+        )
+        image = await front.pull("tool")
+
+        assert await digest(registry.url, "1.0") == own != image.digest

@@ -93,6 +93,7 @@ let neighbour = import ./neighbour.nix; in
   failing.extraCommands = "echo this is how it failed >&2; false; echo never";
   intoStore.extraCommands = "mkdir -p nix/store";
   whiteout.extraCommands = "touch bin/.wh.hello";
+  versioned = { packages = [ "hello" ]; labels."org.opencontainers.image.version" = "3.1+x"; };
   holder.contents = [ pkgs.whiteout ];
   inside.packages = [ "whiteoutInside" ];
   socket.extraCommands = "exec 3<> /dev/null; /usr/bin/mkfifo etc/fifo";
@@ -460,3 +461,13 @@ async def test_every_image_of_the_sample(start: Start, registry: Server) -> None
     assert "bin/git" in toolbox.files
     assert greeter.files["srv/greeter/motto"].mode == 0o640
     assert "share/zoneinfo" in greeter.files
+
+
+async def test_the_version_is_what_its_label_says(served: Served) -> None:
+    image = await served.front.pull("images/versioned", "3.1--2bx")
+    latest = await served.front.pull("images/versioned")
+    status, _, body = await served.front.get("/v2/images/versioned/manifests/3.2")
+
+    assert latest.digest == image.digest
+    assert status == 404
+    assert "image versioned has the version 3.1+x" in body.decode()

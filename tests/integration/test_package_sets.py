@@ -359,3 +359,48 @@ async def test_a_password_in_an_address_is_told_to_nobody(
         assert status == 503
         for text in (str(headers), body.decode(), told, caplog.text):
             assert "geheim" not in text
+
+
+async def test_a_branch_with_a_slash_has_a_spelling(
+    start: Start, registry: Server, repository: tuple[Path, str]
+) -> None:
+    folder, _ = repository
+    git(folder, "checkout", "-b", "release/24.05")
+    branch = commit(folder, "on the branch")
+    git(folder, "checkout", "main")
+    source = {"kind": "git", "url": f"file://{folder}", "ref": "main", "path": "", "refs": ("release/*",)}
+    async with start(registry.url, packages=source) as front:
+        assert await revision_of(front, "hello", "release--2f24.05") == branch
+        status, _, body = await front.get("/v2/hello/manifests/other--2fbranch")
+
+    assert status == 404
+    assert "packages.refs of this host does not allow it" in body.decode()
+
+
+async def test_a_day_before_the_first_commit_says_which_is_the_first(
+    start: Start, registry: Server, repository: tuple[Path, str]
+) -> None:
+    folder, _ = repository
+    commit(folder, "a later one", COMMITTED + 10 * 86400)
+    source = {"kind": "git", "url": f"file://{folder}", "ref": "main", "path": ""}
+    async with start(registry.url, packages=source) as front:
+        status, _, body = await front.get("/v2/hello/manifests/2009-02-12")
+
+    assert status == 404
+    assert "the first commit is of 2009-02-13" in body.decode()
+
+
+async def test_a_version_that_is_a_branch_too_means_the_branch(
+    start: Start, registry: Server, repository: tuple[Path, str]
+) -> None:
+    folder, _ = repository
+    git(folder, "checkout", "-b", "1.0")
+    branch = commit(folder, "on the branch")
+    git(folder, "checkout", "main")
+    source = {"kind": "git", "url": f"file://{folder}", "ref": "main", "path": ""}
+    async with start(registry.url, packages=source) as front:
+        latest = await revision_of(front, "hello", "latest")
+        _, _, body = await front.get("/v2/hello/tags/list")
+
+        assert "1.0" not in json.loads(body)["tags"]
+        assert await revision_of(front, "hello", "1.0") == branch != latest

@@ -113,6 +113,14 @@ class PackageSets:
         # This is a setting of today and no fact about the revision, so no record has it.
         return replace(package_set, import_from_derivation=chosen.choice.import_from_derivation)
 
+    async def has(self, name: str, tag: str) -> bool:
+        """Whether a tag chooses a revision of this set by itself, as a branch does; True if nobody can say now."""
+        chosen = self._sets[name]
+        try:
+            return chosen.allows(tag) and await chosen.has(tag)
+        except PackageSetUnavailable:
+            return True
+
     async def close(self) -> None:
         """Stop fetching."""
         await self._loading.close()

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from typing_extensions import override
 
@@ -41,6 +41,12 @@ class FlakeSet(ConfiguredSet):
             await self.check_reach(self._repository, commit)
 
     @override
+    async def has(self, reference: str) -> bool:
+        if self._repository is None:
+            return self.choice.any_commit
+        return await self.find(self._repository, reference) is not None
+
+    @override
     async def fetch(self, reference: str, commit: str, root: Path) -> PackageSet:
         address = self.choice.url
         if reference != LATEST:
@@ -65,10 +71,15 @@ class FlakeSet(ConfiguredSet):
             # Nix looks for a commit in one branch, of which the forges' own addresses must not speak.
             names = await self.check_reach(repository, reference) if _has_branches(choice.url) else ()
             return plain + "".join(f"&ref={name}" for name in names[:1] if name != HEAD)
-        found = await repository.find(reference)
+        found = await self.find(repository, reference)
         if found is None:
             raise self.unknown(reference, "the repository has no such branch or tag")
-        return f"ref={found[0]}" if _has_branches(choice.url) else plain
+        ref = (
+            found[0]
+            if _has_branches(choice.url)
+            else found[0].removeprefix("refs/heads/").removeprefix("refs/tags/")
+        )
+        return f"ref={quote(ref)}"
 
     @override
     def describe(self, source: Source, commit: str) -> PackageSet:

@@ -54,7 +54,7 @@ class GitSet(TreeSet):
             return reference
         found = await self._commit_of_name(reference)
         if found is None and is_day(reference):
-            found = await self._repository.last_of_day(self.choice.ref or HEAD, reference)
+            return await self._commit_of_day(reference)
         if found is None:
             whole = "; a commit has to be written in full" if _PART_OF_COMMIT.fullmatch(reference) else ""
             raise self.unknown(reference, f"the repository has no such branch or tag{whole}")
@@ -63,10 +63,19 @@ class GitSet(TreeSet):
     async def _commit_of_name(self, reference: str) -> str | None:
         if reference in (LATEST, HEAD):
             return await self._repository.head()
-        if not super().allows(reference):
-            return None
-        found = await self._repository.find(reference)
+        found = await self.find(self._repository, reference)
         return found[1] if found else None
+
+    async def _commit_of_day(self, day: str) -> str:
+        branch = self.choice.ref or HEAD
+        commit = await self._repository.last_of_day(branch, day)
+        if commit is None:
+            first = await self._repository.first_day(branch)
+            reason = (
+                f"the first commit is of {first}" if first else "the repository has no such branch or tag"
+            )
+            raise self.unknown(day, reason)
+        return commit
 
 
 def is_day(reference: str) -> bool:

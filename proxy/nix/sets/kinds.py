@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from proxy.core.errors import PackageSetUnavailable, SourceMissing, TagUnknown
 from proxy.core.model import PackageSet, sha256_hex, without_credentials
+from proxy.core.names import unspelled_tag
 from proxy.nix.sets.repository import HEAD, Repository
 from proxy.nix.store import NixStore, Source
 
@@ -124,6 +125,10 @@ class ConfiguredSet(ABC):
         return self.has_commits
 
     def allows(self, reference: str) -> bool:
+        """Whether the operator lets clients name the branch, tag or channel that this tag of an image spells."""
+        return any(map(self._allows_name, _spelled(reference) if self.lists_names else (reference,)))
+
+    def _allows_name(self, reference: str) -> bool:
         """Whether the operator lets clients name this branch, tag or channel.
 
         What may be a commit, or a part of one, needs a pattern of its own, unless it is looked up in a list.
@@ -162,7 +167,7 @@ class ConfiguredSet(ABC):
         Raises `TagUnknown` if there are none, `PackageSetUnavailable`.
         """
         names = await repository.names_that_reach(commit)
-        chosen = tuple(name for name in names if name == HEAD or self.allows(_short(name)))
+        chosen = tuple(name for name in names if name == HEAD or self._allows_name(_short(name)))
         if not chosen:
             raise self.unknown(
                 commit,
@@ -171,10 +176,27 @@ class ConfiguredSet(ABC):
             )
         return chosen
 
+    async def find(self, repository: Repository, reference: str) -> tuple[str, str] | None:
+        """The ref and the commit of the branch or tag that a tag of an image spells; None where clients may name none.
+
+        Raises `PackageSetUnavailable`.
+        """
+        for name in _spelled(reference):
+            if self._allows_name(name) and (found := await repository.find(name)):
+                return found
+        return None
+
     @property
     def setting(self) -> str:
         """The name of this set's section in the settings."""
         return f"sets.{self.name}" if self.name else "packages"
+
+    async def has(self, reference: str) -> bool:
+        """Whether this name, which `allows` allows, chooses a revision. Raises `PackageSetUnavailable`."""
+        try:
+            return bool(await self.commit(reference))
+        except TagUnknown:
+            return False
 
     async def commit(self, reference: str) -> str:  # noqa: ARG002 - a kind without commits has no use for it
         """The commit that a reference (a branch, a tag, a day, a channel, `latest`) is now; empty where there are none.
@@ -247,6 +269,11 @@ class TreeSet(ConfiguredSet):
         except SourceMissing as error:
             raise self.missing(reference, error) from error
         return await asyncio.to_thread(self.describe, source, commit)
+
+
+def _spelled(reference: str) -> tuple[str, ...]:
+    """The names that a tag of an image may spell: itself, and the one without escapes."""
+    return tuple(dict.fromkeys((reference, unspelled_tag(reference))))
 
 
 def _short(ref: str) -> str:

@@ -6,7 +6,7 @@ mirror reaches the network.
 
 git uses the operator's own credentials (agent, helpers, netrc) and never asks for any. A password in the address reaches it
 through the environment, because every user of the host reads command lines. A name comes from a tag of the distribution
-specification, so it has neither a leading dash nor a space.
+specification, and is compared with those that the repository lists.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -105,12 +106,29 @@ class Repository:
         async with self._fetching:
             if time.monotonic() - self._fetched > LOOK_SECONDS:
                 await self._fetch()
-            starts = [_MIRROR_OF_HEAD] if branch == HEAD else [f"refs/heads/{branch}", f"refs/tags/{branch}"]
-            refs = await self._in_mirror("for-each-ref", "--format=%(refname)", *starts)
-            ref = next((ref for ref in starts if ref in refs.splitlines()), None)
+            ref = await self._ref_in_mirror(branch)
             if ref is None:
                 return None
             return await self._in_mirror("rev-list", "-1", f"--before={day}T23:59:59Z", ref) or None
+
+    async def first_day(self, branch: str) -> str:
+        """The day (UTC) of the oldest commit that the branch, the tag or `HEAD` has in the mirror; empty where there is none.
+
+        Raises `PackageSetUnavailable`.
+        """
+        async with self._fetching:
+            ref = await self._ref_in_mirror(branch)
+            if ref is None:
+                return ""
+            lines = (await self._in_mirror("rev-list", "--max-parents=0", "--timestamp", ref)).splitlines()
+        first = min(int(line.partition(" ")[0]) for line in lines)
+        return datetime.fromtimestamp(first, tz=UTC).date().isoformat()
+
+    async def _ref_in_mirror(self, branch: str) -> str | None:
+        """The full name of a branch, a tag or `HEAD` in the mirror; None where it has no such."""
+        starts = [_MIRROR_OF_HEAD] if branch == HEAD else [f"refs/heads/{branch}", f"refs/tags/{branch}"]
+        refs = await self._in_mirror("for-each-ref", "--format=%(refname)", *starts)
+        return next((ref for ref in starts if ref in refs.splitlines()), None)
 
     def _ref(self, name: str) -> str:
         return next((ref for ref in (f"refs/heads/{name}", f"refs/tags/{name}") if ref in self._refs), "")

@@ -49,6 +49,10 @@ class TarballSet(TreeSet):
         return True
 
     @override
+    async def has(self, reference: str) -> bool:
+        return await super().has(reference) or "{ref}" in self.choice.url
+
+    @override
     def tree(self, reference: str, commit: str) -> Mapping[str, str | bool]:
         if reference not in (LATEST, self.choice.ref) and "{ref}" not in self.choice.url:
             raise self.unknown(reference, "its address has no place for one")

@@ -24,6 +24,7 @@ from proxy.image.manifest import Compression
 from proxy.nix.evaluate import Evaluator
 from proxy.nix.sets import PackageSets
 from proxy.nix.store import NixStore
+from proxy.pipeline.contents import chosen_set
 from proxy.pipeline.packing import CODECS
 from proxy.state import State, layer_key
 from proxy.tools import suggest
@@ -127,7 +128,7 @@ class Previews:
 
     async def _make(self, key: tuple[str, str], request: ImageRequest) -> Preview:
         async with self._slots:
-            package_set = await self._sets.resolve(request.package_set, request.tag)
+            package_set = await chosen_set(request, self._sets, self._evaluator, self._always)
             by_name = await self._packages(package_set, request)
             packages = tuple(by_name.values())
             chosen = tuple(by_name[name] for name in request.attributes)

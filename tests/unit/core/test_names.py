@@ -318,6 +318,56 @@ def test_a_prefix_needs_a_name_that_can_be(repository: str, message: str) -> Non
         names.parse(repository, "latest", IMAGES)
 
 
+@pytest.mark.parametrize(
+    ("text", "tag"),
+    [
+        ("main", "main"),
+        ("2.39.5", "2.39.5"),
+        ("release/24.05", "release--2f24.05"),
+        ("1.0+git", "1.0--2bgit"),
+        ("a--2fb", "a--2d--2d2fb"),
+        (".hidden", None),
+        ("x" * 129, None),
+        ("é", None),
+        ("", None),
+    ],
+)
+def test_a_tag_spells_branches_and_versions(text: str, tag: str | None) -> None:
+    assert names.spelled_tag(text) == tag
+    assert tag is None or names.unspelled_tag(tag) == text
+
+
+@given(st.text())
+def test_what_a_tag_spells_is_read_again(text: str) -> None:
+    tag = names.spelled_tag(text)
+
+    assert tag is None or (names.is_tag(tag) and names.unspelled_tag(tag) == text)
+
+
+@pytest.mark.parametrize(
+    "version", ["", "unstable", "latest", "0" * 32, "0" * 40, "1" * 64, "sha256-" + "0" * 64]
+)
+def test_a_version_without_a_tag(version: str) -> None:
+    assert names.version_tag(version) is None
+
+
+@pytest.mark.parametrize(
+    ("repository", "first"),
+    [
+        ("git/jq", "git"),
+        ("shell/jq/git", "jq"),
+        ("shell/nano", "nano"),
+        ("shell", "bash"),
+        ("gtk-plus/x", "gtk+"),
+    ],
+)
+def test_the_first_package_is_the_one_that_the_client_named_first(repository: str, first: str) -> None:
+    request = parse(repository)
+
+    assert request is not None
+    assert request.first == first
+
+
 @given(st.text(), st.text())
 def test_no_text_raises_anything_but_name_invalid(repository: str, reference: str) -> None:
     with suppress(NameInvalid):  # a meta-package alone

@@ -16,8 +16,20 @@ from proxy.image.recipe import Definition, Recipe, TextPaths
 from proxy.wiring import files
 
 FOLDER = Path(proxy.__file__).parent
-GIT = {"attribute": "git", "name": "git-1", "outputs": [{"name": "out", "path": "/g"}], "mainProgram": "git"}
-BASH = {"attribute": "bash", "name": "bash-5", "outputs": [{"name": "out", "path": "/b"}], "mainProgram": ""}
+GIT = {
+    "attribute": "git",
+    "name": "git-1",
+    "outputs": [{"name": "out", "path": "/g"}],
+    "mainProgram": "git",
+    "version": "2",
+}
+BASH = {
+    "attribute": "bash",
+    "name": "bash-5",
+    "outputs": [{"name": "out", "path": "/b"}],
+    "mainProgram": "",
+    "version": "",
+}
 SAME = {**GIT, "attribute": "gitMinimal"}
 
 
@@ -90,9 +102,14 @@ def test_packages_are_a_path_of_packages() -> None:
 def test_a_named_image_holds_no_output_twice() -> None:
     recipe = nix_build._recipe(asked(named=True, packages=[GIT, SAME, BASH], owner=[1, 2]))
 
-    git = Package("git", "git-1", "", (("out", "/g"),), "git")
+    git = Package("git", "git-1", "", (("out", "/g"),), "git", version="2")
     bash = Package("bash", "bash-5", "", (("out", "/b"),), "")
     assert recipe == Recipe((git, bash), image="web", owner=(1, 2))
+
+
+def test_the_version_is_that_of_the_first_package() -> None:
+    assert nix_build._recipe(asked()).version == "2"
+    assert nix_build._recipe(asked(named=True)).version == ""
 
 
 def test_the_tag_is_that_of_the_proxy() -> None:

@@ -153,3 +153,18 @@ def test_a_preset_says_user_command_and_environment() -> None:
         directory="/home/user",
         environment=(("A", "b"),),
     )
+
+
+def test_the_version_is_that_of_the_first_package_that_the_client_named() -> None:
+    found = {name: replace(package(name), version=f"1.{name}") for name in ("bash", "git", "jq")}
+    request = ImageRequest("shell/git/jq", "latest", ("bash", "git", "jq"), first="git")
+
+    labels = image_recipe.facts(image_recipe.from_request(request, found), SET, "x86_64-linux", ()).labels
+
+    assert labels["org.opencontainers.image.version"] == "1.git"
+
+
+def test_without_a_version_there_is_no_label_of_one() -> None:
+    recipe = image_recipe.from_request(asked("a"), {"a": package("a")})
+
+    assert image_recipe.VERSION not in image_recipe.facts(recipe, SET, "x86_64-linux", ()).labels

@@ -25,6 +25,7 @@ def package(attribute: str, *, typed: str = "") -> dict[str, Any]:
         "mainProgram": "",
         "description": "",
         "license": "",
+        "version": "",
     }
 
 

@@ -25,6 +25,7 @@ def found(typed: str, **changes: Any) -> dict[str, Any]:
         "mainProgram": "",
         "description": "",
         "license": "",
+        "version": "",
     }
     return {**facts, **changes}
 

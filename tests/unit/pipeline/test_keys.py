@@ -132,6 +132,7 @@ OTHER: dict[str, object] = {
     "recipe.ports": ("80/tcp",),
     "recipe.owner": (1, 1),
     "recipe.script": True,
+    "recipe.version": "2",
     "runs": TextPaths(),
     "most_layers": 7,
     "script": "true",

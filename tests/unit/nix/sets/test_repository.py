@@ -38,6 +38,18 @@ def tools(folder: Path) -> Tools:
             id="git with fewer",
         ),
         pytest.param(
+            Choice("git", url="u", ref="main", refs=("release/*",)),
+            ["main", "release/1", "release--2f1"],
+            ["side", "side--2f1"],
+            id="git with branches in folders",
+        ),
+        pytest.param(
+            Choice("tarball", url="{ref}", refs=("release/*",)),
+            [],
+            ["release--2f1"],
+            id="an address is no list",
+        ),
+        pytest.param(
             Choice("tarball", url="{ref}"),
             ["latest", "v1", "release-26.05", "2026.1", "v1.0-gamma"],
             [
