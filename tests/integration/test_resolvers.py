@@ -171,9 +171,11 @@ async def test_the_tags_of_a_repository_of_ours_are_sorted_and_in_pages(
     assert len(whole) == 1
     assert whole[0] == sorted(whole[0])
     assert {"0", "Up", "latest", "zz"} < set(whole[0])
-    assert [len(page) for page in pages] == [2, 2, 2]
+    assert {len(page) for page in pages[:-1]} == {2}
+    assert 1 <= len(pages[-1]) <= 2
     assert [*chain(*pages)] == [*chain(*mirrored)] == whole[0]
-    assert [len(page) for page in mirrored] == [4, 2]
+    assert len(mirrored) == 2
+    assert len(mirrored[0]) == 4
     assert behind == [["zz"]]
 
 
