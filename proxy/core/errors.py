@@ -37,6 +37,10 @@ class NotMirrored(NixfrontError):
     lasting = True
 
 
+class BodyInvalid(NixfrontError):
+    """The body of the request breaks the rules of HTTP, or stands still: its end is unknown."""
+
+
 class TagUnknown(NixfrontError):
     """The tag names no revision of the package set."""
 

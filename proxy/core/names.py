@@ -27,6 +27,8 @@ _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _REFERRERS_TAG = re.compile(r"[a-z0-9]+-[0-9a-f]{64,}(?:\.[a-z0-9.]+)?")
 # Tags that nixfront gives by itself: a revision, and a hash of outputs.
 _HASH = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")
+#: Characters of a repository's name. The specification names it as the limit of many clients; the stock registry has it too.
+LONGEST_REPOSITORY = 255
 _ESCAPE = re.compile(r"--([0-9a-f]{2})")
 _MOST_PARTS = 8
 
@@ -54,7 +56,7 @@ def is_component(text: str) -> bool:
 
 def is_repository(text: str) -> bool:
     """Whether this can be the name of a repository."""
-    return _REPOSITORY.fullmatch(text) is not None
+    return len(text) <= LONGEST_REPOSITORY and _REPOSITORY.fullmatch(text) is not None
 
 
 def is_tag(text: str) -> bool:

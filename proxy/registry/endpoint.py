@@ -9,10 +9,12 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakSet
 
 import aiohttp
-from aiohttp import hdrs
-from aiohttp.client_reqrep import ConnectionKey
+from aiohttp import ClientRequest, ClientTimeout, hdrs
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from typing_extensions import override
@@ -128,13 +130,23 @@ class _Connector(aiohttp.TCPConnector):
     aiohttp would take such bytes, if they look like an answer, for the answer to the next request: one of another client.
     """
 
+    def __init__(self, **options: Any) -> None:
+        """The options of aiohttp's connector."""
+        super().__init__(**options)
+        self._used: WeakSet[ResponseHandler] = WeakSet()
+
     @override
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (connection := await super()._get(key, traces)) is not None:
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol is None or connection.protocol not in self._used:
+                break
             if not _has_more(connection):
                 return connection
             connection.close()
-        return None
+        if connection.protocol is not None:
+            self._used.add(connection.protocol)
+        return connection
 
 
 def _has_more(connection: Connection) -> bool:

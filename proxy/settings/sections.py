@@ -35,6 +35,7 @@ class HttpSection(Section):
     names: tuple[str, ...] = ()
     head_bytes: int = Field(default=1 << 20, ge=1024)
     head_seconds: float = Field(default=30, gt=0)
+    body_seconds: float = Field(default=300, gt=0)
     idle_seconds: float = Field(default=75, gt=0)
     connections: int = Field(default=0, ge=0)
     connections_of_one: int = Field(default=0, ge=0)

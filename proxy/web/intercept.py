@@ -8,6 +8,7 @@ registry's public answers of the last seconds.
 
 import time
 from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
 
 from aiohttp import ClientResponse, hdrs, web
 from aiohttp.web_request import BaseRequest
@@ -16,7 +17,7 @@ from yarl import URL
 from proxy.builds.coordinator import Coordinator
 from proxy.builds.moving_tags import MovingTags
 from proxy.core import names
-from proxy.core.errors import NixfrontError, SiteDenied
+from proxy.core.errors import NameInvalid, NixfrontError, SiteDenied
 from proxy.core.model import ImageRequest, accepts_every_manifest
 from proxy.core.names import Vocabulary
 from proxy.core.request import RegistryPath
@@ -96,6 +97,7 @@ class Front:
         if self._mirror.serves(sent):
             error_responses.comes_from_a_mirror(request)
         path = self._mirror.direct(sent, request.method)
+        _check_length(path.repository)
         await self._access.admit_write(request)
         if path is not sent or sent.hop is not None:
             request = request.clone(rel_url=URL(path.target, encoded=True))
@@ -163,4 +165,14 @@ class Front:
             return False
         return await self._waiting.hold(
             request, sent, self._moving.refresh_if_due(path.repository, path.reference)
+        )
+
+
+def _check_length(repository: str) -> None:
+    """The stock registry answers 500 to a name that is too long. Raises `NameInvalid`."""
+    # No character of the grammar needs an escape, so one that is written so counts as one.
+    length = len(unquote(repository))
+    if length > names.LONGEST_REPOSITORY:
+        raise NameInvalid(
+            f"the name of this repository has {length} characters; the limit of registries is {names.LONGEST_REPOSITORY}"
         )

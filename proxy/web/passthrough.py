@@ -18,7 +18,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
-from proxy.core.errors import RegistryUnavailable
+from proxy.core.errors import BodyInvalid, RegistryUnavailable
 from proxy.core.request import CURRENT, HEADER
 from proxy.telemetry.requests import path_of
 from proxy.web import client as web_client
@@ -134,7 +134,7 @@ class Passthrough:
 
         `method`, `accept`, `path`: what to ask with and for, if not as the client did.
 
-        Raises `RegistryUnavailable` as long as nothing was answered.
+        Raises `RegistryUnavailable` as long as nothing was answered, and `BodyInvalid` for the client's body.
         """
         body = request.content.iter_any() if request.body_exists else None
         headers = self.outgoing(request)
@@ -189,6 +189,8 @@ class Passthrough:
                 trace_request_ctx=path_of(request),
             )
         except (aiohttp.ClientError, TimeoutError) as error:
+            if body is not None and (reason := request.content.exception()) is not None:
+                raise BodyInvalid(f"the body of this request has no end: {reason}") from error
             _log.warning("the registry does not answer path=%s error=%r", request.path, error)
             kind = type(error).__name__
             raise RegistryUnavailable(f"the registry behind nixfront does not answer ({kind})") from error

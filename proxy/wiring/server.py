@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.log import server_logger
 
 from proxy.core import events
 from proxy.core.events import Sink
@@ -18,9 +19,10 @@ from proxy.telemetry import requests
 from proxy.telemetry.log import log_event
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.tracing import tracing
-from proxy.web import connections, error_responses
+from proxy.web import error_responses
 from proxy.web.client import Networks
-from proxy.web.connections import ConnectionLimits, DoorRules, most_connections
+from proxy.web.connections import ConnectionLimits, DoorRules, is_ours, most_connections
+from proxy.web.connections.certificate import ServerCertificate
 from proxy.web.health import Health, Watching, keep_off
 from proxy.web.intercept import RequestHandler, recall_first
 from proxy.web.waiting import Waiting
@@ -118,6 +120,7 @@ async def listen(
         max_field_size=LONGEST_LINE,
         max_headers=MOST_HEADERS,
     )
+    server_logger.addFilter(is_ours)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     assert runner.server is not None  # noqa: S101 - `setup` made it
@@ -136,7 +139,7 @@ async def _certificate(settings: Settings, stack: AsyncExitStack) -> ssl.SSLCont
     if not settings.http.certificate:
         return None
     files = Path(settings.http.certificate), Path(settings.http.key)
-    certificate = await asyncio.to_thread(connections.ServerCertificate, *files)
+    certificate = await asyncio.to_thread(ServerCertificate, *files)
     watch = asyncio.create_task(certificate.watch())
     stack.callback(watch.cancel)
     return certificate.context
@@ -152,6 +155,7 @@ def _limits(settings: Settings) -> DoorRules:
     return DoorRules(
         http.head_bytes,
         http.head_seconds,
+        http.body_seconds,
         http.idle_seconds,
         connections,
         http.connections_of_one or max(1, connections // 4),

@@ -20,7 +20,7 @@ from proxy.core.errors import RegistryUnavailable, SettingsInvalid
 from proxy.registry.endpoint import Endpoint
 from proxy.upkeep import warm
 from proxy.upkeep.explain import explain
-from proxy.web import connections
+from proxy.web.connections import certificate as connections
 from proxy.wiring import registry as wiring_registry
 from proxy.wiring.server import serve
 from tests.support import stored
@@ -105,7 +105,7 @@ async def test_a_new_certificate_counts_for_new_connections_and_a_broken_one_not
     async def logged(text: str) -> None:
         await until(lambda: text in caplog.text)
 
-    caplog.set_level(logging.INFO, "proxy.web.connections")
+    caplog.set_level(logging.INFO, "proxy.web.connections.certificate")
     async with start(registry.url, http=files.settings()) as front:
         shown = [await seen(front.url, trust)]
         files.write(authority.issue_cert("127.0.0.1"))
@@ -136,7 +136,7 @@ async def test_a_connection_outlives_its_certificate(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(connections, "_SECONDS", 0.02)
-    caplog.set_level(logging.INFO, "proxy.web.connections")
+    caplog.set_level(logging.INFO, "proxy.web.connections.certificate")
     async with start(registry.url, http=files.settings()) as front:
         host, _, port = front.url.removeprefix("https://").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port), ssl=trusting(authority))

@@ -25,6 +25,7 @@ _GOES_ON: web.RequestKey[bool] = web.RequestKey("goes_on", bool)
 
 WIRE: dict[type[NixfrontError], Wire] = {
     errors.NameInvalid: Wire("NAME_INVALID", 404),
+    errors.BodyInvalid: Wire("SIZE_INVALID", 400),
     errors.NotMirrored: Wire("NAME_UNKNOWN", 404),
     errors.TagUnknown: _UNKNOWN,
     errors.ImageUnknown: _UNKNOWN,
@@ -75,13 +76,16 @@ def response(
     if isinstance(error, errors.Busy):
         headers["Retry-After"] = str(error.retry_after)
     envelope = {"errors": [{"code": wire.code, "message": str(error)}]}
-    return web.Response(
+    answer = web.Response(
         status=status or wire.status,
         reason=reason_phrase(str(error)),
         body=json.dumps(envelope).encode(),
         content_type="application/json",
         headers=headers,
     )
+    if isinstance(error, errors.BodyInvalid):
+        answer.force_close()
+    return answer
 
 
 def reason_phrase(message: str) -> str:

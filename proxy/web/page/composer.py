@@ -37,7 +37,6 @@ _AT_ONCE = 2
 _MOST_WAITING = 16  # previews that wait for their turn
 _MOST_SUGGESTIONS = 12
 _LONGEST_WORD = 100  # characters of what a person types
-_LONGEST_REPOSITORY = 255  # characters
 _PATIENCE = 4.0  # seconds for a list of names
 _SEPARATORS = re.compile(r"[\s,/]+")
 
@@ -193,7 +192,7 @@ class Composer:
         """What the image of these packages would be: a page, or with `part` the result alone."""
         words = [word for word in _SEPARATORS.split(request.query.get("names", "").strip().lower()) if word]
         package_set = request.query.get("set", "")
-        repository = "/".join([*([package_set] if package_set else []), *words])[:_LONGEST_REPOSITORY]
+        repository = "/".join([*([package_set] if package_set else []), *words])[: names.LONGEST_REPOSITORY]
         context = {
             "words": " ".join(words),
             "result": await self._result(request, visitor, repository) if words else None,

@@ -91,6 +91,7 @@ def test_every_class_that_a_pull_can_meet_has_its_row() -> None:
         errors.Busy,  # needs more builds than a host does: in test_limits
         errors.Stopping,  # needs a host that is stopped: in test_shutdown
         errors.Unforeseen,  # a bug
+        errors.BodyInvalid,  # needs a request with a body: in test_malformed
         errors.NotMirrored,  # its clients go on to another registry: in test_mirror
         errors.NotMadeHere,  # these need rules about who may build: in test_access
         errors.BuildDenied,

@@ -3,13 +3,13 @@
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from proxy.core import names
 from proxy.core.errors import NameInvalid
 from proxy.core.model import ImageRequest, Preset
-from proxy.core.names import Vocabulary
+from proxy.core.names import LONGEST_REPOSITORY, Vocabulary, is_repository
 
 HEX = "0123456789abcdef" * 4
 COMPONENTS = st.from_regex(r"[a-z0-9]+((\.|_|__|-)[a-z0-9]+)*", fullmatch=True).filter(
@@ -242,7 +242,7 @@ def test_one_package_too_many_is_refused_with_the_count(repository: str, count: 
 
 
 def test_repeating_a_name_is_not_asking_for_more() -> None:
-    request = parse("/".join(["git"] * 100))
+    request = parse("/".join(["git"] * 60))
 
     assert request is not None
     assert request.attributes == ("git",)
@@ -376,9 +376,16 @@ def test_no_text_raises_anything_but_name_invalid(repository: str, reference: st
         assert request is None or request.repository == repository
 
 
+def test_a_name_that_is_too_long_for_a_registry_is_never_built() -> None:
+    assert parse("x" * LONGEST_REPOSITORY) is not None
+    assert parse("x" * (LONGEST_REPOSITORY + 1)) is None
+    assert not is_repository("/".join(["x"] * LONGEST_REPOSITORY))
+
+
 @given(st.lists(COMPONENTS, max_size=8))
 def test_every_well_formed_path_is_read(components: list[str]) -> None:
     components = ["x", *components]  # not the shell
+    assume(len("/".join(components)) <= LONGEST_REPOSITORY)
 
     request = parse("/".join(components))
 

@@ -17,7 +17,15 @@ from proxy.core.text import printable
 from proxy.web import error_responses
 
 # distribution-spec, "Error Codes"; UNAVAILABLE is the stock registry's own for 503.
-CODES = {"DENIED", "MANIFEST_UNKNOWN", "NAME_INVALID", "NAME_UNKNOWN", "TOOMANYREQUESTS", "UNAVAILABLE"}
+CODES = {
+    "DENIED",
+    "MANIFEST_UNKNOWN",
+    "NAME_INVALID",
+    "NAME_UNKNOWN",
+    "SIZE_INVALID",
+    "TOOMANYREQUESTS",
+    "UNAVAILABLE",
+}
 
 
 def kinds(of: type[NixfrontError] = NixfrontError) -> list[type[NixfrontError]]:
@@ -60,14 +68,15 @@ def test_every_error_becomes_an_envelope(kind: type[NixfrontError]) -> None:
     ((told,),) = json.loads(response.body).values()
     assert told["code"] in CODES
     assert told["message"] == str(error)
-    assert response.status in (403, 404, 429, 503)
+    assert response.status in (400, 403, 404, 429, 503)
     assert response.content_type == "application/json"
     assert response.headers["Docker-Distribution-Api-Version"] == "registry/2.0"
 
 
 @pytest.mark.parametrize("kind", kinds())
 def test_what_a_person_can_mend_is_a_404(kind: type[NixfrontError]) -> None:
-    later = 429 if issubclass(kind, errors.Busy) else 403 if kind in DENIED else 503
+    others = {errors.BodyInvalid: 400, **dict.fromkeys(DENIED, 403)}
+    later = 429 if issubclass(kind, errors.Busy) else others.get(kind, 503)
     assert error_responses.WIRE[kind].status == (404 if kind.lasting else later)
 
 

@@ -1,48 +1,50 @@
-"""Limits of a connection before its first request, and certificates.
+"""Limits of a connection before its first request, and what breaks HTTP's rules.
 
 aiohttp bounds each header and the time between requests. It bounds neither the sum of the headers nor the time that they take,
 and a client that opens connections and sends nothing occupies a file of nixfront's for each. So `ConnectionLimits` stands
-between the socket and aiohttp's protocol. It counts while no request is being answered; once there is a request, bodies, builds
-and slow readers have all the time they need.
+between the socket and aiohttp's protocol. It counts while no request is being answered; once there is a request, builds and
+slow readers have all the time they need. So has a body, as long as some of it comes now and then.
 
 At a limit, of all connections or of one address, the connection that has been idle for the longest goes, and the new one
 comes in. It is refused only where every connection has a request under way.
 
-`ServerCertificate` is the certificate that clients see; it follows changes of its files.
+Bytes that are no HTTP end their connection. aiohttp's protocol has a gap there: where a body breaks the rules after its head,
+the request waits for the rest for ever. So this file ends that body, and whoever reads it gets an error. A client that has no
+request under way gets the stock registry's 400.
 """
 
 import asyncio
 import logging
 import resource
-import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.http import HttpProcessingError, RawRequestMessage
 from typing_extensions import override
 
-from proxy.core.errors import SettingsInvalid
-from proxy.registry.endpoint import tls_reason
 from proxy.web.client import NO_NETWORKS, Networks, neighbourhood, plain
 
+_log = logging.getLogger(__name__)
 _MOST_FILES = 1 << 16  # what we start inherits the limit, and some programs close every file up to it
 _KEPT_FILES = 200  # that are not for connections: databases, pipes of Nix, files being packed
 _TOO_LARGE = b"431 Request Header Fields Too Large"
 _TOO_MANY = b"503 Service Unavailable"
+_MALFORMED = b"400 Bad Request"
 
 
 @dataclass(frozen=True, slots=True)
 class DoorRules:
-    """`head_bytes`: of a request line and all headers; `head_seconds`: for these; `idle_seconds`: between
-    two requests; `connections`: at once.
+    """`head_bytes`: of a request line and all headers; `head_seconds`: for these; `body_seconds`: that a body
+    may stand still; `idle_seconds`: between two requests; `connections`: at once.
 
     `connections_of_one` are those of one address (of one /64 network of IPv6); those of `trusted_proxies` have no such limit.
     """
 
     head_bytes: int
     head_seconds: float
+    body_seconds: float
     idle_seconds: float
     connections: int
     connections_of_one: int
@@ -105,6 +107,10 @@ class _Guarded(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._head = 0
         self._place = ""
+        self._body: StreamReader | None = None
+        self._ended = False
+        self._heard = 0.0
+        self._body_timer: asyncio.TimerHandle | None = None
 
     @property
     def idle_since(self) -> float | None:
@@ -135,8 +141,9 @@ class _Guarded(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self._transport is None:
+        if self._transport is None or self._ended:
             return
+        body = self._last_body()
         if self._is_head():
             self._head += len(data)
             if self._head > self._door.rules.head_bytes:
@@ -150,6 +157,13 @@ class _Guarded(asyncio.Protocol):
                 self._watch()
         else:
             self._handler.data_received(data)
+        if self._is_malformed():
+            self._end(self._transport, body, "it breaks the rules of HTTP")
+            return
+        self._body = self._last_body()
+        self._heard = asyncio.get_running_loop().time()
+        if self._body_timer is None and self._body is not None and not self._body.is_eof():
+            self._watch_body(self._door.rules.body_seconds)
 
     @override
     def eof_received(self) -> None:
@@ -169,6 +183,8 @@ class _Guarded(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        if self._body_timer is not None:
+            self._body_timer.cancel()
         if self._transport is not None:
             self._door.leave(self, self._place)
             self._transport = None
@@ -176,11 +192,57 @@ class _Guarded(asyncio.Protocol):
 
     def _is_head(self) -> bool:
         """Whether what comes next belongs to the head of a request: none is there, or all of it has been read."""
-        handler = self._handler
-        if handler._messages:  # noqa: SLF001 - nothing public says so
+        if self._handler._messages:  # noqa: SLF001 - nothing public says so
             return False
+        body = self._last_body()
+        return body is None or body.is_eof()
+
+    def _last_body(self) -> StreamReader | None:
+        """The body of the request that came last, also after its answer; aiohttp reads the rest of it for some seconds."""
+        handler = self._handler
+        if handler._messages:  # noqa: SLF001
+            return handler._messages[-1][1]  # noqa: SLF001
         request = handler._current_request  # noqa: SLF001
-        return request is None or not request.can_read_body
+        return self._body if request is None else request.content
+
+    def _is_malformed(self) -> bool:
+        """Whether what came is no HTTP."""
+        messages = self._handler._messages  # noqa: SLF001
+        return bool(messages) and not isinstance(messages[-1][0], RawRequestMessage)
+
+    def _watch_body(self, seconds: float) -> None:
+        self._body_timer = asyncio.get_running_loop().call_later(seconds, self._look_at_body)
+
+    def _look_at_body(self) -> None:
+        """End a body that stands still, unless it is the registry that takes no more."""
+        self._body_timer = None
+        body, transport, limit = self._last_body(), self._transport, self._door.rules.body_seconds
+        if transport is None or self._ended or body is None or body.is_eof():
+            return
+        left = self._heard + limit - asyncio.get_running_loop().time()
+        if not transport.is_reading():
+            left = limit
+        if left > 0:
+            self._watch_body(left)
+        else:
+            self._end(transport, body, f"it stood still for {limit:g} s")
+
+    def _end(self, transport: asyncio.Transport, body: StreamReader | None, reason: str) -> None:
+        """End the body that was under way, and the connection after the answer that is under way."""
+        self._ended = True
+        handler = self._handler
+        peer = transport.get_extra_info("peername")
+        _log.info("a request ends too early: %s remote=%s", reason, peer[0] if peer else "")
+        is_answering = handler._current_request is not None or len(handler._messages) > 1  # noqa: SLF001
+        if body is not None and not body.is_eof():
+            if is_answering:
+                body.set_exception(web.RequestPayloadError(reason))
+            body.feed_eof()
+            handler.close()
+        elif is_answering:
+            handler.close()
+        else:
+            _refuse(transport, _MALFORMED)
 
     def _watch(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._door.rules.head_seconds, self._too_slow)
@@ -216,58 +278,6 @@ def _refuse(transport: asyncio.Transport, status: bytes) -> None:
     transport.close()
 
 
-_log = logging.getLogger(__name__)
-_SECONDS = 2.0  # between two looks at the files
-_State = tuple[tuple[int, int, int], ...]
-
-
-class ServerCertificate:
-    """A certificate chain with its key, in PEM files that are replaced while we serve.
-
-    A new pair counts for new connections; those that are there stay as they are. A pair that cannot be used (half
-    written, or a key that belongs to another certificate) goes to the log, and the old pair stays in use.
-    """
-
-    def __init__(self, certificate: Path, key: Path) -> None:
-        """Reads the files, blocking. Raises `SettingsInvalid`."""
-        self._files = (certificate, key)
-        try:
-            self._state = self._look()
-            self._current = self._load()
-            #: What a server is started with.
-            self.context = self._load()
-        except (OSError, ValueError) as error:
-            raise SettingsInvalid(f"http.certificate, http.key: {tls_reason(error)}") from error
-        self.context.sni_callback = self._choose
-
-    async def watch(self) -> None:
-        """Keep up with the files, for ever."""
-        while True:
-            await asyncio.sleep(_SECONDS)
-            await asyncio.to_thread(self.renew)
-
-    def renew(self) -> None:
-        """Take the files as they are now, if they changed; blocking."""
-        try:
-            state = self._look()
-            if state == self._state:
-                return
-            self._state = state
-            self._current = self._load()
-        except (OSError, ValueError) as error:
-            _log.warning("the new certificate is not used, the old one goes on: %s", tls_reason(error))
-            return
-        _log.info("new certificate file=%s", self._files[0])
-
-    def _choose(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
-        """At each handshake, whether the client names a host or not."""
-        connection.context = self._current
-
-    def _look(self) -> _State:
-        stats = [file.stat() for file in self._files]
-        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
-
-    def _load(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(*self._files)
-        return context
+def is_ours(record: logging.LogRecord) -> bool:
+    """A filter for the log of aiohttp's server, without what is no HTTP: that is a line of our own, and no trace."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
