@@ -143,9 +143,9 @@ let
   # Here is `nix/` of a checkout, or `proxy/expressions` of an installed package.
   above = if builtins.pathExists ../image/nix_build.py then ../.. else ./..;
   modules = [
-    "__init__" "core/__init__" "core/errors" "core/foreign" "core/model" "core/text" "image/__init__" "image/environment/__init__"
-    "image/environment/data" "image/environment/languages" "image/environment/libraries" "image/layer_table" "image/layering"
-    "image/manifest" "image/nix_build" "image/recipe" "image/root_tree" "image/store_tree" "image/tar"
+    "__init__" "core/__init__" "core/errors" "core/foreign" "core/model" "core/text" "image/__init__" "image/base"
+    "image/environment/__init__" "image/environment/data" "image/environment/languages" "image/environment/libraries"
+    "image/layer_table" "image/layering" "image/manifest" "image/nix_build" "image/recipe" "image/root_tree" "image/store_tree" "image/tar"
   ];
   wantedFiles = [ "proxy" "proxy/core" "proxy/image" "proxy/image/environment" ] ++ map (module: "proxy/${module}.py") modules;
   code = builtins.path {

@@ -46,8 +46,8 @@ def _attributes(environment: Mapping[str, str]) -> dict[str, Any]:
 def write_tree(attributes: Mapping[str, Any], folder: Path) -> None:
     """Write the merged root tree, and the modes that Nix would not keep, for `nix/commands.nix`."""
     (folder / "tree").mkdir(parents=True)
-    paths = {info.path for info in _closure(attributes["graph"], "")}
-    root = image_recipe.root(_recipe(attributes["asked"]), store_tree.StoreListing(), paths)
+    paths, request = {info.path for info in _closure(attributes["graph"], "")}, attributes["asked"]
+    root = image_recipe.root(_recipe(request), _package_set(request), store_tree.StoreListing(), paths)
     modes = store_tree.lay_out(root.entries, folder / "tree")
     (folder / "modes").write_text(
         "".join(f"{line}\n" for line in modes), encoding="utf-8", errors="surrogateescape"
@@ -66,7 +66,7 @@ def write_image(attributes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     plans = layering.plan(closure, request["maxLayers"] - 1, table)
     root = owned(recipe, store_tree.read_back(changed)) if changed else None
     paths = {info.path for info in closure.paths}
-    root = root or image_recipe.root(recipe, listing, paths).entries
+    root = root or image_recipe.root(recipe, _package_set(request), listing, paths).entries
     around = image_recipe.surroundings(recipe, root, listing, paths)
 
     store_tree.check_names(info.path for info in closure.paths)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from proxy.core.model import ImageRequest, LayerPlan, Package, PackageSet, canonical_json, sha256_hex
-from proxy.image import environment, root_tree
+from proxy.image import base, environment, root_tree
 from proxy.image.environment import Environment
 from proxy.image.manifest import ConfigFacts
 from proxy.image.tar import Entry, check_name
@@ -19,13 +19,15 @@ VERSION = "org.opencontainers.image.version"
 _ROOT = (0, 0)
 #: The variables of every image.
 EVERYWHERE = {
-    "PATH": root_tree.PATH,
-    "SSL_CERT_FILE": root_tree.CA_BUNDLE,
-    "NIX_SSL_CERT_FILE": root_tree.CA_BUNDLE,
+    "PATH": base.PATH,
+    "SSL_CERT_FILE": base.CA_BUNDLE,
+    "NIX_SSL_CERT_FILE": base.CA_BUNDLE,
     "LANG": "C.UTF-8",
 }
 #: The variables of an image whose user has a home.
-OF_USER = {"HOME": root_tree.HOME, "USER": root_tree.USER}
+OF_USER = {"HOME": base.HOME, "USER": base.USER}
+#: Those of an image that names no user.
+OF_ANY_USER = {"HOME": base.ROOT_HOME}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +66,17 @@ def from_request(request: ImageRequest, packages: Mapping[str, Package]) -> Reci
         command=preset.command,
         user=preset.user,
         home=preset.user,
-        directory=root_tree.HOME if preset.user else "",
+        directory=base.HOME if preset.user else "",
         environment=preset.environment,
         version=packages[request.first or request.attributes[0]].version,
     )
 
 
-def root(recipe: Recipe, listing: root_tree.Listing, closure: Collection[str]) -> root_tree.Root:
+def root(
+    recipe: Recipe, package_set: PackageSet, listing: root_tree.Listing, closure: Collection[str]
+) -> root_tree.Root:
     """The root tree; `closure` has every store path of the image. Raises `PackageUnusable`."""
-    merged = root_tree.merge(recipe.packages, listing, user=recipe.home)
+    merged = root_tree.merge(recipe.packages, package_set, listing, user=recipe.home)
     outputs = root_tree.outputs_of(recipe.packages, listing)
     entries = environment.furnished(merged.entries, outputs, listing, closure)
     return replace(merged, entries=owned(recipe, entries))
@@ -93,7 +97,7 @@ def owned(recipe: Recipe, entries: Sequence[Entry]) -> tuple[Entry, ...]:
     """
     for entry in entries:
         check_name(entry.path, entry.target or ("extraCommands" if recipe.script else ""))
-    home, uid_gid = root_tree.HOME.lstrip("/"), _owner(recipe.home)
+    home, uid_gid = base.HOME.lstrip("/"), _owner(recipe.home)
     inside = f"{home}/"
 
     def is_home(entry: Entry) -> bool:
@@ -152,6 +156,8 @@ def _environment(recipe: Recipe, around: Environment) -> tuple[str, ...]:
     variables |= {variable.name: variable.value for variable in around.variables}
     if recipe.home:
         variables |= OF_USER
+    elif not recipe.user:  # a user by name has a home in passwd
+        variables |= OF_ANY_USER
     variables |= dict(recipe.environment)
     return tuple(f"{name}={value}" for name, value in variables.items())
 

@@ -2,9 +2,10 @@
 
 Rules of this file: it reads the store only through a `Listing`, and its result depends on nothing else.
 The outputs come in the order of the request. If two of them have the same file, the first-named wins
-and the collision is reported. A directory of one output is a symlink; a directory of several outputs, or one that we
-write into, is real. This needs no Nix build (`buildEnv` fails on equal priorities, drops packages
-that are a single file, and may turn `/etc` itself into a link into the read-only store).
+and the collision is reported. A directory is real if several outputs have it, if `base` has it, or if people copy into it
+(`_is_real`); other directories of one output are symlinks. BuildKit copies no directory onto a symlink, and docker's older
+builder puts the directory in its place, without the package's files. This needs no Nix build (`buildEnv` fails on equal
+priorities, drops packages that are a single file, and may turn `/etc` itself into a link into the read-only store).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,45 +13,22 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from proxy.core.errors import STORE_CURE, PackageUnusable, StoreUnreadable
-from proxy.core.model import Package
-from proxy.image.tar import Entry, directory, file, symlink
+from proxy.core.model import Package, PackageSet
+from proxy.image import base
+from proxy.image.tar import Entry, directory, symlink
 
 Kind = Literal["directory", "executable", "file"]
 
-#: The PATH of every image.
-PATH = "/bin:/sbin:/usr/bin"
-CA_BUNDLE = "/etc/ssl/certs/ca-bundle.crt"
-
-# Real in every image, with their modes: users and container engines write here.
-_REAL = {
-    "bin": 0o755,
-    "etc": 0o755,
-    "etc/ssl": 0o755,
-    "etc/ssl/certs": 0o755,
-    "root": 0o700,
-    "tmp": 0o1777,
-    "usr": 0o755,
-    "usr/bin": 0o755,
-    "var": 0o755,
-    "var/tmp": 0o1777,
-}
 _STORE = "/nix/store/"
 _OURS = "the image's own directory"
-# Never linked from a package: the store is in layers of its own, the engine mounts the others.
-_NOT_FROM_PACKAGES = frozenset({"nix", "nix-support", "dev", "proc", "sys", "tmp"})
+_OUR_LINES = "the image's own file"
 
-_USERS = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/var/empty:/bin/false\n"
-_GROUPS = "root:x:0:\nnobody:x:65534:\n"
-_NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
-
-#: Name and home of the user of a meta-package.
-USER = "user"
-HOME = f"/home/{USER}"
-# A path that programs expect -> the member of the tree that it is a link to, if that is there.
-_ALIASES = {
-    "etc/ssl/certs/ca-certificates.crt": "etc/ssl/certs/ca-bundle.crt",
-    "usr/bin/env": "bin/env",
-}
+#: How many names deep a directory is real though only one package has it: `share/nginx/html` is, what is in it are links.
+#: A file that others add to a program has its place there: kind, program, part of the program, as in
+#: `lib/python3.13/site-packages`, `share/bash-completion/completions`, `share/fonts/truetype`. /etc is real all the way down.
+_REAL_DEPTH = 3
+#: A directory with more members than this stays a link, for each member would be one in a layer that nobody shares.
+_MOST_MEMBERS = 1000
 
 
 class Listing(Protocol):
@@ -86,10 +64,11 @@ class Root:
     collisions: tuple[Collision, ...]
 
 
-def merge(packages: Sequence[Package], listing: Listing, user: str = "") -> Root:
+def merge(packages: Sequence[Package], package_set: PackageSet, listing: Listing, user: str = "") -> Root:
     """The root tree of the packages, first-named first; `user` (`UID:GID`) gets a name and a home in it.
 
-    Raises `PackageUnusable` if a package is a single file and no program, `StoreUnreadable` if one is gone.
+    Raises `PackageUnusable` if a package is a single file and no program or has a text that is too large,
+    `StoreUnreadable` if one is gone.
     """
     outputs = outputs_of(packages, listing)
     view = _View(listing, outputs)
@@ -97,31 +76,20 @@ def merge(packages: Sequence[Package], listing: Listing, user: str = "") -> Root
     members: dict[str, Entry] = {}
     _merge_directory("", [(output, frozenset()) for output in outputs], view, members, collisions)
 
-    for name, mode in _REAL.items():
+    for name, mode in base.DIRECTORIES.items():
         members[name] = directory(name, mode)
-    for entry in _own_files(user):
+    texts = [
+        (path, listing.read(f"{output}/{path}"))
+        for path in base.JOINED
+        for output in outputs
+        if view.is_file(f"{output}/{path}")
+    ]
+    for entry in base.members(package_set, user, texts):
         members.setdefault(entry.path, entry)
-    for name, source in _ALIASES.items():
-        if source in members and name not in members:
-            members[name] = symlink(name, members[source].target)
+    for entry in base.aliases(members):
+        members[entry.path] = entry
     entries = sorted(members.values(), key=lambda entry: entry.path.split("/"))
     return Root(tuple(entries), tuple(collisions))
-
-
-def _own_files(user: str) -> list[Entry]:
-    """The files that no package need bring: users, groups, and the home of `user`."""
-    passwd, group, home = _USERS, _GROUPS, []
-    if user:
-        uid, gid = user.split(":")
-        passwd += f"{USER}:x:{uid}:{gid}:{USER}:{HOME}:/bin/sh\n"
-        group += f"{USER}:x:{gid}:\n"
-        home = [directory("home"), directory(HOME.lstrip("/"), owner=(int(uid), int(gid)))]
-    return [
-        file("etc/passwd", passwd.encode()),
-        file("etc/group", group.encode()),
-        file("etc/nsswitch.conf", _NSSWITCH.encode()),
-        *home,
-    ]
 
 
 def main_program(package: Package, listing: Listing) -> str | None:
@@ -176,6 +144,10 @@ class _View:
         """The same place without symlinks on the way."""
         return path if path in self._directories else self._listing.real(path)
 
+    def is_file(self, path: str) -> bool:
+        """Whether a file is there, and inside the store."""
+        return self._listing.kind(path) in ("file", "executable")
+
     def target(self, path: str) -> str:
         """The target of a link to this path."""
         return self._targets.get(path, path)
@@ -226,16 +198,19 @@ def _merge_directory(
             circular = kind == "directory" and view.real(path) in real
             candidates.setdefault(name, []).append((path, "file" if circular else kind))
     for name in sorted(candidates):
-        if not at and name in _NOT_FROM_PACKAGES:
-            continue
         path = f"{at}/{name}" if at else name
+        if path in base.NOT_FROM_PACKAGES:
+            continue
         (winner, kind), *others = candidates[name]
-        if path in _REAL:
+        if path in base.DIRECTORIES:
             winner, kind, others = _OURS, "directory", candidates[name]
-        if kind == "directory":
+        if path in base.JOINED:
+            winner = _OUR_LINES
+            losers = [source for source, _ in candidates[name] if not view.is_file(source)]
+        elif kind == "directory":
             directories = [source for source, kind in candidates[name] if kind == "directory"]
             losers = [source for source, kind in others if kind != "directory"]
-            if at and len(directories) == 1 and path not in _REAL:
+            if len(directories) == 1 and not _is_real(path, directories[0], view):
                 members[path] = symlink(path, winner)
             else:
                 members[path] = directory(path)
@@ -246,3 +221,12 @@ def _merge_directory(
             members[path] = symlink(path, view.target(winner))
             losers = [source for source, _ in others]
         collisions += [Collision(path, view.target(winner), view.target(source)) for source in losers]
+
+
+def _is_real(path: str, source: str, view: _View) -> bool:
+    """Whether a directory that only `source` has is real, so that people can copy into it."""
+    names = path.split("/")
+    if path in base.DIRECTORIES or len(names) == 1:
+        return True
+    shallow = names[0] == "etc" or len(names) <= _REAL_DEPTH
+    return shallow and len(view.children(source)) <= _MOST_MEMBERS

@@ -15,12 +15,13 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from proxy.core.errors import ImageInvalid, PackageUnusable
+from proxy.core.errors import ImageInvalid, PackageUnusable, StoreUnreadable
 from proxy.image import tar
 from proxy.image.root_tree import Kind
 from proxy.image.tar import Entry, raw, raw_text
 
 _SYMLINKS_FOLLOWED = 40  # as Linux does
+_MOST_TEXT = 1 << 20  # bytes
 _STORE = "/nix/store/"
 
 
@@ -96,8 +97,15 @@ class StoreListing:
         return {name: self.kind(f"{real}/{name}") or "file" for name in names}
 
     def read(self, path: str) -> str:
-        """As `Listing.read`."""
-        real = self._prefix + (self._resolve(path) or path)
+        """As `Listing.read`. Raises `StoreUnreadable` for what is not in the store, `PackageUnusable` for a large file."""
+        place = self._resolve(path)
+        if place is None:  # or a symlink of a package could have a file of this host read
+            raise StoreUnreadable(f"{path} is no file of the store")
+        real = self._prefix + place
+        if os.lstat(raw(real)).st_size > _MOST_TEXT:
+            raise PackageUnusable(
+                f"{path} is larger than {_MOST_TEXT} bytes, the most that nixfront reads of it"
+            )
         with open(raw(real), encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
             return file.read()
 

@@ -10,7 +10,7 @@ from typing import Any
 from proxy.core.errors import ImageInvalid, ImageUnknown, PackageRefused, PackageUnknown
 from proxy.core.model import Package
 from proxy.core.names import is_store_path, store_paths
-from proxy.image import root_tree
+from proxy.image import base
 from proxy.image.recipe import Definition, Recipe, TextPaths
 from proxy.nix.package_results import package, read_packages
 from proxy.tools.suggest import close
@@ -69,7 +69,7 @@ def _recipe(result: ImageResult, packages: tuple[Package, ...]) -> Recipe:
         entrypoint=tuple(result["entrypoint"]),
         user=result["user"],
         home=home,
-        directory=result["workdir"] or (root_tree.HOME if home else ""),
+        directory=result["workdir"] or (base.HOME if home else ""),
         environment=tuple((item["name"], item["value"]) for item in result["env"]),
         labels=tuple((item["name"], item["value"]) for item in result["labels"]),
         ports=tuple(dict.fromkeys(_port(port) for port in result["exposedPorts"])),

@@ -93,9 +93,9 @@ class Assembly:
         return root, command, around
 
     def _merge(self) -> tuple[Root, tuple[str, ...], Environment]:
-        recipe, listing = self._recipe, self._listing
-        closure = {path for plan in self._content.plans for path in plan.paths}
-        root = self._content.root or image_recipe.root(recipe, listing, closure)
+        recipe, content, listing = self._recipe, self._content, self._listing
+        closure = {path for plan in content.plans for path in plan.paths}
+        root = content.root or image_recipe.root(recipe, content.package_set, listing, closure)
         around = image_recipe.surroundings(recipe, root.entries, listing, closure)
         return root, image_recipe.command(recipe, listing), around
 

@@ -129,7 +129,7 @@ class NamedImages:
         outputs = [path for package in recipe.packages for _, path in package.outputs]
         built = (*outputs, *definition.runs.paths)
         paths = {info.path for info in closure.paths}
-        root = await asyncio.to_thread(image_recipe.root, recipe, self._listing, paths)
+        root = await asyncio.to_thread(image_recipe.root, recipe, package_set, self._listing, paths)
         if not definition.script:
             return ImageInStore(closure, root, built)
         tree, more = await self._run_commands(image, root, roots, on_line)

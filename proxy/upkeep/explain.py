@@ -15,7 +15,7 @@ from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import EVERY_MANIFEST_TYPE
 from proxy.image.documents import ImageConfig, ImageManifest, read_config, read_manifest
 from proxy.image.environment import REASONS
-from proxy.image.recipe import EVERYWHERE, OF_USER
+from proxy.image.recipe import EVERYWHERE, OF_ANY_USER, OF_USER
 from proxy.registry.client import LARGEST_DOCUMENT
 from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import pull_scopes
@@ -132,6 +132,8 @@ def _variables(lines: object, reasons: Mapping[str, str]) -> Iterable[VariableEx
             reason = reasons[name]
         elif EVERYWHERE.get(name) == value:
             reason = "every image has it"
+        elif OF_ANY_USER.get(name) == value:
+            reason = "every user may write there"
         elif OF_USER.get(name) == value:
             reason = "the image has this user"
         else:

@@ -18,7 +18,7 @@ from tests.support.validate import check_image
 
 FILE = """
 { pkgs, ... }: {
-  web = { packages = [ "hello" ]; extraCommands = "echo hi > srv; chmod 600 srv"; uid = 5; gid = 6; cmd = [ "x" ]; };
+  web = { packages = [ "hello" ]; extraCommands = "echo hi > made; chmod 600 made"; uid = 5; gid = 6; cmd = [ "x" ]; };
 }
 """
 
@@ -64,7 +64,7 @@ async def test_it_is_the_image_of_a_pull(chosen: Settings, tmp_path: Path, nix_c
             assert checked(layout).digest == running
 
     web = checked(tmp_path / "images-web", commanded=(5, 6))
-    assert web.files["srv"].mode == 0o600
+    assert web.files["made"].mode == 0o600
     assert {path.name for path in (tmp_path / "data").iterdir() if path.name.startswith("build-")} == set()
 
 

@@ -68,7 +68,7 @@ IMAGES = """
   web = {
     packages = [ "hello" pkgs.alpha ];
     contents = [ "${pkgs.twice}" ];
-    extraCommands = "mkdir srv; echo ${pkgs.beta} > srv/x; chmod 640 srv/x";
+    extraCommands = "mkdir -p srv; echo ${pkgs.beta} > srv/x; chmod 640 srv/x";
     uid = 7;
     gid = 8;
   };

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
+
 from proxy.core.model import ImageRequest, LayerPlan, Package, PackageSet, Preset
 from proxy.image import recipe as image_recipe
 from proxy.image import root_tree
@@ -83,7 +85,8 @@ def test_nothing_starts_where_there_is_no_package() -> None:
 def test_the_root_has_the_owner_that_is_said_and_the_home_its_user() -> None:
     recipe = Recipe((package("a"),), home="1000:100", owner=(7, 8))
 
-    owners = {entry.path: entry.owner for entry in image_recipe.root(recipe, OneProgram(), set()).entries}
+    root = image_recipe.root(recipe, SET, OneProgram(), set())
+    owners = {entry.path: entry.owner for entry in root.entries}
 
     assert owners.pop("home/user") == (1000, 100)
     assert set(owners.values()) == {(7, 8)}
@@ -103,9 +106,24 @@ def test_the_environment_is_laid_over_that_of_every_image() -> None:
 
     environment = image_recipe.facts(recipe, SET, "x86_64-linux", ()).environment
 
-    assert "PATH=/bin:/sbin:/usr/bin" in environment
+    assert "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" in environment
     assert {"LANG=C", "X=y", "HOME=/home/user", "USER=user"} <= {*environment}
     assert "LANG=C.UTF-8" not in environment
+
+
+@pytest.mark.parametrize(
+    ("recipe", "home"),
+    [
+        pytest.param(Recipe(()), ["HOME=/root"], id="any user: eclipse-che/che#13454"),
+        pytest.param(Recipe((), user="1:1", home="1:1"), ["HOME=/home/user"], id="a user with a home"),
+        pytest.param(Recipe((), user="postgres"), [], id="a user whose home is in passwd"),
+        pytest.param(Recipe((), environment=(("HOME", "/srv"),)), ["HOME=/srv"], id="what the file says"),
+    ],
+)
+def test_home_is_where_the_user_may_write(recipe: Recipe, home: list[str]) -> None:
+    environment = image_recipe.facts(recipe, SET, "x86_64-linux", ()).environment
+
+    assert [line for line in environment if line.startswith("HOME=")] == home
 
 
 def test_labels_say_the_origin_and_what_the_operator_says() -> None:

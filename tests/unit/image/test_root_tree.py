@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.errors import PackageUnusable
-from proxy.core.model import Package
-from proxy.image import root_tree
+from proxy.core.model import Package, PackageSet
+from proxy.image import base, root_tree
 from proxy.image.root_tree import Collision, Kind
-from proxy.image.tar import Entry, directory, file, symlink
+from proxy.image.tar import Entry, directory, symlink
 from tests.support.listing import STORE, Tree
+
+SET = PackageSet("nixpkgs", "/set", "0123", "https://example.org", "2026-01-31T00:00:00Z")
 
 
 def package(name: str, *outputs: str, version: str = "1.0", main_program: str = "") -> Package:
@@ -25,40 +27,26 @@ def package(name: str, *outputs: str, version: str = "1.0", main_program: str = 
 
 
 def root(tree: Mapping[str, str], *outputs: str) -> dict[str, Entry]:
-    merged = root_tree.merge([package(output, output) for output in outputs], Tree(tree))
+    merged = root_tree.merge([package(output, output) for output in outputs], SET, Tree(tree))
     return {entry.path: entry for entry in merged.entries}
 
 
 def lost(tree: Mapping[str, str], *outputs: str) -> tuple[Collision, ...]:
-    return root_tree.merge([package(output, output) for output in outputs], Tree(tree)).collisions
+    return root_tree.merge([package(output, output) for output in outputs], SET, Tree(tree)).collisions
 
 
 def test_an_image_of_nothing_has_what_every_image_has() -> None:
-    modes = {entry.path: (entry.kind, entry.mode) for entry in root_tree.merge([], Tree({})).entries}
+    modes = {entry.path: (entry.kind, entry.mode) for entry in root_tree.merge([], SET, Tree({})).entries}
 
     assert modes == {
-        "bin": ("directory", 0o755),
-        "etc": ("directory", 0o755),
+        **{path: ("directory", mode) for path, mode in base.DIRECTORIES.items()},
         "etc/group": ("file", 0o644),
+        "etc/hosts": ("file", 0o644),
         "etc/nsswitch.conf": ("file", 0o644),
+        "etc/os-release": ("file", 0o644),
         "etc/passwd": ("file", 0o644),
-        "etc/ssl": ("directory", 0o755),
-        "etc/ssl/certs": ("directory", 0o755),
-        "root": ("directory", 0o700),
-        "tmp": ("directory", 0o1777),
-        "usr": ("directory", 0o755),
-        "usr/bin": ("directory", 0o755),
-        "var": ("directory", 0o755),
-        "var/tmp": ("directory", 0o1777),
+        "var/run": ("symlink", 0o777),
     }
-
-
-def test_root_and_nobody_are_known() -> None:
-    entries = root({})
-
-    users = [line.split(":")[0] for line in entries["etc/passwd"].content.decode().splitlines()]
-    groups = [line.split(":")[0] for line in entries["etc/group"].content.decode().splitlines()]
-    assert users == groups == ["root", "nobody"]
 
 
 def test_programs_are_links_into_the_store() -> None:
@@ -67,12 +55,37 @@ def test_programs_are_links_into_the_store() -> None:
     assert entries["bin/git"] == symlink("bin/git", f"{STORE}/a/bin/git")
 
 
-def test_a_directory_that_one_package_has_is_one_link() -> None:
-    entries = root({"a/share/man/man1/a.1": "file", "b/share/doc/b": "file"}, "a", "b")
+def test_a_directory_that_people_copy_into_is_real_though_one_package_has_it() -> None:
+    """moby/moby#47367: BuildKit copies no directory onto a symlink."""
+    entries = root({"a/share/nginx/50x.html": "file", "b/lib/python3/x.py": "file"}, "a", "b")
 
-    assert entries["share"] == directory("share")
-    assert entries["share/man"] == symlink("share/man", f"{STORE}/a/share/man")
-    assert entries["share/doc"] == symlink("share/doc", f"{STORE}/b/share/doc")
+    assert entries["share/nginx"] == directory("share/nginx")
+    assert entries["share/nginx/50x.html"].target == f"{STORE}/a/share/nginx/50x.html"
+    assert entries["lib/python3"] == directory("lib/python3")
+
+
+def test_a_directory_of_one_package_further_down_is_one_link() -> None:
+    entries = root({"a/share/git/hooks/sample/x": "file", "b/lib/python3/json/tool/y": "file"}, "a", "b")
+
+    assert entries["share/git/hooks"] == directory("share/git/hooks")
+    assert entries["share/git/hooks/sample"].target == f"{STORE}/a/share/git/hooks/sample"
+    assert entries["lib/python3/json/tool"].kind == "symlink"
+
+
+def test_etc_is_real_all_the_way_down() -> None:
+    entries = root({"a/etc/nginx/conf.d/tls/default.conf": "file"}, "a")
+
+    assert entries["etc/nginx/conf.d/tls"] == directory("etc/nginx/conf.d/tls")
+    assert entries["etc/nginx/conf.d/tls/default.conf"].kind == "symlink"
+
+
+@pytest.mark.parametrize("folder", ["share/many", "etc/many"])
+def test_a_directory_with_very_many_members_stays_one_link(folder: str) -> None:
+    tree = {f"a/{folder}/{number}": "file" for number in range(1001)}
+
+    entries = root(tree, "a")
+
+    assert entries[folder] == symlink(folder, f"{STORE}/a/{folder}")
 
 
 def test_a_directory_that_two_packages_have_is_real() -> None:
@@ -153,23 +166,46 @@ def test_what_belongs_to_the_engine_is_not_taken_from_a_package(name: str) -> No
     assert f"share/{name}" in entries
 
 
-def test_tmp_is_never_filled() -> None:
-    entries = root({"a/tmp/x": "file"}, "a")
+@pytest.mark.parametrize("name", ["tmp", "run", "var/empty", "var/run"])
+def test_what_programs_fill_is_never_filled_by_a_package(name: str) -> None:
+    entries = root({f"a/{name}/x": "file"}, "a")
 
-    assert entries["tmp"] == directory("tmp", 0o1777)
-    assert "tmp/x" not in entries
+    assert entries[name] == root({})[name]
+    assert f"{name}/x" not in entries
 
 
-def test_a_package_may_bring_its_own_passwd() -> None:
-    entries = root({"a/etc/passwd": "file"}, "a")
+def test_a_package_adds_its_users_and_groups_to_ours() -> None:
+    tree = {
+        "a/etc/passwd": "root:x:0:0:another:/:/bin/sh\npostgres:x:71:71::/var/lib/postgres:/bin/sh\n",
+        "a/etc/group": "postgres:x:71:\n",
+        "b/etc/passwd": "postgres:x:999:999::/:/bin/sh\nredis:x:72:72::/:/bin/sh",
+    }
+    ours = root({})
 
-    assert entries["etc/passwd"] == symlink("etc/passwd", f"{STORE}/a/etc/passwd")
-    assert entries["etc/group"] == file("etc/group", entries["etc/group"].content)
+    entries = root(tree, "a", "b")
+
+    assert entries["etc/passwd"].content == ours["etc/passwd"].content + (
+        b"postgres:x:71:71::/var/lib/postgres:/bin/sh\nredis:x:72:72::/:/bin/sh\n"
+    )
+    assert entries["etc/group"].content == ours["etc/group"].content + b"postgres:x:71:\n"
+    assert lost(tree, "a", "b") == ()
+
+
+def test_a_passwd_that_is_no_file_is_lost_and_told() -> None:
+    tree = {"a/etc/passwd/x": "file"}
+
+    assert root(tree, "a")["etc/passwd"] == root({})["etc/passwd"]
+    assert lost(tree, "a") == (Collision("etc/passwd", "the image's own file", f"{STORE}/a/etc/passwd"),)
 
 
 @pytest.mark.parametrize(
     ("source", "alias"),
-    [("bin/env", "usr/bin/env"), ("etc/ssl/certs/ca-bundle.crt", "etc/ssl/certs/ca-certificates.crt")],
+    [
+        ("bin/env", "usr/bin/env"),
+        ("etc/ssl/certs/ca-bundle.crt", "etc/ssl/certs/ca-certificates.crt"),
+        ("etc/ssl/certs/ca-bundle.crt", "etc/ssl/cert.pem"),
+        ("etc/ssl/certs/ca-bundle.crt", "etc/pki/tls/certs/ca-bundle.crt"),
+    ],
 )
 def test_what_programs_expect_elsewhere_is_there_too(source: str, alias: str) -> None:
     entries = root({f"a/{source}": "executable"}, "a")
@@ -213,7 +249,7 @@ def test_a_single_program_is_its_packages_command() -> None:
 
 @pytest.mark.parametrize("outputs", [("a",), ("a", "b"), ("b", "a")])
 def test_a_file_where_the_image_has_a_directory_is_lost_and_told(outputs: tuple[str, ...]) -> None:
-    tree = {"a/var": "file", "b/var/lib": "file"}
+    tree = {"a/var": "file", "b/var/spool": "file"}
 
     assert root(tree, *outputs)["var"].kind == "directory"
     assert [item.loser for item in lost(tree, *outputs)] == [f"{STORE}/a/var"]
@@ -242,7 +278,7 @@ class Looped:
 def test_a_directory_that_leads_back_to_itself_is_a_link() -> None:
     tree = Looped(Tree({"a/share/x": "file", "b/share/y": "file"}))
 
-    merged = root_tree.merge([package("a", "a"), package("b", "b")], tree)
+    merged = root_tree.merge([package("a", "a"), package("b", "b")], SET, tree)
 
     entries = {entry.path: entry for entry in merged.entries}
     assert entries["up"] == symlink("up", f"{STORE}/a/up")
@@ -258,7 +294,7 @@ def test_what_is_propagated_has_to_be_in_the_store(named: str) -> None:
 
 
 def test_a_user_has_a_name_and_a_home() -> None:
-    entries = {entry.path: entry for entry in root_tree.merge([], Tree({}), user="1000:100").entries}
+    entries = {entry.path: entry for entry in root_tree.merge([], SET, Tree({}), user="1000:100").entries}
 
     assert entries["etc/passwd"].content.endswith(b"user:x:1000:100:user:/home/user:/bin/sh\n")
     assert entries["etc/group"].content.endswith(b"user:x:100:\n")
@@ -325,16 +361,20 @@ def consistent(files: list[tuple[str, str, str]]) -> dict[str, str]:
 def test_every_tree_is_whole_and_sorted(files: list[tuple[str, str, str]], order: list[str]) -> None:
     tree = Tree(consistent(files))
 
-    merged = root_tree.merge([package(output, output) for output in order], tree)
+    merged = root_tree.merge([package(output, output) for output in order], SET, tree)
 
     paths = [entry.path for entry in merged.entries]
     kinds = {entry.path: entry.kind for entry in merged.entries}
     assert paths == sorted(set(paths), key=lambda path: path.split("/"))
     parents = {path.rpartition("/")[0] for path in paths} - {""}
     assert all(kinds.get(parent) == "directory" for parent in parents)
-    assert all(tree.kind(entry.target) for entry in merged.entries if entry.kind == "symlink")
+    assert all(
+        tree.kind(entry.target) or entry == root({})["var/run"]
+        for entry in merged.entries
+        if entry.kind == "symlink"
+    )
     assert all(collision.winner != collision.loser for collision in merged.collisions)
-    assert merged == root_tree.merge([package(output, output) for output in order], tree)
+    assert merged == root_tree.merge([package(output, output) for output in order], SET, tree)
 
 
 @given(FILES, st.permutations(["h-a", "h-b", "h-c"]))
@@ -342,10 +382,10 @@ def test_every_file_of_a_package_is_there_or_told_to_be_lost(
     files: list[tuple[str, str, str]], order: list[str]
 ) -> None:
     always = root({})
-    files = [item for item in files if item[1] not in always and not item[1].startswith("tmp")]
+    files = [item for item in files if item[1] not in always and not item[1].startswith(("tmp", "run"))]
     tree = consistent(files)
 
-    merged = root_tree.merge([package(output, output) for output in order], Tree(tree))
+    merged = root_tree.merge([package(output, output) for output in order], SET, Tree(tree))
 
     links = {entry.path: entry.target for entry in merged.entries if entry.kind == "symlink"}
     losers = {collision.loser for collision in merged.collisions}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.core.errors import PackageUnusable
+from proxy.core.errors import PackageUnusable, StoreUnreadable
 from proxy.image.store_tree import StoreListing, check_names, store_entries
 from proxy.image.tar import Entry, archive, directory, symlink
 
@@ -161,6 +161,23 @@ def test_a_link_into_the_store_stays_in_a_store_with_a_prefix(store: Path) -> No
     assert list(listing.children(f"{STORE}/a/lib")) == ["x.so"]
     assert listing.read(f"{STORE}/a/lib/x.so") == "of the prefix"
     assert listing.kind(f"{STORE}/a/escape") is None
+
+
+def test_no_text_of_this_host_is_read(store: Path) -> None:
+    link(store, "a/etc/passwd", "/etc/passwd")
+
+    with pytest.raises(StoreUnreadable, match="is no file of the store"):
+        StoreListing(str(store)).read(f"{STORE}/a/etc/passwd")
+
+
+def test_a_text_is_read_only_if_it_is_small(store: Path) -> None:
+    put(store, "a/etc/passwd", "x" * (1 << 20))
+    put(store, "b/etc/passwd", "x" * ((1 << 20) + 1))
+    listing = StoreListing(str(store))
+
+    assert len(listing.read(f"{STORE}/a/etc/passwd")) == 1 << 20
+    with pytest.raises(PackageUnusable, match="is larger than 1048576 bytes"):
+        listing.read(f"{STORE}/b/etc/passwd")
 
 
 def test_ways_up_never_leave_the_prefix(store: Path) -> None:

@@ -13,7 +13,7 @@ from proxy.image.recipe import Recipe
 from proxy.upkeep import explain
 
 SET = PackageSet("nixpkgs", "/nix/store/source", "0123", "", "2026-01-31T00:00:00Z")
-LINES = ["PATH=/mine", "LANG=C.UTF-8", "USER=user", "PERL5LIB=/a=b"]
+LINES = ["PATH=/mine", "LANG=C.UTF-8", "USER=user", "HOME=/root", "PERL5LIB=/a=b"]
 
 
 def test_the_reasons_are_those_of_the_label() -> None:
@@ -27,6 +27,7 @@ def test_the_reasons_are_those_of_the_label() -> None:
         ("PATH", "/mine", "a meta-package or the definition of the image sets it"),
         ("LANG", "C.UTF-8", "every image has it"),
         ("USER", "user", "the image has this user"),
+        ("HOME", "/root", "every user may write there"),
         ("PERL5LIB", "/a=b", "perl-5 finds JSON-4"),
     ]
 
