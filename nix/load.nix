@@ -18,6 +18,7 @@ let
       permittedInsecurePackages = policy.allowInsecure;
     } // (if builtins.elem "*" policy.allowInsecure then { allowInsecurePredicate = _: true; } else { });
     overlays = [ ];
+    nixfrontArguments = question.arguments; # for locked-flake.nix
   };
 in
 if builtins.isFunction imported then

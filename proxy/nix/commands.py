@@ -6,6 +6,7 @@ What a client typed reaches Nix as JSON in one argument, never as source text. I
 
 import grp
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,14 @@ from proxy.core.model import Package, canonical_json
 
 # A program of util-linux: an evaluation that eats memory ends, before the host runs out of it.
 _PRLIMIT = shutil.which("prlimit")
+# What Nix needs of our environment while builders run. A builder whose output has a hash may read each variable of Nix
+# (impureEnvVars), so there must be no secret among them.
+_FOR_BUILDERS = re.compile(
+    r"PATH|HOME|USER|LOGNAME|TMPDIR|TZ|LANG|LC_\w+|LOCALE_ARCHIVE|LD_LIBRARY_PATH|XDG_\w+|NIX_\w+|SSH_AUTH_SOCK"
+    r"|SSL_CERT_\w+|CURL_CA_BUNDLE|\w+_(?:proxy|PROXY)"
+)
+_FOR_S3 = re.compile(r"AWS_\w+")
+_TOKENS = re.compile(r"\s*(?:extra-)?access-tokens\b")
 _NOT_STARTED = (126, 127)  # the exit codes of prlimit when it cannot start the program
 _INSTANTIATE = ("nix-instantiate", "--eval", "--strict", "--json", "--read-write-mode")
 
@@ -47,7 +56,9 @@ def evaluate_argv(
     """
     bounded = (_PRLIMIT, f"--as={memory}") if _PRLIMIT and memory else ()
     building = ("--option", "allow-import-from-derivation", str(may_build).lower())
-    restricted = ("--option", "restrict-eval", "true", "--option", "allowed-uris", "", *building)
+    # Flakes bring builtins that copy any folder of the host into the store (fetchTree, getFlake), whatever is restricted.
+    bounds = {"restrict-eval": "true", "allowed-uris": "", "experimental-features": ""}
+    restricted = (*(word for pair in bounds.items() for word in ("--option", *pair)), *building)
     search = tuple(word for path in (str(entry.parent), *readable) for word in ("-I", path))
     argument = ("--argstr", "request", canonical_json(request).decode())
     return (*bounded, *_INSTANTIATE, *restricted, *search, str(entry), *argument)
@@ -128,14 +139,16 @@ def child_environment(
     substitutes: bool,
     log_bytes: int = 0,
     caches: Caches = NO_CACHES,
+    secrets: bool = False,
 ) -> dict[str, str]:
     """The environment of a Nix process: ours without nixfront's settings, and with `NIX_CONFIG` for this run.
 
-    Where root has no group of build users, Nix builds as root itself. A daemon ignores that setting.
+    `secrets`: the run starts no builder, so all of our environment is for it. Else it gets what Nix needs, and what
+    binary caches at S3 need if the operator has any. Where root has no group of build users, Nix builds as root itself. A daemon ignores that setting.
     """
     lines = [
         "" if substitutes else "sandbox = true",  # what no cache can hold must not depend on this host
-        base.get("NIX_CONFIG", ""),
+        base.get("NIX_CONFIG", "") if secrets else _without_tokens(base.get("NIX_CONFIG", "")),
         "extra-experimental-features = nix-command flakes",
         "allow-import-from-derivation = false",
     ]
@@ -152,7 +165,12 @@ def child_environment(
         lines.append(f"builders = {caches.builders}")
     if log_bytes:
         lines.append(f"max-build-log-size = {log_bytes}")
-    environment = {name: value for name, value in base.items() if not name.startswith("NIXFRONT_")}
+    environment = {
+        name: value
+        for name, value in base.items()
+        if not name.startswith("NIXFRONT_")
+        and (secrets or _FOR_BUILDERS.fullmatch(name) or ("s3://" in own and _FOR_S3.fullmatch(name)))
+    }
     environment["NIX_CONFIG"] = "\n".join(line for line in lines if line)
     environment.pop("NIX_PATH", None)
     if store:
@@ -169,6 +187,11 @@ def _installable(package: Package) -> str:
     """The argument of `nix-store --realise` for the outputs of a package."""
     outputs = ",".join(name for name, _ in package.outputs)
     return f"{package.drv_path}!{outputs}" if package.drv_path else package.outputs[0][1]
+
+
+def _without_tokens(configuration: str) -> str:
+    """Nix's configuration without the tokens for forges, which only a fetch of a source needs."""
+    return "\n".join(line for line in configuration.split("\n") if not _TOKENS.match(line))
 
 
 def _has_group(name: str) -> bool:

@@ -109,6 +109,26 @@ def flake_paths(archive: Mapping[str, Any]) -> list[str]:
     return sorted(paths)
 
 
+def flake_inputs(archive: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, str]:
+    """The store path of each input of a flake, by the key of its node in the lock file.
+
+    Raises `ValueError` where the lock file is another one than that of the archive.
+    """
+    inputs: dict[str, str] = {}
+    try:
+        pending = [(lock["root"], archive)]
+        while pending:
+            key, node = pending.pop()
+            for name, inner in (node.get("inputs") or {}).items():
+                spec = lock["nodes"][key]["inputs"][name]
+                if isinstance(spec, str):  # else it follows another input
+                    inputs[spec] = inner["path"]
+                    pending.append((spec, inner))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the lock file lacks {error}") from error
+    return inputs
+
+
 def not_built(subject: str, error: ProcessFailed, deadline: float) -> NixfrontError:
     """The error for a failed build of `subject`: `BuildFailed`, `BuildTimedOut` (`deadline`: in seconds), `DerivationLost`."""
     lines = [line for line in error.tail if not _NO_NEWS.match(line)][-_ERROR_LINES:]

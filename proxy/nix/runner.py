@@ -71,12 +71,14 @@ class NixRunner:
         substitutes: bool = True,
         on_line: Callable[[str], None] | None = None,
         environment: Mapping[str, str] | None = None,
+        secrets: bool = False,
         most_output: int = 256 << 20,
         most_log: int = 0,
     ) -> bytes:
         """What the program writes on standard output; `on_line` gets each line of standard error.
 
-        `environment`: further variables of its environment, which no other user of the host can read.
+        `environment`: further variables of its environment, which no other user of the host can read. `secrets`: it starts no
+        builder, so it gets what may be secret in ours, such as credentials of a binary cache.
         `deadline` is in seconds. Without `substitutes` only the operator's own binary caches are used. Nix is killed if it
         writes more bytes than `most_output`, or than `most_log` on standard error (0: no limit).
         Raises `ProcessFailed`; `NixUnavailable` where Nix does not start; `StoreFull`.
@@ -87,6 +89,7 @@ class NixRunner:
             substitutes=substitutes,
             log_bytes=self.limits.log_bytes,
             caches=self._caches,
+            secrets=secrets,
         ) | dict(environment or {})
         started = time.perf_counter()
         try:

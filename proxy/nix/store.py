@@ -8,14 +8,23 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from proxy.core.errors import BuildFailed, NixUnavailable, ProcessFailed
+from proxy.core import foreign
+from proxy.core.errors import BuildFailed, NixUnavailable, PackageSetUnavailable, ProcessFailed
 from proxy.core.model import Closure, Package, PackageSet, PathInfo, canonical_json
 from proxy.nix import commands
-from proxy.nix.output import flake_paths, last_lines, not_built, not_fetched, read_path_info, read_plan
+from proxy.nix.output import (
+    flake_inputs,
+    flake_paths,
+    last_lines,
+    not_built,
+    not_fetched,
+    read_path_info,
+    read_plan,
+)
 from proxy.nix.runner import NixRunner
 
 _QUERY_SECONDS = 120.0  # deadline of a question to the store
@@ -26,7 +35,7 @@ class Source:
     """A source tree in the store: its path, the hash of its NAR (SRI), and what it says about itself.
 
     `last_modified` is in seconds since the epoch. `archive` is the store path of the tarball that the tree was unpacked from,
-    empty for other sources.
+    empty for other sources. `inputs` are the store paths of a flake's inputs, by node of its lock file.
     """
 
     path: str
@@ -34,6 +43,7 @@ class Source:
     revision: str
     last_modified: int
     archive: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 class NixStore:
@@ -66,7 +76,7 @@ class NixStore:
         """
         try:
             argv = commands.fetch_argv(self._source, source, self.prefix)
-            output = await self._build(argv, environment=environment)
+            output = await self._build(argv, environment=environment, secrets=True)
             tree = json.loads(output)
             await self.keep([tree["path"]], root)
         except ProcessFailed as error:
@@ -76,14 +86,24 @@ class NixStore:
     async def fetch_flake(self, reference: str, root: Path) -> Source:
         """Fetch a flake and all its inputs, and root them. Raises as `fetch` does."""
         try:
-            archive = json.loads(await self._build(commands.flake_argv("archive", reference)))
-            metadata = json.loads(await self._build(commands.flake_argv("metadata", reference)))
+            archive = json.loads(await self._build(commands.flake_argv("archive", reference), secrets=True))
+            metadata = json.loads(await self._build(commands.flake_argv("metadata", reference), secrets=True))
             await self.keep(flake_paths(archive), root)
+            inputs = await asyncio.to_thread(self._inputs, archive)
         except ProcessFailed as error:
             raise not_fetched(reference, error) from error
         locked = metadata["locked"]
         modified = metadata.get("lastModified", 0)
-        return Source(metadata["path"], locked.get("narHash", ""), metadata.get("revision", ""), modified, "")
+        nar_hash, revision = locked.get("narHash", ""), metadata.get("revision", "")
+        return Source(metadata["path"], nar_hash, revision, modified, "", inputs)
+
+    def _inputs(self, archive: Mapping[str, Any]) -> dict[str, str]:
+        """The inputs of a flake that was fetched. Raises `PackageSetUnavailable`."""
+        file = Path(f"{self.prefix}{archive['path']}/flake.lock")
+        try:
+            return flake_inputs(archive, foreign.parse(file.read_bytes())) if file.exists() else {}
+        except (OSError, ValueError) as error:
+            raise PackageSetUnavailable(f"cannot read the lock file of the flake: {error}") from error
 
     async def keep(self, paths: Sequence[str], root: Path) -> None:
         """Root these valid store paths at `root`, `root-2`, ... Raises `ProcessFailed`, `NixUnavailable`."""
@@ -91,7 +111,7 @@ class NixStore:
 
     async def copy(self, paths: Sequence[str], cache: str) -> None:
         """Copy the closure of these store paths to a binary cache. Raises `ProcessFailed`, `NixUnavailable`."""
-        await self._build(commands.copy_argv(paths, cache))
+        await self._build(commands.copy_argv(paths, cache), secrets=True)
 
     async def realise(
         self,
@@ -156,6 +176,7 @@ class NixStore:
                 _QUERY_SECONDS,
                 substitutes=package_set.substitutes,
                 on_line=lines.append,
+                secrets=True,
             )
         return read_plan(lines)
 
@@ -168,11 +189,17 @@ class NixStore:
         substitutes: bool = True,
         on_line: Callable[[str], None] | None = None,
         environment: Mapping[str, str] | None = None,
+        *,
+        secrets: bool = False,
     ) -> bytes:
-        """Run Nix for as long as a build may take."""
-        deadline = self._runner.limits.build_seconds
+        """Run Nix for as long as a build may take; the options are those of `NixRunner.run`."""
         return await self._runner.run(
-            argv, deadline, substitutes=substitutes, on_line=on_line, environment=environment
+            argv,
+            self._runner.limits.build_seconds,
+            substitutes=substitutes,
+            on_line=on_line,
+            environment=environment,
+            secrets=secrets,
         )
 
     @contextmanager

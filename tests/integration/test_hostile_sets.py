@@ -3,7 +3,9 @@
 import asyncio
 import io
 import json
+import os
 import re
+import socket
 import tarfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -112,6 +114,30 @@ async def test_an_evaluation_ends_and_others_go_on(
 
         assert re.search(message, await pull)
         assert time.monotonic() - started < SECONDS + 20
+
+
+# --- what an evaluation or a builder may read of this host ------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fetchesfolder", "fetchesflake", "readsfile"])
+async def test_an_evaluation_reads_no_file_of_this_host(hostile: Front, name: str) -> None:
+    message = await refusal(hostile, f"hostile/{name}")
+
+    assert "Nix cannot evaluate" in message
+    assert socket.gethostname() not in message
+
+
+async def test_no_builder_reads_a_secret_of_our_environment(
+    start: Start, registry: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "first-secret")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=second-secret")
+    monkeypatch.setenv("NIX_CONFIG", f"{os.environ['NIX_CONFIG']}access-tokens = github.com=third-secret\n")
+    async with start(registry.url, **SETS) as front:
+        message = await refusal(front, "hostile/environment")
+
+    assert "aws= otel= home=/" in message, "the builder ran"
+    assert "-secret" not in message
 
 
 # --- meta, names, and values that Nix would not make ------------------------------------------------------------

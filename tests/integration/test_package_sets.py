@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from proxy.tools import process
 from tests.support.front import PACKAGES, Front
 from tests.support.front import front as running
 from tests.support.servers import Server, stock_registry
@@ -304,6 +305,77 @@ async def test_a_flake(start: Start, registry: Server, tmp_path: Path) -> None:
     assert image.config["created"] == "2009-02-13T23:31:30Z"
     assert status == 404
     assert b"the flake has no output legacyPackages" in body
+
+
+async def test_a_flake_reads_its_inputs_and_no_other_folder(
+    start: Start, registry: Server, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "flake.nix").write_text("{ outputs = _: { }; }", encoding="ascii")
+    (outside / "secret").write_text("of this host", encoding="ascii")
+    data = committed(tmp_path / "data", {"text": "of the input"})
+    library = committed(
+        tmp_path / "library",
+        {
+            "sub/flake.nix": f"""
+                {{
+                  inputs.data = {{ url = "git+file://{data}"; flake = false; }};
+                  outputs = {{ self, data }}: {{ text = builtins.readFile (data + "/text"); place = "${{self}}"; }};
+                }}
+            """
+        },
+    )
+    flake = committed(
+        tmp_path / "flake",
+        {
+            "default.nix": (PACKAGES / "default.nix").read_text(encoding="utf-8"),
+            "flake.nix": f'''
+                {{
+                  inputs.data = {{ url = "git+file://{data}"; flake = false; }};
+                  inputs.library = {{ url = "git+file://{library}?dir=sub"; inputs.data.follows = "data"; }};
+                  outputs = {{ self, data, library }}: {{
+                    packages.x86_64-linux = (import ./default.nix {{ system = "x86_64-linux"; }}) // {{
+                      ours = throw "${{library.text}}, ${{data.shortRev}}, ${{data.lastModifiedDate}}, ${{library.rev}}, ${{baseNameOf library.place}}";
+                      folder = throw (builtins.readFile (builtins.fetchTree {{ type = "path"; path = "{outside}"; }} + "/secret"));
+                      other = throw (builtins.readFile (builtins.getFlake "path:{outside}" + "/secret"));
+                    }};
+                  }};
+                }}
+            ''',
+        },
+    )
+    lock = ("nix", "--extra-experimental-features", "nix-command flakes", "flake", "lock", str(flake))
+    await process.run(lock, env={**os.environ, "NIX_REMOTE": str(tmp_path / "store")}, deadline=120)
+    git(flake, "add", ".")
+    git(flake, "commit", "-m", "lock")
+
+    source = {"kind": "flake", "url": f"git+file://{flake}", "ref": "main", "path": ""}
+    async with start(registry.url, packages=source) as front:
+        image = await front.pull("hello")
+        messages = [
+            (await front.get(f"/v2/{name}/manifests/latest"))[2] for name in ("ours", "folder", "other")
+        ]
+
+    assert labels(image)["nixfront.package-set"] == "flake"
+    commits = [git(folder, "rev-parse", "HEAD") for folder in (data, library)]
+    ours = f"of the input, {commits[0][:7]}, 20090213233130, {commits[1]}, sub"
+    assert ours.encode() in messages[0], messages[0]
+    for message in messages[1:]:
+        assert b"Nix cannot evaluate" in message
+        assert b"of this host" not in message
+
+
+def committed(folder: Path, files: Mapping[str, str]) -> Path:
+    """A git repository with these files."""
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    git(folder, "init", "--initial-branch=main", ".")
+    git(folder, "add", ".")
+    git(folder, "commit", "-m", "files")
+    return folder
 
 
 async def test_a_flake_that_is_not_locked_is_refused(

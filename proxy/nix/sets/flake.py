@@ -84,10 +84,15 @@ class FlakeSet(ConfiguredSet):
     @override
     def describe(self, source: Source, commit: str) -> PackageSet:
         package_set = super().describe(source, commit)
+        prefix = self.tools.store.prefix
         return replace(
             package_set,
-            expression=str(self.tools.expressions / "flake.nix"),
-            arguments={"flake": package_set.expression, "attribute": self.choice.attribute},
+            expression=str(self.tools.expressions / "locked-flake.nix"),
+            arguments={
+                "flake": package_set.expression,
+                "attribute": self.choice.attribute,
+                **{f"inputs.{key}": f"{prefix}{path}" for key, path in source.inputs.items()},
+            },
         )
 
 

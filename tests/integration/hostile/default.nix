@@ -1,12 +1,13 @@
 # A package set whose author means harm, for tests. Small: Nix or a builder makes what is large.
 { system }:
 let
-  make = name: script: derivation {
+  make = name: script: makeWith name { } script;
+  makeWith = name: attributes: script: derivation ({
     inherit name system script;
     builder = "/bin/sh";
     args = [ "-euc" ''eval "$script"'' ];
     PATH = "/usr/bin:/bin:/usr/sbin:/sbin";
-  };
+  } // attributes);
   program = name: make name "mkdir -p $out/bin; echo ${name} > $out/bin/${name}; chmod +x $out/bin/${name}";
 
   double = text: count: if count == 0 then text else double (text + text) (count - 1);
@@ -63,6 +64,18 @@ rec {
   hostFile = { type = "derivation"; name = "host-file"; drvPath = ""; outPath = "/etc/passwd"; };
   climbs = { type = "derivation"; name = "climbs"; inherit (deniedpkg) drvPath; outPath = "${deniedpkg.outPath}/../../../etc"; };
   outputNames = program "output-names" // { meta.outputsToInstall = [ "out,../x" ]; };
+
+  # evaluations and builders that read this host
+  fetchesFolder = program (builtins.readFile (builtins.fetchTree { type = "path"; path = "/etc"; } + "/hostname"));
+  fetchesFlake = program (builtins.getFlake "path:/etc").outPath;
+  readsFile = program (builtins.readFile /etc/hostname);
+  readsClock = program "at-${toString builtins.currentTime}";
+  environment = makeWith "environment" {
+    outputHashMode = "flat";
+    outputHashAlgo = "sha256";
+    outputHash = builtins.hashString "sha256" "nothing has this hash";
+    impureEnvVars = [ "AWS_SECRET_ACCESS_KEY" "OTEL_EXPORTER_OTLP_HEADERS" "NIX_CONFIG" "HOME" ];
+  } "echo aws=$AWS_SECRET_ACCESS_KEY otel=$OTEL_EXPORTER_OTLP_HEADERS home=$HOME; echo $NIX_CONFIG; false";
 
   # what a store path can hold
   manyFiles = make "many-files" "mkdir -p $out/share/many $out/bin; cd $out/share/many; seq 100000 | split -l 1 -a 5; cd $out/bin; seq 1000 | split -l 1";

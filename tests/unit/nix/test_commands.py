@@ -36,6 +36,9 @@ def test_names_are_resolved_by_one_restricted_evaluation() -> None:
         "allowed-uris",
         "",
         "--option",
+        "experimental-features",
+        "",
+        "--option",
         "allow-import-from-derivation",
         "false",
         "-I",
@@ -178,6 +181,31 @@ def test_a_child_gets_our_environment_without_our_settings_and_without_nix_path(
 
     assert environment.keys() == {"PATH", "HOME", "NIX_CONFIG"}
     assert base["NIX_PATH"] == "nixpkgs=/x"
+
+
+def test_a_child_that_may_start_builders_gets_no_secret() -> None:
+    needed = {
+        "PATH": "/bin",
+        "HOME": "/root",
+        "LC_ALL": "C",
+        "NIX_SSHOPTS": "-v",
+        "https_proxy": "http://p",
+        "SSL_CERT_FILE": "/c",
+    }
+    secret = {"AWS_SECRET_ACCESS_KEY": "a", "OTEL_EXPORTER_OTLP_HEADERS": "b", "GITHUB_TOKEN": "c"}
+    base = {**needed, **secret, "NIX_CONFIG": "cores = 1\naccess-tokens = x=1\n extra-access-tokens = y=2"}
+    at_s3 = commands.Caches(substituters=("s3://cache",))
+
+    builds = commands.child_environment(base, store="", substitutes=True)
+    fetches = commands.child_environment(base, store="", substitutes=True, secrets=True)
+    builds_with_s3 = commands.child_environment(base, store="", substitutes=True, caches=at_s3)
+
+    assert builds.keys() == {*needed, "NIX_CONFIG"}
+    assert "tokens" not in builds["NIX_CONFIG"]
+    assert "cores = 1" in builds["NIX_CONFIG"]
+    assert fetches.keys() == {*needed, *secret, "NIX_CONFIG"}
+    assert "access-tokens = x=1" in fetches["NIX_CONFIG"]
+    assert builds_with_s3.keys() - builds.keys() == {"AWS_SECRET_ACCESS_KEY"}
 
 
 def test_a_child_may_use_the_commands_that_we_need_and_builds_nothing_to_evaluate() -> None:

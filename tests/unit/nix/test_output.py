@@ -244,3 +244,34 @@ def test_another_platform_is_said_once_and_in_our_words(tail: list[str], message
 
     assert type(error) is BuildFailed
     assert str(error) == message
+
+
+# --- flakes ---------------------------------------------------------------------------------------------------
+
+
+def test_each_input_of_a_flake_has_its_path_by_its_node() -> None:
+    archive = {
+        "path": "/nix/store/root",
+        "inputs": {
+            "data": {"path": "/nix/store/data", "inputs": {}},
+            "lib": {"path": "/nix/store/lib", "inputs": {"data": {"path": "/nix/store/other", "inputs": {}}}},
+        },
+    }
+    nodes = {
+        "root": {"inputs": {"data": "data", "lib": "lib", "again": ["data"]}},
+        "data": {},
+        "lib": {"inputs": {"data": "data_2"}},
+        "data_2": {},
+    }
+
+    inputs = output.flake_inputs(archive, {"root": "root", "nodes": nodes})
+
+    assert inputs == {"data": "/nix/store/data", "lib": "/nix/store/lib", "data_2": "/nix/store/other"}
+
+
+@pytest.mark.parametrize("lock", [{}, {"root": "root", "nodes": {"root": {}}}, {"root": [], "nodes": []}])
+def test_a_lock_file_of_another_archive_is_a_mistake(lock: dict[str, Any]) -> None:
+    archive = {"path": "/nix/store/root", "inputs": {"data": {"path": "/nix/store/data"}}}
+
+    with pytest.raises(ValueError, match="the lock file lacks"):
+        output.flake_inputs(archive, lock)
