@@ -64,10 +64,14 @@ let
   nodes = builtins.mapAttrs build data.nodes;
 
   package = { node, program, ... }:
-    let facts = data.nodes.${node}; in
+    let
+      facts = data.nodes.${node};
+      upstream = builtins.match "(.*)-[^-]*" facts.version;
+    in
     nodes.${node} // {
       pname = node;
-      inherit (facts) version;
+      # As nixpkgs has it: without the revision that Debian adds.
+      version = if upstream == null then facts.version else builtins.head upstream;
       meta = { inherit (facts) description; } // (if program == "" then { } else { mainProgram = program; });
     };
 

@@ -68,6 +68,8 @@ _ALIASES = {
     "etc/ssl/cert.pem": "etc/ssl/certs/ca-bundle.crt",
     "etc/ssl/certs/ca-certificates.crt": "etc/ssl/certs/ca-bundle.crt",
     "usr/bin/env": "bin/env",
+    # System V ABI, AMD64 supplement: the interpreter in every program that was built elsewhere. nixpkgs' glibc has it in lib.
+    "lib64/ld-linux-x86-64.so.2": "lib/ld-linux-x86-64.so.2",
 }
 
 # name:uid:home:shell; the group has the same number.

@@ -8,6 +8,7 @@ everywhere, so that the digests agree.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from proxy.core.errors import PackageUnusable
 from proxy.core.model import ImageRequest, LayerPlan, Package, PackageSet, canonical_json, sha256_hex
 from proxy.image import base, environment, root_tree
 from proxy.image.environment import Environment
@@ -17,6 +18,7 @@ from proxy.image.tar import Entry, check_name
 #: The label with the version of an image; image-spec, "Pre-Defined Annotation Keys".
 VERSION = "org.opencontainers.image.version"
 _ROOT = (0, 0)
+_NIX = "bin/nix-store"  # every Nix has it, whatever its attribute is
 #: The variables of every image.
 EVERYWHERE = {
     "PATH": base.PATH,
@@ -75,8 +77,18 @@ def from_request(request: ImageRequest, packages: Mapping[str, Package]) -> Reci
 def root(
     recipe: Recipe, package_set: PackageSet, listing: root_tree.Listing, closure: Collection[str]
 ) -> root_tree.Root:
-    """The root tree; `closure` has every store path of the image. Raises `PackageUnusable`."""
+    """The root tree; `closure` has every store path of the image.
+
+    Raises `PackageUnusable`, also for Nix in an image that is no named one: Nix needs a database of the store paths. SQLite's bytes
+    differ from version to version, so no layer can hold one and have the same digest on every host.
+    """
     merged = root_tree.merge(recipe.packages, package_set, listing, user=recipe.home)
+    if not recipe.image and any(entry.path == _NIX for entry in merged.entries):
+        raise PackageUnusable(
+            "nix cannot be a package of an image: it has no database of the image's store paths, so `nix-store --gc` in a "
+            "container would delete them; a named image can load one when it starts, as deploy/nixos/image.nix does, or use "
+            "docker.io/nixos/nix"
+        )
     outputs = root_tree.outputs_of(recipe.packages, listing)
     entries = environment.furnished(merged.entries, outputs, listing, closure)
     return replace(merged, entries=owned(recipe, entries))

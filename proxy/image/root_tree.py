@@ -87,6 +87,8 @@ def merge(packages: Sequence[Package], package_set: PackageSet, listing: Listing
     for entry in base.members(package_set, user, texts):
         members.setdefault(entry.path, entry)
     for entry in base.aliases(members):
+        above = entry.path.rpartition("/")[0]
+        members.setdefault(above, directory(above))
         members[entry.path] = entry
     entries = sorted(members.values(), key=lambda entry: entry.path.split("/"))
     return Root(tuple(entries), tuple(collisions))

@@ -99,14 +99,38 @@ class PresetSection(Section):
         )
 
 
+_CI_TOOLS = ("getent", "gnutar", "gnused", "gawk", "procps", "gzip", "diffutils")
+# The loader and the libraries of programs that were built for other distributions. The root tree has them in /lib, where
+# nixpkgs' loader does not look.
+_FOREIGN = ("glibc.out", "gcc-unwrapped.lib", "zlib.out", "openssl.out")
+_FOREIGN_ENVIRONMENT = {"LD_LIBRARY_PATH": "/lib"}
+
 #: The meta-packages that are there by default.
 PRESETS = {
     "shell": PresetSection(
         packages=("bashInteractive", "coreutils", "moreutils", "nano"), command=("/bin/bash",)
     ),
+    # What CI systems call in a container, and what they mount into it: programs that were built for other distributions.
     "ci": PresetSection(
-        packages=("bash", "coreutils", "gnugrep", "findutils", "git", "cacert"), command=("/bin/sh",)
+        packages=("bash", "coreutils", "gnugrep", "findutils", "git", "cacert", *_CI_TOOLS, *_FOREIGN),
+        command=("/bin/sh",),
+        environment=_FOREIGN_ENVIRONMENT,
     ),
+    "debug": PresetSection(
+        packages=(
+            "bashInteractive",
+            "coreutils",
+            "procps",
+            "less",
+            "gnutar",
+            "gnugrep",
+            "gnused",
+            "curl",
+            "strace",
+        ),
+        command=("/bin/bash",),
+    ),
+    "foreign": PresetSection(packages=_FOREIGN, environment=_FOREIGN_ENVIRONMENT),
     "user": PresetSection(user="1000:1000"),
     "tz": PresetSection(packages=("tzdata",), environment={"TZDIR": "/share/zoneinfo"}),
     "locale": PresetSection(

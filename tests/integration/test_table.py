@@ -42,6 +42,12 @@ IMAGES = [
     ("shell/hello", "bin/hello"),
     ("ci", "bin/grep"),
     ("ci/hello", "usr/bin/env"),
+    ("ci", "bin/awk"),
+    ("ci", "lib64/ld-linux-x86-64.so.2"),
+    ("debug", "bin/strace"),
+    ("foreign/hello", "lib64/ld-linux-x86-64.so.2"),
+    ("foreign/hello", "lib/libc.so.6"),
+    ("foreign/hello", "lib/libssl.so"),
     ("user/hello", "home/user"),
     ("shell/user/hello", "home/user"),
     ("user/shell/hello", "home/user"),
@@ -136,6 +142,8 @@ MISTAKES = [
     # names in the wrong place
     ("hello/shell", "shell is a meta-package and comes first: shell/hello (no package shell"),
     ("images/x", "this host has no named images, as its setting images.file is empty (no package images"),
+    # a store in the image
+    ("hello/nix", "nix cannot be a package of an image: it has no database of the image's store paths"),
     # too much
     ("large", "policy.most_bytes of this host allows 4 MB"),
     # nothing at all

@@ -89,6 +89,26 @@ rec {
   gnugrep = program "grep" [ ];
   findutils = program "find" [ ];
   git = program "git" [ ];
+  getent = program "getent" [ ];
+  gnutar = program "tar" [ ];
+  gnused = program "sed" [ ];
+  gawk = program "awk" [ ];
+  procps = program "ps" [ ];
+  gzip = program "gzip" [ ];
+  diffutils = program "diff" [ ];
+  less = program "less" [ ];
+  curl = program "curl" [ ];
+  strace = program "strace" [ ];
+  nix = hostPrograms "nix-2.8.0" "nix nix-store";
+  # As in nixpkgs: the outputs to install have no libraries, and the loader is in lib.
+  glibc = make {
+    name = "glibc-2.0";
+    outputs = [ "out" "bin" ];
+    script = "mkdir -p $out/lib $bin/bin; for n in ld-linux-x86-64.so.2 libc.so.6; do echo $n > $out/lib/$n; chmod +x $out/lib/$n; done";
+  } // { meta.outputsToInstall = [ "bin" ]; };
+  gcc-unwrapped.lib = library "stdc++";
+  zlib = library "z";
+  openssl.out = library "ssl";
   tzdata = make { name = "tzdata-2026"; script = "mkdir -p $out/share/zoneinfo/Europe; echo x > $out/share/zoneinfo/Europe/Berlin"; };
   glibcLocales = make { name = "locales-2"; script = "mkdir -p $out/lib/locale; echo x > $out/lib/locale/locale-archive"; };
   moreutils = program "sponge" [ ];

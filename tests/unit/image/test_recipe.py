@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from typing_extensions import override
 
+from proxy.core.errors import PackageUnusable
 from proxy.core.model import ImageRequest, LayerPlan, Package, PackageSet, Preset
 from proxy.image import recipe as image_recipe
 from proxy.image import root_tree
@@ -186,3 +188,15 @@ def test_without_a_version_there_is_no_label_of_one() -> None:
     recipe = image_recipe.from_request(asked("a"), {"a": package("a")})
 
     assert image_recipe.VERSION not in image_recipe.facts(recipe, SET, "x86_64-linux", ()).labels
+
+
+def test_nix_is_no_package_of_an_image_but_of_a_named_one() -> None:
+    class Store(OneProgram):
+        @override
+        def children(self, path: str) -> Mapping[str, root_tree.Kind]:
+            return {"bin": "directory"} if len(path.split("/")) == 4 else {"nix-store": "executable"}
+
+    with pytest.raises(PackageUnusable, match="nix cannot be a package of an image: it has no database"):
+        image_recipe.root(Recipe((package("lix"),)), SET, Store(), ())
+    entries = image_recipe.root(Recipe((package("lix"),), image="nixfront"), SET, Store(), ()).entries
+    assert "bin/nix-store" in {entry.path for entry in entries}

@@ -205,12 +205,14 @@ def test_a_passwd_that_is_no_file_is_lost_and_told() -> None:
         ("etc/ssl/certs/ca-bundle.crt", "etc/ssl/certs/ca-certificates.crt"),
         ("etc/ssl/certs/ca-bundle.crt", "etc/ssl/cert.pem"),
         ("etc/ssl/certs/ca-bundle.crt", "etc/pki/tls/certs/ca-bundle.crt"),
+        ("lib/ld-linux-x86-64.so.2", "lib64/ld-linux-x86-64.so.2"),
     ],
 )
 def test_what_programs_expect_elsewhere_is_there_too(source: str, alias: str) -> None:
     entries = root({f"a/{source}": "executable"}, "a")
 
     assert entries[alias] == symlink(alias, f"{STORE}/a/{source}")
+    assert entries[alias.rpartition("/")[0]].kind == "directory"
 
 
 def test_a_package_that_has_the_expected_place_itself_is_left_alone() -> None:
