@@ -134,7 +134,7 @@ MISTAKES = [
     ("needsbroken", "this is how it failed"),
     ("singlefile", "single-file is a single file"),
     # names that engines take for orders
-    ("hello/whiteout", "no image can hold the file /.wh.nix (from /nix/store/"),
+    ("hello/whiteout", "-whiteout-1.0/.wh.nix: engines read a name that begins with .wh."),
     (
         "whiteoutinside",
         "-whiteout-inside-1.0/share/deep/.wh..wh..opq: engines read a name that begins with .wh.",
