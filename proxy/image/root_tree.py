@@ -29,6 +29,10 @@ _OUR_LINES = "the image's own file"
 _REAL_DEPTH = 3
 #: A directory with more members than this stays a link, for each member would be one in a layer that nobody shares.
 _MOST_MEMBERS = 1000
+# Links of a package can make a small tree endless: each of them is another way to the same files.
+_LARGEST = 100_000  # members and collisions of the whole tree
+_DEEPEST = 100  # directories in one another
+_SHOWN = 60  # characters of a path in a message
 
 
 class Listing(Protocol):
@@ -67,8 +71,8 @@ class Root:
 def merge(packages: Sequence[Package], package_set: PackageSet, listing: Listing, user: str = "") -> Root:
     """The root tree of the packages, first-named first; `user` (`UID:GID`) gets a name and a home in it.
 
-    Raises `PackageUnusable` if a package is a single file and no program or has a text that is too large,
-    `StoreUnreadable` if one is gone.
+    Raises `PackageUnusable` if a package is a single file and no program or has a text that is too large, or if the tree is;
+    `StoreUnreadable` if a package is gone.
     """
     outputs = outputs_of(packages, listing)
     view = _View(listing, outputs)
@@ -190,6 +194,11 @@ def _merge_directory(
     A source is a path and the real paths of the directories above it. A link back into one of these
     (`bin/X11 -> .`) counts as a file.
     """
+    if len(members) + len(collisions) > _LARGEST or at.count("/") >= _DEEPEST:
+        raise PackageUnusable(
+            f"the files of these packages together are more than {_LARGEST} links, or {_DEEPEST} folders deep, at "
+            f"/{at[:_SHOWN]}; ask for fewer packages in one image"
+        )
     candidates: dict[str, list[tuple[str, Kind]]] = {}
     inside: dict[str, frozenset[str]] = {}
     for source, above in sources:

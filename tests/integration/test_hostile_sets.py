@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from proxy.core.model import DOCKER_MANIFEST
+from proxy.image import root_tree
 from tests.support.front import Front
 from tests.support.servers import Server
 
@@ -138,6 +139,14 @@ async def test_no_builder_reads_a_secret_of_our_environment(
 
     assert "aws= otel= home=/" in message, "the builder ran"
     assert "-secret" not in message
+
+
+async def test_a_root_tree_has_bounds(hostile: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(root_tree, "_LARGEST", 5000)
+
+    assert "the files of these packages together are more than 5000" in await refusal(
+        hostile, "hostile/endless"
+    )
 
 
 # --- meta, names, and values that Nix would not make ------------------------------------------------------------

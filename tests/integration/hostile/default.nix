@@ -69,13 +69,18 @@ rec {
   fetchesFolder = program (builtins.readFile (builtins.fetchTree { type = "path"; path = "/etc"; } + "/hostname"));
   fetchesFlake = program (builtins.getFlake "path:/etc").outPath;
   readsFile = program (builtins.readFile /etc/hostname);
-  readsClock = program "at-${toString builtins.currentTime}";
   environment = makeWith "environment" {
     outputHashMode = "flat";
     outputHashAlgo = "sha256";
     outputHash = builtins.hashString "sha256" "nothing has this hash";
     impureEnvVars = [ "AWS_SECRET_ACCESS_KEY" "OTEL_EXPORTER_OTLP_HEADERS" "NIX_CONFIG" "HOME" ];
   } "echo aws=$AWS_SECRET_ACCESS_KEY otel=$OTEL_EXPORTER_OTLP_HEADERS home=$HOME; echo $NIX_CONFIG; false";
+
+  # a root tree without an end: its links are 2^40 ways to the same files
+  endless = make "endless" ''
+    mkdir -p $out/etc; cd $out/etc; i=0
+    while [ $i -lt 40 ]; do mkdir d$i; ln -s ../d$((i+1)) d$i/a; ln -s ../d$((i+1)) d$i/b; i=$((i+1)); done; mkdir d40
+  '';
 
   # what a store path can hold
   manyFiles = make "many-files" "mkdir -p $out/share/many $out/bin; cd $out/share/many; seq 100000 | split -l 1 -a 5; cd $out/bin; seq 1000 | split -l 1";

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from proxy.core.errors import PackageUnusable
 from proxy.core.model import Package, PackageSet
@@ -446,3 +447,33 @@ def test_the_program_may_be_in_any_output() -> None:
     tree = Tree({"doc/share/x": "file", "out/bin/git": "executable", "out/bin/x": "executable"})
 
     assert root_tree.main_program(package("git", "doc", "out"), tree) == "/bin/git"
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------
+
+
+class Endless(Tree):
+    """A store in which every directory has two more, forty times over."""
+
+    @override
+    def kind(self, path: str) -> Kind | None:
+        return None if "nix-support" in path else "directory"
+
+    @override
+    def children(self, path: str) -> Mapping[str, Kind]:
+        return {"a": "directory", "b": "directory"} if path.count("/") < 40 else {"file": "file"}
+
+
+@pytest.mark.parametrize("outputs", [("one",), ("one", "other")])
+def test_a_tree_has_a_limit(monkeypatch: pytest.MonkeyPatch, outputs: tuple[str, ...]) -> None:
+    monkeypatch.setattr(root_tree, "_LARGEST", 1000)
+    endless = Endless({})
+    if len(outputs) == 1:  # /etc is real all the way down, also where one package has it
+
+        def children(path: str) -> Mapping[str, Kind]:
+            return {"etc": "directory"} if path.count("/") == 3 else Endless.children(endless, path)
+
+        monkeypatch.setattr(endless, "children", children)
+
+    with pytest.raises(PackageUnusable, match="more than 1000 links"):
+        root_tree.merge([package(output, output) for output in outputs], SET, endless)
