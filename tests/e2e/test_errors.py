@@ -18,6 +18,7 @@ from tests.support import handmade
 from tests.support.clients import Ctr, Docker, Podman, containerd, podman
 from tests.support.processes import program, run, succeed
 from tests.support.servers import Server, nixfront, stock_registry
+from tests.support.wait import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
 
@@ -112,11 +113,14 @@ async def test_what_a_person_reads(proxy: Server, clients: Clients, row: Row) ->
 
 
 async def test_docker_and_podman_search(proxy: Server, clients: Clients) -> None:
+    async def describes() -> bool:
+        return "Is a tool" in await clients.docker.succeed("search", f"{proxy.host}/tool")
+
+    await until(describes)  # Nix reads the descriptions once, and the first search does not wait for long
     docker = await clients.docker.succeed("search", f"{proxy.host}/tool")
     pod = await clients.podman.succeed("search", "--tls-verify=false", f"{proxy.host}/tool")
 
     assert f"{proxy.host}/tool" in docker
-    assert "Is a tool" in docker
     assert f"{proxy.host}/tool" in pod
     assert "Is a tool" in pod
 
