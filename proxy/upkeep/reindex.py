@@ -20,6 +20,7 @@ from proxy.core.model import ImageRequest, Layer, LayerPlan
 from proxy.core.names import Vocabulary, attribute_path, is_store_path
 from proxy.image.documents import ImageManifest, read_config, read_manifest
 from proxy.image.manifest import unsealed
+from proxy.image.recipe import VERSION
 from proxy.registry.client import Registry
 from proxy.state import State, TagRecord, layer_key
 
@@ -49,6 +50,10 @@ class SealedLabels:
     def names_tag(self, tag: str) -> bool:
         """Whether the labels name this tag as one that never moves."""
         return tag in (self.labels.get("nixfront.revision"), self.labels.get("nixfront.outputs"))
+
+    def names_version(self, tag: str) -> bool:
+        """Whether this tag is the version of the image: it moves like `latest` while the version stays."""
+        return names.version_tag(self.labels.get(VERSION, "")) == tag
 
 
 def read(manifest: ImageManifest, config: bytes) -> SealedLabels | None:
@@ -200,6 +205,8 @@ class Reindexer:
             return None
         if claim.names_tag(tag):
             return False
+        if claim.names_version(tag):
+            return True
         return True if tag in self._sets[request.package_set].moving else None
 
     def _names(self, request: ImageRequest, claim: SealedLabels) -> bool:

@@ -58,9 +58,11 @@ async def test_a_commit_of_a_pull_request_is_refused(
     url = f"file://{folder}" if kind == "git" else f"git+file://{folder}"
     source = {"kind": kind, "url": url, "ref": "main", "path": ""}
     async with start(registry.url, packages=source) as front:
+        await front.get("/v2/hello/manifests/latest")  # a tag may also be the version of the package there
+        before = front.nix_starts()
         refused = [await front.get(f"/v2/hello/manifests/{tag}") for tag in (foreign, foreign[:12])]
         assert [status for status, _, _ in refused] == [404, 404]
-        assert front.nix_starts() == 0, "nothing of it was fetched"
+        assert front.nix_starts() == before, "nothing of it was fetched"
         assert await revision_of(front, "hello", good) == good
         again, _, _ = await front.get(f"/v2/alpha/manifests/{foreign}")
     if kind == "git":
@@ -102,6 +104,9 @@ async def test_an_archive_of_a_fork_is_refused(start: Start, registry: Server, t
         tarball = {"kind": "tarball", "url": f"{url}/{{ref}}.tar.gz", "ref": "v1"}
         sets = {"nix": nixpkgs, "tar": tarball, "dated": {**tarball, "refs": ("v*", "2026*")}}
         async with start(registry.url, sets=sets) as front:
+            for name in sets:  # a tag may also be the version of the package there
+                assert (await front.get(f"/v2/{name}/hello/manifests/latest"))[0] == 200
+            before = front.nix_starts()
             refused = [
                 await front.get(f"/v2/{name}/manifests/{tag}")
                 for name, tag in (
@@ -113,7 +118,7 @@ async def test_an_archive_of_a_fork_is_refused(start: Start, registry: Server, t
                     ("dated/hello", "w1"),
                 )
             ]
-            assert front.nix_starts() == 0, "nothing of it was fetched"
+            assert front.nix_starts() == before, "nothing of it was fetched"
             assert await revision_of(front, "nix/hello", head) == head, "it is at the head of our channel"
             await front.pull("dated/hello", "20260131")
         (served / "unstable" / "git-revision").write_text("2" * 40, encoding="ascii")
@@ -204,7 +209,9 @@ async def test_an_unknown_branch_costs_no_question(
                 assert status == 404
 
     verbs = [line for line in questions.read_text().splitlines() if "ls-remote" in line or " fetch " in line]
-    assert len(verbs) <= 2, verbs
+    assert len(verbs) <= 3, (
+        "one look for the names; a tag may also be a version at `latest`, which is looked for and fetched once"
+    )
 
 
 async def test_a_rate_is_charged_before_anything_is_fetched(

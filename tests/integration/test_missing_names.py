@@ -144,11 +144,11 @@ async def test_unknown_channels_cost_so_many_questions(
         async with start(registry.url, packages=nixpkgs, builds={"failure_seconds": 0}) as front:
             for tag in ("latest", "other"):
                 assert (await front.get(f"/v2/hello/manifests/{tag}"))[0] == 200
-            before = len(questions)
+            questions.clear()
             answers = [(await front.get(f"/v2/hello/manifests/nosuch{number}"))[0] for number in range(60)]
-            asked = len(questions) - before
+            looks = sum("nosuch" in path for path in questions)
             again = [(await front.get(f"/v2/alpha/manifests/{tag}"))[0] for tag in ("latest", "other")]
 
-    assert asked == answers.count(404) == 20
+    assert looks == answers.count(404) == 20
     assert answers.count(503) == 40
     assert again == [200, 200], "what was there before is looked for all the same"
