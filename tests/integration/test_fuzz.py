@@ -112,5 +112,7 @@ async def _stays_in_the_store(running: Front, name: str, tag: str) -> None:
     for path, member in image.files.items():
         if member.target and not path.startswith("nix/store/"):
             target = member.target
+            if (path, target) == ("var/run", "../run"):
+                continue
             assert target.startswith("/nix/store/"), f"{path} -> {target}"
             assert "/".join(target.split("/")[1:4]) in image.files, f"{path} -> {target} is in no layer"

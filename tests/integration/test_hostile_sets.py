@@ -201,9 +201,10 @@ def below(image: Any, folder: str) -> list[str]:
 
 
 async def test_a_hundred_thousand_files(hostile: Front) -> None:
-    status, _, body = await hostile.get(
-        "/v2/hostile/manyfiles/manifests/latest", headers={"Accept": DOCKER_MANIFEST}
-    )
+    manifest = ("/v2/hostile/manyfiles/manifests/latest", "GET")
+    while (answer := await hostile.get(*manifest, headers={"Accept": DOCKER_MANIFEST}))[0] == 307:
+        pass  # it is still being built; the time of a test is bounded
+    status, _, body = answer
     assert status == 200, body
 
     names: list[str] = []

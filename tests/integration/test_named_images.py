@@ -102,7 +102,7 @@ let neighbour = import ./neighbour.nix; in
 
 MISTAKES = [
     ("holder", "no image can hold the file /.wh.nix (from /nix/store/"),
-    ("inside", "share/deep/.wh..wh..opq: engines read a name that begins with .wh."),
+    ("inside", "share/deep/.wh..wh..opq): engines read a name that begins with .wh."),
     ("who", "no image who, did you mean Whole?"),
     ("team", "no image team"),
     ("samename", "image samename could be sameName and samenamE, which differ only in case"),

@@ -300,7 +300,7 @@ MISTAKES: list[tuple[Callable[[Host], tuple[str, ...]], str]] = [
         lambda host: given(host, "x", "hello", "whiteout"),
         "no image can hold the file /.wh.nix (from /nix/store/",
     ),
-    (lambda host: given(host, "x", "whiteoutInside"), "share/deep/.wh..wh..opq: engines read a name"),
+    (lambda host: given(host, "x", "whiteoutInside"), "share/deep/.wh..wh..opq): engines read a name"),
 ]
 
 
