@@ -43,7 +43,7 @@ ROWS = [
     Row(errors.PackageUnknown, "tol", "no package tol, did you mean tool?"),
     Row(errors.PackageRefused, "unfree", "policy.allow_unfree would allow it"),
     Row(errors.EvaluationFailed, "removed", "removed is gone, use tool"),
-    Row(errors.BuildFailed, "foreign", "foreign-1.0 is for sparc-linux, and this host builds for "),
+    Row(errors.BuildFailed, "sparc", "sparc-1.0 is for sparc-linux, and this host builds for "),
     Row(errors.BuildFailed, "failing", "unrecognized option '--no-such-option'"),
     Row(errors.PackageUnusable, "single", "is a single file"),
     Row(errors.ImageTooLarge, "tool", "policy.most_bytes of this host allows 0 MB"),
@@ -160,7 +160,7 @@ def _packages(folder: Path) -> Path:
           single = copy "single-1.0" ./default.nix;
           removed = throw "removed is gone, use tool";
           unfree = copy "unfree-1.0" ./default.nix // { meta.license = { free = false; shortName = "secret"; }; };
-          foreign = derivation { name = "foreign-1.0"; system = "sparc-linux"; builder = ./builder; };
+          sparc = derivation { name = "sparc-1.0"; system = "sparc-linux"; builder = ./builder; };
           failing = derivation {
             name = "failing-1.0";
             inherit system;

@@ -26,7 +26,11 @@ pytestmark = [
 ]
 
 LANGUAGES = Path(__file__).parents[1] / "integration" / "languages"
-VOLUMES = ("-v=/usr:/usr:ro", "-v=/lib64:/lib64:ro", "-v=/lib/x86_64-linux-gnu:/lib/x86_64-linux-gnu:ro")
+# The host's own programs come into sight with these folders: the image's programs are in /bin alone.
+VOLUMES = (
+    *("-v=/usr:/usr:ro", "-v=/lib64:/lib64:ro", "-v=/lib/x86_64-linux-gnu:/lib/x86_64-linux-gnu:ro"),
+    "--env=PATH=/bin:/usr/bin",
+)
 FILE = """
 {
   own = { packages = [ "python3" "python3Packages.idna" ]; env.NIX_PYTHONPATH = ""; };
