@@ -47,7 +47,8 @@ def write_tree(attributes: Mapping[str, Any], folder: Path) -> None:
     """Write the merged root tree, and the modes that Nix would not keep, for `nix/commands.nix`."""
     (folder / "tree").mkdir(parents=True)
     paths, request = {info.path for info in _closure(attributes["graph"], "")}, attributes["asked"]
-    root = image_recipe.root(_recipe(request), _package_set(request), store_tree.StoreListing(), paths)
+    listing = store_tree.StoreListing(paths=paths)
+    root = image_recipe.root(_recipe(request), _package_set(request), listing, paths)
     modes = store_tree.lay_out(root.entries, folder / "tree")
     (folder / "modes").write_text(
         "".join(f"{line}\n" for line in modes), encoding="utf-8", errors="surrogateescape"
@@ -58,7 +59,7 @@ def write_image(attributes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write every blob and the manifest of the image into `folder`; returns the document that says where they are."""
     request, changed = attributes["asked"], attributes.get("changed") or ""
     folder.mkdir()
-    recipe, listing = _recipe(request), store_tree.StoreListing()
+    recipe = _recipe(request)
     table = (
         layer_table.read(Path(request["table"]).read_bytes()) if request["table"] else layer_table.NO_TABLE
     )
@@ -66,6 +67,7 @@ def write_image(attributes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     plans = layering.plan(closure, request["maxLayers"] - 1, table)
     root = owned(recipe, store_tree.read_back(changed)) if changed else None
     paths = {info.path for info in closure.paths}
+    listing = store_tree.StoreListing(paths=paths)
     root = root or image_recipe.root(recipe, _package_set(request), listing, paths).entries
     around = image_recipe.surroundings(recipe, root, listing, paths)
 

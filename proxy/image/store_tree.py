@@ -23,6 +23,7 @@ from proxy.image.tar import Entry, raw, raw_text
 _SYMLINKS_FOLLOWED = 40  # as Linux does
 _MOST_TEXT = 1 << 20  # bytes
 _STORE = "/nix/store/"
+_ABOVE = ("/nix", "/nix/store")
 
 
 def store_entries(paths: Iterable[str], prefix: str = "") -> Iterator[Entry]:
@@ -73,10 +74,19 @@ def _walk(path: str, prefix: str) -> Iterator[Entry]:
 
 
 class StoreListing:
-    """The store as a `root_tree.Listing`; `prefix` as in `store_entries`."""
+    """The store as a `root_tree.Listing`; `prefix` as in `store_entries`.
 
-    def __init__(self, prefix: str = "") -> None:
+    It shows nothing else of the host, and of the store only `paths` where they are not None. So a package that names another
+    store path gets the same tree on every host.
+    """
+
+    def __init__(self, prefix: str = "", paths: Iterable[str] | None = None) -> None:
         self._prefix = prefix
+        self._paths = None if paths is None else frozenset(paths)
+
+    def within(self, paths: Iterable[str]) -> "StoreListing":
+        """The same store with these store paths alone: those of an image."""
+        return StoreListing(self._prefix, paths)
 
     def kind(self, path: str) -> Kind | None:
         """As `Listing.kind`."""
@@ -124,6 +134,8 @@ class StoreListing:
                 done = done[:-1]
                 continue
             here = "/" + "/".join([*done, part])
+            if not self._shows(here, len(done)):
+                return None
             try:
                 link = self._link(here)
             except OSError:
@@ -140,6 +152,12 @@ class StoreListing:
             todo.extend(reversed([piece for piece in target.parts if piece != "/"]))
         place = "/" + "/".join(done)
         return place if place.startswith(_STORE) else None
+
+    def _shows(self, path: str, above: int) -> bool:
+        """Whether this place, with so many folders above it, is a part of the store that may be looked at."""
+        if above < len(_ABOVE):
+            return path in _ABOVE
+        return above > len(_ABOVE) or self._paths is None or path in self._paths
 
     def _link(self, path: str) -> str | None:
         """The target of the symlink at `path`, None for anything else. Raises `OSError`."""

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 
 from proxy.core.events import Collided, LayersReady, LibraryUnusable, Sink
 from proxy.core.model import Image, ImageRequest, Layer
-from proxy.image import manifest, root_tree
+from proxy.image import manifest
 from proxy.image import recipe as image_recipe
 from proxy.image.environment import Environment
 from proxy.image.recipe import comments, facts, from_request
 from proxy.image.root_tree import Root
+from proxy.image.store_tree import StoreListing
 from proxy.pipeline.contents import Content
 from proxy.pipeline.keys import ImageOptions
 from proxy.pipeline.publish import LayerRecord, Publisher, RootLayer
@@ -33,7 +34,7 @@ class Assembly:
         request: ImageRequest,
         content: Content,
         publisher: Publisher,
-        listing: root_tree.Listing,
+        listing: StoreListing,
         options: ImageOptions,
         sink: Sink,
     ) -> None:
@@ -93,8 +94,9 @@ class Assembly:
         return root, command, around
 
     def _merge(self) -> tuple[Root, tuple[str, ...], Environment]:
-        recipe, content, listing = self._recipe, self._content, self._listing
+        recipe, content = self._recipe, self._content
         closure = {path for plan in content.plans for path in plan.paths}
+        listing = self._listing.within(closure)
         root = content.root or image_recipe.root(recipe, content.package_set, listing, closure)
         around = image_recipe.surroundings(recipe, root.entries, listing, closure)
         return root, image_recipe.command(recipe, listing), around

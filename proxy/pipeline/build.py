@@ -19,7 +19,7 @@ from proxy.core.errors import NixfrontError, Unforeseen
 from proxy.core.events import BuildEnded, BuildStarted, Resolved, Sink
 from proxy.core.explained import explained
 from proxy.core.model import ImageRequest
-from proxy.image import root_tree
+from proxy.image.store_tree import StoreListing
 from proxy.pipeline.assembly import Assembly
 from proxy.pipeline.contents import Content, Contents, ResolvedContent
 from proxy.pipeline.keys import ImageOptions, image_key
@@ -41,7 +41,7 @@ class Pipeline:
         images: Contents,
         tags: OwnTags,
         publisher: Publisher,
-        listing: root_tree.Listing,
+        listing: StoreListing,
         options: ImageOptions,
         sink: Sink,
     ) -> None:

@@ -17,9 +17,10 @@ from proxy.core.errors import ImageInvalid, TagUnknown
 from proxy.core.model import Closure, ImageRequest, Package, PackageSet, PathInfo
 from proxy.core.names import version_tag
 from proxy.image import recipe as image_recipe
-from proxy.image import root_tree, store_tree
+from proxy.image import store_tree
 from proxy.image.recipe import Definition, owned
 from proxy.image.root_tree import Root
+from proxy.image.store_tree import StoreListing
 from proxy.nix import image_results
 from proxy.nix.evaluate import Evaluator, ImagesFile
 from proxy.nix.sets import LATEST, PackageSets
@@ -61,7 +62,7 @@ class NamedImages:
         sets: PackageSets,
         evaluator: Evaluator,
         store: NixStore,
-        listing: root_tree.Listing,
+        listing: StoreListing,
         *,
         system: str,
     ) -> None:
@@ -129,7 +130,8 @@ class NamedImages:
         outputs = [path for package in recipe.packages for _, path in package.outputs]
         built = (*outputs, *definition.runs.paths)
         paths = {info.path for info in closure.paths}
-        root = await asyncio.to_thread(image_recipe.root, recipe, package_set, self._listing, paths)
+        listing = self._listing.within(paths)
+        root = await asyncio.to_thread(image_recipe.root, recipe, package_set, listing, paths)
         if not definition.script:
             return ImageInStore(closure, root, built)
         tree, more = await self._run_commands(image, root, roots, on_line)

@@ -151,6 +151,19 @@ async def test_a_root_tree_has_bounds(hostile: Front, monkeypatch: pytest.Monkey
     )
 
 
+async def test_a_root_tree_shows_no_store_path_but_those_of_the_image(hostile: Front) -> None:
+    await hostile.pull("hostile/private")  # so this host's store has what the links of `peeks` name
+    status, _, body = await hostile.get(
+        "/v2/hostile/peeks/manifests/latest", headers={"Accept": DOCKER_MANIFEST}
+    )
+    assert status == 200, body
+    _, _, blob = await hostile.get(f"/v2/hostile/peeks/blobs/{json.loads(body)['layers'][-1]['digest']}")
+    names = await asyncio.to_thread(_names, blob)
+
+    assert "share/theirs" in names, "a link, which leads nowhere on every host"
+    assert not [name for name in names if "inside" in name]
+
+
 # --- meta, names, and values that Nix would not make ------------------------------------------------------------
 
 

@@ -82,6 +82,14 @@ rec {
     while [ $i -lt 40 ]; do mkdir d$i; ln -s ../d$((i+1)) d$i/a; ln -s ../d$((i+1)) d$i/b; i=$((i+1)); done; mkdir d40
   '';
 
+  # names a store path that it does not need
+  private = make "private" "mkdir -p $out/share/inside; echo x > $out/share/inside/private-name";
+  peeks = derivation {
+    name = "peeks"; inherit system; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
+    target = builtins.unsafeDiscardStringContext private.outPath;
+    args = [ "-ec" "mkdir -p $out/share $out/nix-support; ln -s $target/share $out/share/theirs; echo $target > $out/nix-support/propagated-user-env-packages" ];
+  };
+
   # what a store path can hold
   manyFiles = make "many-files" "mkdir -p $out/share/many $out/bin; cd $out/share/many; seq 100000 | split -l 1 -a 5; cd $out/bin; seq 1000 | split -l 1";
   setuid = make "setuid" "mkdir -p $out/bin; echo x > $out/bin/setuid; chmod 755 $out/bin/setuid; chmod 6755 $out/bin/setuid || true";

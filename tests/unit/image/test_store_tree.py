@@ -204,3 +204,28 @@ def test_a_link_out_of_the_store_is_a_file(tmp_path: Path) -> None:
     (package / "state").symlink_to("/var/lib")
 
     assert StoreListing(str(tmp_path)).children("/nix/store/a") == {"state": "file"}
+
+
+def test_only_the_store_paths_of_the_image_are_there(store: Path) -> None:
+    put(store, "own/share/file", "own")
+    put(store, "other/share/file", "of another image")
+    link(store, "own/theirs", "/nix/store/other/share")
+    link(store, "other/back", "/nix/store/own/share")
+    link(store, "own/around", "/nix/store/other/back")
+    link(store, "own/mine", "/nix/store/own/share/../share")
+    listing = StoreListing(str(store)).within([f"{STORE}/own"])
+
+    assert listing.kind(f"{STORE}/other") is None
+    assert listing.kind(f"{STORE}/own/theirs") is None
+    assert listing.children(f"{STORE}/own/theirs") == {}
+    assert listing.kind(f"{STORE}/own/around") is None, "a way through another one is none in the image"
+    assert listing.real(f"{STORE}/own/mine/file") == f"{STORE}/own/share/file"
+
+
+def test_a_way_through_the_host_leads_nowhere(store: Path) -> None:
+    put(store, "a/x")
+    (store / "run").mkdir()
+    (store / "run/current").symlink_to("/nix/store/a")
+    link(store, "a/out", "/run/current/x")
+
+    assert StoreListing(str(store)).kind(f"{STORE}/a/out") is None
