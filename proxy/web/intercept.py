@@ -95,7 +95,7 @@ class Front:
             raise SiteDenied(reason)
         sent = path_of(request)
         if self._mirror.serves(sent):
-            error_responses.comes_from_a_mirror(request)
+            error_responses.note_mirror(request)
         path = self._mirror.direct(sent, request.method)
         _check_length(path.repository)
         await self._access.admit_write(request)

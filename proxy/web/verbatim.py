@@ -1,5 +1,6 @@
 """An answer of the registry as bytes: what of it is stored, whether it may be, and the response that sends it again."""
 
+import contextlib
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from proxy.web.replies import conditions
 
 _log = logging.getLogger(__name__)
 _LARGEST = 1 << 20  # bytes of a manifest that is stored: the event loop reads it whole and hashes it
+_PART = 64 << 10  # bytes of a body that are read at once
 # Response headers that are meant for one client, or that say that the body is not the manifest itself.
 _PERSONAL = frozenset({"set-cookie", "content-encoding", "transfer-encoding", "www-authenticate"})
 _OWN = frozenset({"content-length", HEADER.lower()})  # each response gets its own
@@ -85,6 +87,15 @@ async def body(answer: aiohttp.ClientResponse) -> bytes:
         raise RegistryUnavailable(
             "the registry behind nixfront broke off in the middle of a manifest"
         ) from error
+
+
+async def start_of_body(answer: aiohttp.ClientResponse, most: int) -> bytes:
+    """The start of the answer's body, of `most` bytes or a little more. It is less if the body broke off."""
+    start = b""
+    with contextlib.suppress(aiohttp.ClientError):  # the next reader meets the error again
+        while len(start) < most and (chunk := await answer.content.read(_PART)):
+            start += chunk
+    return start
 
 
 class VerbatimResponse(web.StreamResponse):

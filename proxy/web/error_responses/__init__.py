@@ -98,8 +98,8 @@ def reason_phrase(message: str) -> str:
     return printable[:_START_OF_REASON] + _GAP + printable[-end:]
 
 
-def comes_from_a_mirror(request: web.Request) -> None:
-    """The client of this request uses nixfront as a mirror: after "not found" it asks the next registry."""
+def note_mirror(request: web.Request) -> None:
+    """Note that the client of this request uses nixfront as a mirror: after "not found" it asks the next registry."""
     request[_GOES_ON] = True
 
 

@@ -9,13 +9,12 @@ A name that can be built and has no tag yet has an empty list, where the registr
 nobody. The list is empty so that a page that reads the manifest of every tag starts no build either.
 """
 
-import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
-from aiohttp import ClientError, ClientResponse, hdrs, web
+from aiohttp import ClientResponse, hdrs, web
 
 from proxy.core import foreign, names
 from proxy.core.errors import NameInvalid
@@ -25,6 +24,7 @@ from proxy.state import State
 from proxy.web.access import Access
 from proxy.web.answer_cache import AnswerCache
 from proxy.web.passthrough import backward
+from proxy.web.verbatim import start_of_body
 
 _LONGEST = 64 << 10  # bytes of an error, or of the start of a list that nobody here changes
 _LONGEST_LIST = 4 << 20  # bytes of a list that is read whole
@@ -48,13 +48,13 @@ class TagLists:
         start = b""
         if request.method == hdrs.METH_GET and path.is_canonical and sent.is_canonical:
             if answer.status == 404 and self._may_be_ours(path.repository):
-                start = await _start(answer, _LONGEST)
+                start = await start_of_body(answer, _LONGEST)
                 if _is_name_unknown(start):
                     return _no_tags(path.repository)
             elif answer.status == 200 and not {hdrs.LINK, hdrs.CONTENT_ENCODING} & answer.headers.keys():
                 is_ours = bool(await self._state.tags(path.repository))
                 if is_ours or self._may_be_ours(path.repository):
-                    start = await _start(answer, _LONGEST_LIST if is_ours else _LONGEST)
+                    start = await start_of_body(answer, _LONGEST_LIST if is_ours else _LONGEST)
                     document = _document(start)
                     if document is not None and (is_ours or not document["tags"]):
                         return _page(answer, document, sent)
@@ -67,15 +67,6 @@ class TagLists:
         except NameInvalid:
             return False
         return is_name and self._access.makes(repository)
-
-
-async def _start(answer: ClientResponse, most: int) -> bytes:
-    """The start of the answer's body, of `most` bytes or a little more. It is less if the body broke off."""
-    start = b""
-    with contextlib.suppress(ClientError):  # the next reader meets the error again
-        while len(start) < most and (chunk := await answer.content.read(_LONGEST)):
-            start += chunk
-    return start
 
 
 def _is_name_unknown(body: bytes) -> bool:

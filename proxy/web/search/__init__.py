@@ -12,7 +12,7 @@ policy refuses a licence.
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from aiohttp import ClientError, hdrs, web
+from aiohttp import hdrs, web
 
 from proxy.core import foreign
 from proxy.core.errors import NixfrontError, SiteDenied
@@ -26,6 +26,7 @@ from proxy.web.passthrough import Passthrough
 from proxy.web.search import matches
 from proxy.web.search.matches import Match, Question
 from proxy.web.sites import Sites
+from proxy.web.verbatim import start_of_body
 
 _PATIENCE = 20.0  # seconds for a list of names
 _AT_ONCE = 2  # searches through a list; each takes a processor for some hundredths of a second
@@ -96,19 +97,14 @@ class Search:
 
     async def _repositories(self, request: web.Request) -> list[str]:
         """The first page of the registry's catalog, as this client sees it; empty where the registry shows none."""
-        body = b""
         async with self._passthrough.send(
             request, hdrs.METH_GET, path=f"/v2/_catalog?n={_MOST_REPOSITORIES}"
         ) as answer:
-            try:
-                while answer.status == 200 and len(body) <= _LARGEST_CATALOG:
-                    if not (chunk := await answer.content.read(_LARGEST_CATALOG)):
-                        break
-                    body += chunk
-                repositories = foreign.parse(body)["repositories"]
-                return [name for name in repositories if isinstance(name, str)]
-            except (ClientError, ValueError, KeyError, TypeError):
-                return []
+            body = await start_of_body(answer, _LARGEST_CATALOG) if answer.status == 200 else b""
+        try:
+            return [name for name in foreign.parse(body)["repositories"] if isinstance(name, str)]
+        except (ValueError, KeyError, TypeError):
+            return []
 
 
 def _pastes(request: web.Request) -> bool:

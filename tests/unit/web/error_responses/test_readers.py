@@ -42,7 +42,7 @@ def app(kind: type[NixfrontError], *, waits: bool = False, mirror: bool = False)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         if mirror:
-            error_responses.comes_from_a_mirror(request)
+            error_responses.note_mirror(request)
         if waits and request.method == "HEAD":
             return web.Response(status=405)
         if waits and not request.query:
