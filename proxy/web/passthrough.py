@@ -5,6 +5,7 @@ stay as they are, except for two: hop-by-hop headers, and a `Location` that name
 client that waits for a 100 before it sends a body gets it at once: a stock registry may keep it waiting for ever.
 """
 
+import contextlib
 import logging
 import socket
 import struct
@@ -256,7 +257,8 @@ def target(request: web.Request) -> str:
 async def expect(request: web.Request) -> None:
     """An `expect_handler`: a 100 for who waits for one; any other expectation is for the registry to judge."""
     if waits(request.headers.items()) and request.version >= HttpVersion11 and request.body_exists:
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        with contextlib.suppress(ConnectionError):  # the client is gone, and its request ends as any other's
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # of the answer, nothing is written yet
 
 

@@ -1,0 +1,28 @@
+"""Seeded bytes, to nixfront and to a stock registry: it never dies, hangs, fails, or understands more than it should."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.front_fuzz import batches, case, fuzz
+
+SEED = 20261129
+CASES = 480
+
+
+@pytest.mark.usefixtures("nix_count")
+async def test_any_bytes_get_the_answer_of_a_stock_registry_or_a_refusal(tmp_path: Path) -> None:
+    async with fuzz(tmp_path, SEED) as running:
+        for numbers in batches(CASES):
+            await running.batch(numbers)
+        report = running.report
+
+    assert report.wrong == []
+    assert running.grown() == []
+    assert report.cases == CASES
+    assert min(report.answers[kind] for kind in ("http 2", "http 4", "odd 2", "odd 4")) > 0, "all kinds came"
+
+
+def test_a_case_is_the_same_each_time() -> None:
+    assert [case(SEED, number) for number in range(50)] == [case(SEED, number) for number in range(50)]
+    assert case(SEED, 1) != case(SEED + 1, 1)
