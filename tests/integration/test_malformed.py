@@ -141,6 +141,22 @@ async def test_what_is_no_http_is_400_as_the_stock_registry_says(
     assert caplog.text.count("it breaks the rules of HTTP remote=127.0.0.1") == 1
 
 
+@pytest.mark.parametrize("version", [b"0.9", b"2.0"])
+@pytest.mark.parametrize(
+    "before", [b"", b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n"], ids=["alone", "after another"]
+)
+async def test_another_version_of_http_is_505_as_the_stock_registry_says(
+    start: Start, registry: Server, version: bytes, before: bytes
+) -> None:
+    """aiohttp's server answers HTTP/2.0 in its own words, and its status line is none that a client of HTTP/1 reads."""
+    data = before + b"GET /v2/team/tool/tags/list HTTP/" + version + b"\r\nHost: a\r\n\r\n"
+    async with start(registry.url) as front:
+        told, straight = await in_pieces(front.url, data), await in_pieces(registry.url, data)
+
+    assert told.status == straight.status == (200 if before else 505)
+    assert "team/tool" not in registry.process.log_text(), "no handler saw it"
+
+
 @pytest.mark.parametrize("mirror", [False, True], ids=["direct", "mirror"])
 @pytest.mark.parametrize(
     "name",

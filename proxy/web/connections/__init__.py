@@ -22,6 +22,7 @@ from typing import cast
 
 from aiohttp import StreamReader, web
 from aiohttp.http import HttpProcessingError, RawRequestMessage
+from aiohttp.web_protocol import _ErrInfo
 from typing_extensions import override
 
 from proxy.web.client import NO_NETWORKS, Networks, neighbourhood, plain
@@ -32,6 +33,7 @@ _KEPT_FILES = 200  # that are not for connections: databases, pipes of Nix, file
 _TOO_LARGE = b"431 Request Header Fields Too Large"
 _TOO_MANY = b"503 Service Unavailable"
 _MALFORMED = b"400 Bad Request"
+_OTHER_VERSION = b"505 HTTP Version Not Supported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +159,8 @@ class _Guarded(asyncio.Protocol):
                 self._watch()
         else:
             self._handler.data_received(data)
-        if self._is_malformed():
-            self._end(self._transport, body, "it breaks the rules of HTTP")
+        if refusal := self._refusal():
+            self._end(self._transport, body, "it breaks the rules of HTTP", refusal)
             return
         self._body = self._last_body()
         self._heard = asyncio.get_running_loop().time()
@@ -205,10 +207,17 @@ class _Guarded(asyncio.Protocol):
         request = handler._current_request  # noqa: SLF001
         return self._body if request is None else request.content
 
-    def _is_malformed(self) -> bool:
-        """Whether what came is no HTTP."""
+    def _refusal(self) -> bytes | None:
+        """The status for what came, if it is no HTTP/1; None if it is. aiohttp would answer a request of HTTP/2.0 in its own version."""
         messages = self._handler._messages  # noqa: SLF001
-        return bool(messages) and not isinstance(messages[-1][0], RawRequestMessage)
+        for place, (message, body) in enumerate(messages):
+            if not isinstance(message, RawRequestMessage):
+                return _MALFORMED
+            if message.version.major != 1:
+                error = _ErrInfo(505, HttpProcessingError(code=505), "another version of HTTP")
+                messages[place] = (error, body)  # no handler may see it
+                return _OTHER_VERSION
+        return None
 
     def _watch_body(self, seconds: float) -> None:
         self._body_timer = asyncio.get_running_loop().call_later(seconds, self._look_at_body)
@@ -227,7 +236,9 @@ class _Guarded(asyncio.Protocol):
         else:
             self._end(transport, body, f"it stood still for {limit:g} s")
 
-    def _end(self, transport: asyncio.Transport, body: StreamReader | None, reason: str) -> None:
+    def _end(
+        self, transport: asyncio.Transport, body: StreamReader | None, reason: str, status: bytes = _MALFORMED
+    ) -> None:
         """End the body that was under way, and the connection after the answer that is under way."""
         self._ended = True
         handler = self._handler
@@ -242,7 +253,7 @@ class _Guarded(asyncio.Protocol):
         elif is_answering:
             handler.close()
         else:
-            _refuse(transport, _MALFORMED)
+            _refuse(transport, status)
 
     def _watch(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._door.rules.head_seconds, self._too_slow)
