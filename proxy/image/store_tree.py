@@ -57,20 +57,25 @@ def check_names(paths: Iterable[str], prefix: str = "") -> None:
 
 
 def _walk(path: str, prefix: str) -> Iterator[Entry]:
-    real = raw(prefix + path)
-    status = os.lstat(real)
-    member = path.lstrip("/")
-    if stat.S_ISLNK(status.st_mode):
-        yield tar.symlink(member, raw_text(os.readlink(real)))  # noqa: PTH115 - the link, byte for byte
-    elif stat.S_ISDIR(status.st_mode):
-        yield tar.directory(member, 0o555)
-        for name in sorted(os.listdir(real)):  # noqa: PTH208 - names only; a Path for each costs more
-            yield from _walk(f"{path}/{raw_text(name)}", prefix)
-    elif stat.S_ISREG(status.st_mode):
-        mode = 0o555 if status.st_mode & stat.S_IXUSR else 0o444
-        yield Entry(member, tar.FILE, mode, source=prefix + path, size=status.st_size)
-    else:
-        raise PackageUnusable(f"{path} is neither a file, a directory nor a symlink")
+    """A directory before its members. A loop: a store path may be deeper than Python's stack."""
+    pending = [path]
+    while pending:
+        place = pending.pop()
+        real = raw(prefix + place)
+        status = os.lstat(real)
+        member = place.lstrip("/")
+        if stat.S_ISLNK(status.st_mode):
+            yield tar.symlink(member, raw_text(os.readlink(real)))  # noqa: PTH115 - the link, byte for byte
+        elif stat.S_ISDIR(status.st_mode):
+            yield tar.directory(member, 0o555)
+            # Names only; a Path for each costs more.
+            names = sorted(os.listdir(real), reverse=True)  # noqa: PTH208
+            pending.extend(f"{place}/{raw_text(name)}" for name in names)
+        elif stat.S_ISREG(status.st_mode):
+            mode = 0o555 if status.st_mode & stat.S_IXUSR else 0o444
+            yield Entry(member, tar.FILE, mode, source=prefix + place, size=status.st_size)
+        else:
+            raise PackageUnusable(f"{place} is neither a file, a directory nor a symlink")
 
 
 class StoreListing:
@@ -198,26 +203,29 @@ def read_back(output: str, prefix: str = "") -> tuple[Entry, ...]:
             raise ImageInvalid(f"extraCommands left something at {place} that is no directory")
     words = _text(_bytes(f"{prefix}{output}/modes")).split("\0")
     modes = dict(zip(words[1::2], words[0::2], strict=False))
-    members = _members(f"{prefix}{output}/tree", "", modes)
+    members = _members(f"{prefix}{output}/tree", modes)
     return tuple(sorted(members, key=lambda entry: entry.path.split("/")))
 
 
-def _members(folder: str, at: str, modes: dict[str, str]) -> Iterator[Entry]:
-    for name in os.listdir(raw(f"{folder}/{at}")):  # noqa: PTH208
-        path = f"{at}/{_text(name)}" if at else _text(name)
-        source = f"{folder}/{path}"
-        status = os.lstat(raw(source))
-        mode = modes.get(f"./{path}", "")
-        if stat.S_ISLNK(status.st_mode):
-            yield tar.symlink(path, _text(os.readlink(raw(source))))  # noqa: PTH115
-            continue
-        kind = tar.DIRECTORY if stat.S_ISDIR(status.st_mode) else tar.FILE
-        bits = int(mode, 8) if _MODE.fullmatch(mode) else _USUAL[kind]
-        if kind == tar.DIRECTORY:
-            yield tar.directory(path, bits)
-            yield from _members(folder, path, modes)
-        else:
-            yield Entry(path, tar.FILE, bits, source=source, size=status.st_size)
+def _members(folder: str, modes: dict[str, str]) -> Iterator[Entry]:
+    pending = [""]
+    while pending:
+        at = pending.pop()
+        for name in os.listdir(raw(f"{folder}/{at}")):  # noqa: PTH208
+            path = f"{at}/{_text(name)}" if at else _text(name)
+            source = f"{folder}/{path}"
+            status = os.lstat(raw(source))
+            mode = modes.get(f"./{path}", "")
+            if stat.S_ISLNK(status.st_mode):
+                yield tar.symlink(path, _text(os.readlink(raw(source))))  # noqa: PTH115
+                continue
+            kind = tar.DIRECTORY if stat.S_ISDIR(status.st_mode) else tar.FILE
+            bits = int(mode, 8) if _MODE.fullmatch(mode) else _USUAL[kind]
+            if kind == tar.DIRECTORY:
+                yield tar.directory(path, bits)
+                pending.append(path)
+            else:
+                yield Entry(path, tar.FILE, bits, source=source, size=status.st_size)
 
 
 def _usual(entry: Entry) -> int:

@@ -1,6 +1,7 @@
-"""What the end-to-end tests share: one docker engine."""
+"""What the end-to-end tests share: one docker engine, and one Nix store for the packages of the demo set."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -13,3 +14,9 @@ async def docker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dock
     """A docker engine that starts empty."""
     async with dockerd(tmp_path_factory.mktemp("docker")) as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Nix store of our own: nothing in it was built before these tests, and the host's stays as it is."""
+    return tmp_path_factory.mktemp("store")

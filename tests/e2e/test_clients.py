@@ -62,12 +62,6 @@ class Demo:
     nix: CountedNix
 
 
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Nix store of our own: nothing in it was built before, and the host's stays as it is."""
-    return tmp_path_factory.mktemp("store")
-
-
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def demo(tmp_path_factory: pytest.TempPathFactory, store: Path) -> AsyncIterator[Demo]:
     folder = tmp_path_factory.mktemp("demo")

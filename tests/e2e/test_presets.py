@@ -41,11 +41,11 @@ _CALLS = [
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def proxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    """nixfront with the demo set and a store of its own."""
+async def proxy(store: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """nixfront with the demo set."""
     folder = tmp_path_factory.mktemp("presets")
     async with stock_registry(folder / "registry") as registry:
-        settings = {"registry": {"url": registry.url}, "nix": {"store": str(folder / "store")}}
+        settings = {"registry": {"url": registry.url}, "nix": {"store": str(store)}}
         async with nixfront(folder, settings=settings, args=("--demo",)) as server:
             yield server
 

@@ -1,6 +1,7 @@
 """The store on disk: the members of a layer, and what the root tree sees."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,19 @@ def link(store: Path, path: str, target: str) -> None:
     place = store / "nix/store" / path
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(target)
+
+
+def test_a_store_path_may_be_deeper_than_pythons_stack(store: Path) -> None:
+    depth = sys.getrecursionlimit() + 200
+    folder = f"{store}/nix/store/deep"
+    for _ in range(depth):
+        os.mkdir(folder)  # noqa: PTH102 - a Path makes the folders above by a recursion
+        folder += "/a"
+
+    entries = list(store_entries([f"{STORE}/deep"], str(store)))
+
+    assert len(entries) == 2 + depth
+    assert entries[-1].path.count("/a") == depth - 1
 
 
 def test_a_layer_holds_its_store_paths_sorted_and_in_the_modes_of_nix(store: Path) -> None:
