@@ -64,9 +64,7 @@ class Base:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def base(
-    docker: Docker, store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Base]:
+async def base(docker: Docker, store: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Base]:
     folder = tmp_path_factory.mktemp("bases")
     settings = {"nix": {"store": str(store)}}
     async with nixfront(folder, settings=settings, args=("--demo",)) as proxy:

@@ -1,6 +1,7 @@
 """Package sets whose authors mean harm: nothing of the host gets out or breaks, and other pulls go on."""
 
 import asyncio
+import gzip
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import re
 import socket
 import tarfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -223,17 +225,24 @@ async def test_a_hundred_thousand_files(hostile: Front) -> None:
         )
     assert status == 200, body
 
-    names: list[str] = []
+    found: Counter[bytes] = Counter()
     for layer in json.loads(body)["layers"]:  # the validator would unpack each of them
         _, _, blob = await hostile.get(f"/v2/hostile/manyfiles/blobs/{layer['digest']}")
-        names += await asyncio.to_thread(_names, blob)
-    assert sum("-many-files/share/many/" in name for name in names) == 100_000
-    assert sum(name.startswith("bin/") for name in names) == 1000
+        found += await asyncio.to_thread(_heads, blob)
+    assert found == {b"many": 100_000, b"bin": 1000}
 
 
 def _names(archive: bytes) -> list[str]:
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
         return opened.getnames()
+
+
+def _heads(archive: bytes) -> Counter[bytes]:
+    """How many members of either folder an archive has, by the start of their heads: tarfile takes ten seconds."""
+    name = re.compile(rb"nix/store/[^/\0]+-many-files/share/(many)/x|(bin)/x")
+    data = gzip.decompress(archive)
+    heads = (name.match(data, at) for at in range(0, len(data), 512))
+    return Counter(head[1] or head[2] for head in heads if head)
 
 
 async def test_no_file_runs_as_another_user(hostile: Front) -> None:
