@@ -71,13 +71,13 @@ class Coordinator:
         self._stopping = False
 
     async def image(self, request: ImageRequest, client: str = "", *, is_absent: bool = False) -> None:
-        """The registry has the tag when this returns; a tag that is there already is left as it is.
+        """The registry has the tag or digest when this returns; a tag that is there already is left as it is.
 
-        `client` gets its share of the queue. `is_absent`: the registry said a moment ago that it has no such tag of any
+        `client` gets its share of the queue. `is_absent`: the registry said a moment ago that it has no such thing of any
         media type; that saves a question to it. A build that has begun goes on when the caller is cancelled. Raises a
         `NixfrontError`.
         """
-        key = _key(request)
+        key = request.key
         with self.visit(request, client):
             ticket = self._tickets[key]
             await self._run(key, lambda: self._make(key, request, ticket, is_absent=is_absent))
@@ -88,7 +88,7 @@ class Coordinator:
 
         A build that has not begun is dropped when nobody waits for it any more.
         """
-        key, visit = _key(request), Visit()
+        key, visit = request.key, Visit()
         ticket = self._tickets.setdefault(key, Ticket())
         ticket.clients[client] += 1
         try:
@@ -107,12 +107,12 @@ class Coordinator:
                 self._flights.drop(key)
 
     async def is_new(self, request: ImageRequest, *, is_absent: bool = False) -> bool:
-        """Whether `image` would start a build: no build of it runs, none failed recently, and the tag is not there."""
-        key = _key(request)
+        """Whether `image` would start a build: no build of it runs, none failed recently, and the image is not there."""
+        key = request.key
         return (
             key not in self._flights.keys
             and await self._state.recall_failure(key) is None
-            and (is_absent or await self._registry.manifest_digest(request.repository, request.tag) is None)
+            and (is_absent or not await self._is_there(request))
             and key not in self._flights.keys
         )
 
@@ -156,15 +156,20 @@ class Coordinator:
 
     async def _make(self, key: str, request: ImageRequest, ticket: Ticket, *, is_absent: bool) -> None:
         async def is_done() -> bool:
-            """Whether the tag is there under any media type: then it stays, no matter who pushed it."""
             await self._raise_failure(key)
-            return await self._registry.manifest_digest(request.repository, request.tag) is not None
+            return await self._is_there(request)
 
         if is_absent:
             await self._raise_failure(key)
         elif await is_done():
             return
         await self._alone(key, ticket, lambda: self._pipeline.make(request), is_done)
+
+    async def _is_there(self, request: ImageRequest) -> bool:
+        """Whether the tag is there under any media type: then it stays, no matter who pushed it. Likewise a digest."""
+        if request.blob:
+            return await self._registry.has_blob(request.repository, request.blob)
+        return await self._registry.manifest_digest(request.repository, request.reference) is not None
 
     async def _renew(self, key: str, request: ImageRequest, record: TagRecord) -> None:
         async def is_done() -> bool:
@@ -228,7 +233,3 @@ class Coordinator:
             await asyncio.gather(prolonging, return_exceptions=True)
             await self._state.release(key, self._machine)
             self._begun.discard(key)
-
-
-def _key(request: ImageRequest) -> str:
-    return f"{request.repository}:{request.tag}"

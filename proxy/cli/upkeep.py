@@ -72,7 +72,9 @@ async def _prune_all(settings: Settings, arguments: argparse.Namespace, console:
     report = []
     async with commands.pruner(settings) as pruner:
         for old in await pruner.old(time.time() - arguments.days * _DAY):
-            gone = not old.kept and (arguments.dry_run or await pruner.prune(old))
+            gone = not old.kept and (
+                arguments.dry_run or await pruner.prune(old, keep_record=arguments.keep_records)
+            )
             verb = "stays" if not gone else "would go" if arguments.dry_run else "is gone"
             why = f": {old.kept}" if old.kept else ""
             used = datetime.fromtimestamp(old.used, tz=UTC)
@@ -92,6 +94,11 @@ def _prune_arguments(parser: argparse.ArgumentParser) -> None:
         default=30.0,
         metavar="N",
         help="delete images that nobody pulled for so many days (default: 30)",
+    )
+    parser.add_argument(
+        "--keep-records",
+        action="store_true",
+        help="keep how each image was made: who pulls its digest later gets it again, if it can still be made",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be deleted, and delete nothing"

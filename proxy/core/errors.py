@@ -47,6 +47,12 @@ class TagUnknown(NixfrontError):
     lasting = True
 
 
+class DigestLost(NixfrontError):
+    """The registry lost an image of ours, and this host cannot make one with this digest again."""
+
+    lasting = True
+
+
 class ImageUnknown(NixfrontError):
     """The operator's file has no image of this name, or two that differ only in case."""
 

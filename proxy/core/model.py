@@ -82,6 +82,9 @@ class ImageRequest:
     `package_set`: its name, empty for the default one. `presets`: the names of the meta-packages, in order;
     `preset` merges all of them. `attributes`: as the client wrote them, in order, without repetitions. `image`: the name of a
     named image as the client wrote it; then all else is empty.
+
+    `digest`: of the manifest that the image has to have, for a client that asked by digest for one that the registry
+    lost; `tag` is its revision then. `blob`: the digest of its blob that the registry lost, where it is that.
     """
 
     repository: str
@@ -93,6 +96,18 @@ class ImageRequest:
     image: str = ""
     first: str = ""
     hints: tuple[tuple[str, str], ...] = ()
+    digest: str = ""
+    blob: str = ""
+
+    @property
+    def reference(self) -> str:
+        """What the client asked for in the repository: a tag or a digest."""
+        return self.blob or self.digest or self.tag
+
+    @property
+    def key(self) -> str:
+        """The repository and the reference, as people write both."""
+        return f"{self.repository}{'@' if self.digest else ':'}{self.reference}"
 
     @property
     def names(self) -> tuple[str, ...]:

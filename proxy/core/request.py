@@ -29,7 +29,7 @@ _UPLOADS = "uploads/"
 _STREAM = re.compile(r"/events|/builds/[^/]+/events")
 _PAGE = re.compile(r"/|/(?:builds|images|static)/.+|/images|/compose|/suggest|/status\.json")
 _HOP = re.compile(r"[0-9]{1,3}")
-#: The parameter of a manifest's query that counts how often nixfront sent this client on while it waits.
+#: The parameter in the query of a manifest or blob that counts how often nixfront sent this client on while it waits.
 WAIT = "wait"
 
 
@@ -87,7 +87,7 @@ def parse(path: str, query: str = "", target: str | None = None) -> RegistryPath
         is_alone = target is None or target == path
         return RegistryPath(path, kind, repository, reference, "", is_canonical, is_alone)
     hop = None
-    if kind == "manifest":
+    if kind in ("manifest", "blob"):
         hops, query = _take(query, WAIT)
         if hops:
             hop = int(hops[-1]) if _HOP.fullmatch(hops[-1]) else 0

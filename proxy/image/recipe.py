@@ -17,6 +17,8 @@ from proxy.image.tar import Entry, check_name
 
 #: The label with the version of an image; image-spec, "Pre-Defined Annotation Keys".
 VERSION = "org.opencontainers.image.version"
+#: The label with the revision of the package set.
+REVISION = "nixfront.revision"
 _ROOT = (0, 0)
 _NIX = "bin/nix-store"  # every Nix has it, whatever its attribute is
 #: The variables of every image.
@@ -187,7 +189,7 @@ def _labels(package_set: PackageSet, recipe: Recipe, around: Environment) -> dic
         "nixfront.attributes": _attributes(recipe),
         "nixfront.outputs": _outputs(recipe),
         environment.REASONS: environment.reasons(around, dict(recipe.environment)),
-        "nixfront.revision": package_set.revision,
+        REVISION: package_set.revision,
         "nixfront.nar-hash": package_set.nar_hash,
         "nixfront.source": package_set.source,
         "org.opencontainers.image.created": package_set.created,

@@ -15,15 +15,15 @@ No reply to a client starts here: the reply is always the registry's own.
 import logging
 from time import monotonic
 
-from proxy.core.errors import NixfrontError, Unforeseen
+from proxy.core.errors import DigestLost, NixfrontError, TagUnknown, Unforeseen
 from proxy.core.events import BuildEnded, BuildStarted, Resolved, Sink
 from proxy.core.explained import explained
 from proxy.core.model import ImageRequest
 from proxy.image.store_tree import StoreListing
 from proxy.pipeline.assembly import Assembly
 from proxy.pipeline.contents import Content, Contents, ResolvedContent
-from proxy.pipeline.keys import ImageOptions, image_key
-from proxy.pipeline.own_tags import OwnTags
+from proxy.pipeline.keys import ImageOptions, byte_settings, image_key
+from proxy.pipeline.own_tags import OwnTags, lost
 from proxy.pipeline.publish import Publisher
 from proxy.state import TagRecord
 from proxy.tools.flight import Shared
@@ -58,14 +58,15 @@ class Pipeline:
     async def make(self, request: ImageRequest, record: TagRecord | None = None) -> None:
         """Build the image and put its tags. A tag that is there stays as it is, except the one of `record`.
 
-        `record` is of a tag of ours, which names the new image afterwards. Raises a `NixfrontError`.
+        `record` is of a tag of ours, which names the new image afterwards. A request with a digest puts that manifest and
+        no tag. Raises a `NixfrontError`.
         """
         self._sink(BuildStarted(request.repository, request.tag))
         stages = _Stages()
         try:
             digest = await self._make(request, record, stages)
         except NixfrontError as error:
-            better = explained(error, request)
+            better = _better(error, request)
             outcome = type(better).__name__
             self._sink(BuildEnded(request.repository, request.tag, error=str(better), outcome=outcome))
             raise better from error
@@ -98,11 +99,24 @@ class Pipeline:
             assembly = Assembly(request, content, self._publisher, self._listing, self._options, self._sink)
             image = await assembly.image()
             stages.end("layers")
-            tags = content.tags(request.tag)
-            key = image_key(request, resolved.key)
-            await self._own_tags.put(request.repository, image, tags, key, record)
+            settings = byte_settings(self._options, request.package_set)
+            digest, revision = image.manifest_descriptor.digest, content.package_set.revision
+            if request.digest:
+                await self._own_tags.heal(request.repository, request.digest, image, settings)
+            else:
+                await self._own_tags.remember(request.repository, digest, revision, settings)
+                tags = content.tags(request.tag)
+                key = image_key(request, resolved.key)
+                await self._own_tags.put(request.repository, image, tags, key, record)
             stages.end("put")
-        return image.manifest_descriptor.digest
+        return digest
+
+
+def _better(error: NixfrontError, request: ImageRequest) -> NixfrontError:
+    """The error in the words of who asked: for a tag, or for a digest."""
+    if request.digest and isinstance(error, TagUnknown):
+        return DigestLost(lost(request.repository, request.digest, str(error)))
+    return explained(error, request)
 
 
 class _Stages:

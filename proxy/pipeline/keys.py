@@ -3,6 +3,7 @@
 A content is a set of packages and the layers of their closure; an image is a content and the order of its names.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -31,6 +32,33 @@ class ImageOptions:
     def table(self, package_set: str) -> LayerTable:
         """The layer table of this package set; `NO_TABLE` if it has none."""
         return self.tables.get(package_set, NO_TABLE)
+
+
+def byte_settings(options: ImageOptions, package_set: str) -> dict[str, str | int]:
+    """The settings on which the bytes of an image depend, beside its request and its revision; by their names."""
+    return {
+        "image.format": options.form,
+        "layers.compression": CODECS[options.compression],
+        "layers.most": options.most_layers,
+        "layers.table": options.table(package_set).digest,
+        "packages.always": " ".join(options.always),
+        "packages.system": options.system,
+        "builder": BUILDER_VERSION,
+    }
+
+
+def changed(before: str, now: Mapping[str, str | int]) -> list[str]:
+    """How the settings of a record differ from those of `now`, in words; a record without settings says nothing."""
+    try:
+        then = json.loads(before or "{}")
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(then, dict):
+        return []
+    names = sorted(name for name in now if name in then and then[name] != now[name])
+    if "builder" in names:
+        return ["another version of nixfront made it"]
+    return [f"{name} was {then[name] or 'empty'} and is {now[name] or 'empty'}" for name in names]
 
 
 def image_key(request: ImageRequest, content: str) -> str:

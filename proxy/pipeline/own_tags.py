@@ -11,14 +11,16 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from proxy.core.model import Image
+from proxy.core.errors import DigestLost
+from proxy.core.model import Image, canonical_json
 from proxy.core.names import is_revision
 from proxy.pipeline.destination import Destination
+from proxy.pipeline.keys import changed
 from proxy.pipeline.tag_versions import TagVersions
-from proxy.state import State, TagRecord
+from proxy.state import ImageRecord, State, TagRecord
 
 _log = logging.getLogger(__name__)
 _HASH_OF_OUTPUTS = re.compile(r"[0-9a-f]{32}")
@@ -63,6 +65,27 @@ class OwnTags:
         await asyncio.gather(*map(one, others))
         await one(last)
 
+    async def remember(
+        self, repository: str, digest: str, revision: str, settings: Mapping[str, str | int]
+    ) -> None:
+        """Record how this image is made, before its manifest is put."""
+        words = canonical_json(settings).decode()
+        await self._state.record_image(
+            ImageRecord(repository, digest, self._now(), revision=revision, settings=words)
+        )
+
+    async def heal(
+        self, repository: str, digest: str, image: Image, settings: Mapping[str, str | int]
+    ) -> None:
+        """Put the manifest with this digest again, under no tag. Raises `DigestLost` if the image has another one."""
+        if image.manifest_descriptor.digest != digest:
+            record = await self._state.recall_image(repository, digest)
+            reasons = changed(record.settings if record else "", settings)
+            why = ": ".join(["this host makes another image of the same revision now", *reasons[:1]])
+            raise DigestLost(lost(repository, digest, "; ".join([why, *reasons[1:]])))
+        await self._state.record_image(ImageRecord(repository, digest, self._now()))
+        await self._put(repository, digest, image)
+
     async def _move(self, record: TagRecord, image: Image, key: str) -> None:
         """Let a tag name this manifest, unless a person has pushed to it meanwhile."""
         present = await self.present(record)
@@ -88,7 +111,12 @@ class OwnTags:
         """Record that the tag names the right image now."""
         await self._state.record_tag(replace(record, checked=self._now()))
 
-    async def _put(self, repository: str, tag: str, image: Image) -> None:
+    async def _put(self, repository: str, reference: str, image: Image) -> None:
         media_type = image.manifest_descriptor.media_type
         with self.versions.write(repository):
-            await self._registry.put_manifest(repository, tag, media_type, image.manifest)
+            await self._registry.put_manifest(repository, reference, media_type, image.manifest)
+
+
+def lost(repository: str, digest: str, reason: str) -> str:
+    """The message for an image of ours that the registry lost and that this host cannot make again."""
+    return f"the registry lost {repository}@{digest}, and this host cannot make it again: {reason}"

@@ -7,7 +7,7 @@ since the epoch, from the caller's clock.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from proxy.core.model import Layer, LayerPlan, canonical_json, sha256_hex
@@ -18,6 +18,8 @@ MOST_ORIGINS = 3
 MOST_BUILDS = 1000
 #: Moving references of package sets that have a record; those resolved first are deleted.
 MOST_REVISIONS = 2000
+#: Images that have a record although `prune` deleted them; those deleted first are forgotten.
+MOST_DELETED = 100_000
 #: The error of a build that was interrupted.
 INTERRUPTED = "nixfront ended in the middle of it"
 
@@ -46,12 +48,32 @@ class TagRecord:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """A manifest that we put, with or without a tag today. `pulled`: when it was last pulled, 0 for never."""
+    """A manifest that we put, with or without a tag today. `pulled`: when it was last pulled, 0 for never.
+
+    It can be made again: at `revision` of its package set, with the `settings` on which its bytes depend, as JSON. Both
+    are empty if nobody recorded them. `deleted`: when `prune` deleted it and left its record, 0 for never.
+    """
 
     repository: str
     digest: str
     made: float
     pulled: float = 0.0
+    revision: str = ""
+    settings: str = ""
+    deleted: float = 0.0
+
+
+def renewed(before: ImageRecord | None, new: ImageRecord) -> ImageRecord:
+    """The record of an image that is put: `new`, and what the record `before` says in addition."""
+    if before is None:
+        return replace(new, pulled=0.0, deleted=0.0)
+    return replace(
+        before,
+        made=new.made if before.deleted else before.made,
+        revision=new.revision or before.revision,
+        settings=new.settings or before.settings,
+        deleted=0.0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +145,19 @@ class State(Protocol):
         """Our tags of a repository, sorted."""
 
     def images(self) -> AsyncIterator[ImageRecord]:
-        """Every image of ours, sorted by repository and digest."""
+        """Every image of ours that `prune` did not delete, sorted by repository and digest."""
+
+    async def recall_image(self, repository: str, digest: str) -> ImageRecord | None:
+        """The record of this image, also of one that `prune` deleted; None if it is not ours."""
+
+    async def newest_images(self, repository: str, most: int) -> Sequence[ImageRecord]:
+        """Images of a repository that `prune` did not delete, newest first. Of very many, some may be missing."""
+
+    async def record_image(self, record: ImageRecord) -> None:
+        """Write how an image is made that we put now; see `renewed` for what stays of an earlier record."""
+
+    async def retire_image(self, repository: str, digest: str, when: float) -> None:
+        """Write that `prune` deleted this image; beyond `MOST_DELETED` the oldest such records are forgotten."""
 
     async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
         """Write when the images at these (repository, digest) were last pulled; skip images that are not ours."""

@@ -13,12 +13,14 @@ from proxy.core.model import Layer, LayerPlan
 from proxy.state import (
     INTERRUPTED,
     MOST_BUILDS,
+    MOST_DELETED,
     MOST_ORIGINS,
     MOST_REVISIONS,
     BuildRecord,
     Failure,
     ImageRecord,
     TagRecord,
+    renewed,
 )
 
 _MOST_FAILURES = 1024
@@ -104,7 +106,31 @@ class MemoryState(OneProcess):
 
     async def images(self) -> AsyncIterator[ImageRecord]:
         for key in sorted(self._images):
-            yield self._images[key]
+            if not self._images[key].deleted:
+                yield self._images[key]
+
+    async def recall_image(self, repository: str, digest: str) -> ImageRecord | None:
+        return self._images.get((repository, digest))
+
+    async def newest_images(self, repository: str, most: int) -> Sequence[ImageRecord]:
+        images = [image for image in self._images.values() if image.repository == repository]
+        present = [image for image in images if not image.deleted]
+        return sorted(present, key=lambda image: (-image.made, image.digest))[:most]
+
+    async def record_image(self, record: ImageRecord) -> None:
+        self._images[record.repository, record.digest] = renewed(
+            self._images.get((record.repository, record.digest)), record
+        )
+
+    async def retire_image(self, repository: str, digest: str, when: float) -> None:
+        if (image := self._images.get((repository, digest))) is not None:
+            self._images[repository, digest] = replace(image, deleted=when)
+        deleted = sorted(
+            (key for key, image in self._images.items() if image.deleted),
+            key=lambda key: self._images[key].deleted,
+        )
+        for key in deleted[: max(0, len(deleted) - MOST_DELETED)]:
+            del self._images[key]
 
     async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
         for key, when in pulls.items():

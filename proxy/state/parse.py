@@ -63,6 +63,20 @@ def layer(values: Mapping[str, str]) -> Layer | None:
         return None
 
 
+#: What a store of texts keeps of an image, beside its repository and digest.
+FIELDS_OF_IMAGE = ("made", "pulled", "revision", "settings", "deleted")
+
+
+def image(member: str, values: Mapping[str, str]) -> ImageRecord | None:
+    """The image in these fields; `member` is its repository and digest with a space in between."""
+    repository, _, digest = member.partition(" ")
+    if not digest:
+        return None
+    times = [number(values.get(name, "")) for name in ("made", "pulled")]
+    texts = [values.get(name, "") for name in ("revision", "settings")]
+    return record(ImageRecord, repository, digest, *times, *texts, number(values.get("deleted", "0")))
+
+
 def build(text: str | None) -> BuildRecord | None:
     """The record of a build; another version of nixfront may have written it, so further values are left out."""
     values = _json(text)

@@ -7,29 +7,28 @@ Whatever is no record of ours is a lost record: a read finds nothing, and a writ
 
     layer:<key>        hash: digest, size, diff_id, store_paths      blob:<digest>    sorted set of repositories
     tags:<repository>  hash: tag -> [digest, key, checked, ...]      images           sorted set of "repository digest"
-    image:<member>     hash: made, pulled                            revisions        hash: [set, reference] -> [revision, when]
+    image:<member>     hash: made, pulled, revision, settings, ...   deleted          sorted set of "repository digest" by time
+    revisions          hash: [set, reference] -> [revision, when]
     board              sorted set of builds' ids by start            board:record     hash: id -> the record
     failure:<key>      [kind, message], expires                      lease:<key>      the holder, expires
 """
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, astuple, replace
-from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
 
 from proxy.core.errors import SettingsInvalid
 from proxy.core.model import Layer, LayerPlan, canonical_json, without_credentials
 from proxy.state import (
     INTERRUPTED,
     MOST_BUILDS,
+    MOST_DELETED,
     MOST_ORIGINS,
     MOST_REVISIONS,
     BuildRecord,
@@ -37,19 +36,12 @@ from proxy.state import (
     ImageRecord,
     TagRecord,
     parse,
+    renewed,
 )
-from proxy.state.outage import WriteBehind
+from proxy.state.redis_store import RedisStore
 
-_log = logging.getLogger(__name__)
-_PREFIX = "nixfront:"
-_SCHEMA = 1
 _PATIENCE = 2.0  # seconds for one answer
 _PAGE = 500  # members of a listing in one answer
-_GONE = (RedisError, OSError)
-_FOREIGN = "WRONGTYPE"  # says Redis of a key that holds another type
-_TYPES = {"HSET": "hash", "HSETNX": "hash", "HDEL": "hash", "EVAL": "hash", "ZADD": "zset", "ZREM": "zset"}
-
-Word = str | int | float
 
 # A lease of ours is a string that expires.
 _TAKE = """
@@ -66,13 +58,8 @@ if before and (tonumber(before) or 0) < tonumber(ARGV[1]) then redis.call('HSET'
 """
 
 
-class RedisState:
+class RedisState(RedisStore):
     """The state in one database of Redis; the methods are described in `State`."""
-
-    def __init__(self, redis: Redis, name: str) -> None:
-        """Use `open_state`; `name` is for the log."""
-        self._redis = redis
-        self._border = WriteBehind(name, _GONE, lambda: self._ask("SET", "probe", ""))
 
     async def recall(
         self, keys: Sequence[str], repository: str
@@ -127,17 +114,44 @@ class RedisState:
         after = "-"
         while members := await self._read([], "ZRANGEBYLEX", "images", after, "+", "LIMIT", 0, _PAGE):
             for member in members:
-                if fields := await self._read({}, "HGETALL", f"image:{member}"):  # else it was just deleted
-                    repository, _, digest = member.partition(" ")
-                    times = [parse.number(fields.get(name, "")) for name in ("made", "pulled")]
-                    if (
-                        digest
-                        and (image := parse.record(ImageRecord, repository, digest, *times)) is not None
-                    ):
-                        yield image
+                if (image := await self._image(member)) is not None:  # else it was just deleted
+                    yield image
             before, after = after, f"({members[-1]}"
             if after == before:
                 return  # a member is no text: the pages behind it are out of reach
+
+    async def _image(self, member: str) -> ImageRecord | None:
+        return parse.image(member, await self._read({}, "HGETALL", f"image:{member}"))
+
+    async def recall_image(self, repository: str, digest: str) -> ImageRecord | None:
+        return await self._image(f"{repository} {digest}")
+
+    async def newest_images(self, repository: str, most: int) -> Sequence[ImageRecord]:
+        range_of_names = (f"[{repository} ", f"({repository}!")  # "!" comes after the space
+        members = await self._read([], "ZRANGEBYLEX", "images", *range_of_names, "LIMIT", 0, _PAGE)
+        images = await asyncio.gather(*map(self._image, members))
+        present = [image for image in images if image is not None]
+        return sorted(present, key=lambda image: (-image.made, image.digest))[:most]
+
+    async def record_image(self, record: ImageRecord) -> None:
+        new = renewed(await self.recall_image(record.repository, record.digest), record)
+        member = f"{record.repository} {record.digest}"
+        fields = {name: str(getattr(new, name)) for name in parse.FIELDS_OF_IMAGE}
+        await self._write(
+            ("HSET", f"image:{member}", *(word for field in fields.items() for word in field)),
+            ("ZREM", "deleted", member),
+            ("ZADD", "images", 0, member),
+        )
+
+    async def retire_image(self, repository: str, digest: str, when: float) -> None:
+        member = f"{repository} {digest}"
+        await self._write(
+            ("HSET", f"image:{member}", "deleted", str(when)),
+            ("ZADD", "deleted", when, member),
+            ("ZREM", "images", member),
+        )
+        for old in await self._read([], "ZRANGE", "deleted", 0, -MOST_DELETED - 1):
+            await self._write(("ZREM", "deleted", old), ("DEL", f"image:{old}"))
 
     async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
         await self._write(
@@ -149,7 +163,7 @@ class RedisState:
 
     async def forget_image(self, repository: str, digest: str) -> None:
         member = f"{repository} {digest}"
-        await self._write(("ZREM", "images", member), ("DEL", f"image:{member}"))
+        await self._write(("ZREM", "images", member), ("ZREM", "deleted", member), ("DEL", f"image:{member}"))
 
     async def recall_revision(self, package_set: str, reference: str) -> tuple[str, float] | None:
         value = await self._read(None, "HGET", "revisions", json.dumps([package_set, reference]))
@@ -203,69 +217,6 @@ class RedisState:
     async def release(self, key: str, holder: str) -> None:
         # A read, so that it happens now or never: a later release could end a new lease, and this lease ends by itself.
         await self._read(None, "EVAL", _RELEASE, 1, f"lease:{key}", holder)
-
-    async def check(self) -> None:
-        await self._border.check(lambda: self._ask("PING"))
-
-    async def close(self) -> None:
-        """Writes that still wait are lost."""
-        await self._border.close()
-
-    async def upgrade(self) -> None:
-        """Migrate the records to our schema version. Raises `SettingsInvalid` if theirs is newer."""
-        await self._write(("SET", "schema", _SCHEMA, "NX"))
-        version = parse.number(await self._read("", "GET", "schema")) or _SCHEMA
-        if version > _SCHEMA:
-            raise SettingsInvalid(
-                f"state.url: what is there is of a newer nixfront (schema {version:g}, this one knows {_SCHEMA})"
-            )
-
-    async def _read(self, default: Any, *words: Word) -> Any:
-        """The answer to one command, or `default` while Redis is gone, and for a key of another type."""
-
-        async def ask() -> Any:
-            try:
-                return await self._ask(*words)
-            except ResponseError as error:
-                if _FOREIGN not in str(error):
-                    raise
-                _log.warning("no record of ours, so it is lost command=%s key=%s", words[0], words[1])
-                return default
-
-        return await self._border.read(ask, default)
-
-    async def _write(self, *commands: Sequence[Word]) -> None:
-        """Send these commands, in order and with nothing between them."""
-        if commands:
-            await self._border.write(lambda: self._put(*commands))
-
-    async def _put(self, *commands: Sequence[Word]) -> None:
-        """The same; keys of another type are deleted first."""
-        try:
-            await self._together(*commands)
-        except ResponseError as error:
-            if _FOREIGN not in str(error):
-                raise
-            for command in commands:
-                key = command[3] if command[0] == "EVAL" else command[1]
-                if await self._ask("TYPE", key) != _TYPES.get(str(command[0]), "string"):
-                    await self._ask("DEL", key)
-            await self._together(*commands)
-
-    async def _together(self, *commands: Sequence[Word]) -> None:
-        async with self._redis.pipeline(transaction=True) as together:
-            for command in commands:
-                together.execute_command(*_prefixed(command))
-            await together.execute()
-
-    async def _ask(self, *words: Word) -> Any:
-        return await self._redis.execute_command(*_prefixed(words))  # type: ignore[no-untyped-call]
-
-
-def _prefixed(words: Sequence[Word]) -> list[Word]:
-    """The command with our prefix before its key: the first argument, but for a script."""
-    at = 3 if words[0] == "EVAL" else 1
-    return [*words[:at], *(f"{_PREFIX}{word}" for word in words[at : at + 1]), *words[at + 1 :]]
 
 
 @asynccontextmanager

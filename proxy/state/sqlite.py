@@ -12,7 +12,7 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from proxy.core.model import Layer, LayerPlan, canonical_json
 from proxy.state import (
     INTERRUPTED,
     MOST_BUILDS,
+    MOST_DELETED,
     MOST_ORIGINS,
     MOST_REVISIONS,
     BuildRecord,
@@ -31,45 +32,9 @@ from proxy.state import (
 )
 from proxy.state.memory import OneProcess
 from proxy.state.outage import WriteBehind
+from proxy.state.sqlite_schema import MIGRATIONS
 
 _log = logging.getLogger(__name__)
-#: The step from each version to the next; the first makes a new file. Steps are added and never changed.
-_MIGRATIONS = (
-    """
-    CREATE TABLE layers (
-        key TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL, diff_id TEXT NOT NULL,
-        store_paths TEXT NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE blobs (digest TEXT NOT NULL, repository TEXT NOT NULL, PRIMARY KEY (digest, repository)) WITHOUT ROWID;
-    """,
-    """
-    CREATE TABLE tags (
-        repository TEXT NOT NULL, tag TEXT NOT NULL, digest TEXT NOT NULL, key TEXT NOT NULL, checked REAL NOT NULL,
-        moving INTEGER NOT NULL, replaced TEXT NOT NULL, PRIMARY KEY (repository, tag)
-    ) WITHOUT ROWID;
-    CREATE TABLE images (
-        repository TEXT NOT NULL, digest TEXT NOT NULL, made REAL NOT NULL, pulled REAL NOT NULL,
-        PRIMARY KEY (repository, digest)
-    ) WITHOUT ROWID;
-    CREATE TABLE revisions (
-        package_set TEXT NOT NULL, reference TEXT NOT NULL, revision TEXT NOT NULL, resolved REAL NOT NULL,
-        PRIMARY KEY (package_set, reference)
-    ) WITHOUT ROWID;
-    CREATE TABLE builds (
-        id TEXT PRIMARY KEY, repository TEXT NOT NULL, tag TEXT NOT NULL, machine TEXT NOT NULL,
-        started REAL NOT NULL, ended REAL NOT NULL, digest TEXT NOT NULL, error TEXT NOT NULL
-    ) WITHOUT ROWID;
-    CREATE INDEX builds_by_start ON builds (started);
-    """,
-    """
-    ALTER TABLE builds ADD COLUMN host TEXT NOT NULL DEFAULT '';
-    ALTER TABLE builds ADD COLUMN phase TEXT NOT NULL DEFAULT '';
-    ALTER TABLE builds ADD COLUMN ready INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE builds ADD COLUMN total INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE builds ADD COLUMN outcome TEXT NOT NULL DEFAULT '';
-    ALTER TABLE builds ADD COLUMN reported REAL NOT NULL DEFAULT 0;
-    """,
-)
 # Whether a blob is in one repository, and the first few of the others: both by the index, however many there are.
 _RECALL = """
     SELECT key, digest, size, diff_id,
@@ -86,6 +51,17 @@ _DROP_OLD_BUILDS = (
 _DROP_OLD_REVISIONS = (
     "DELETE FROM revisions WHERE (package_set, reference) IN "
     "(SELECT package_set, reference FROM revisions ORDER BY resolved DESC LIMIT -1 OFFSET ?)"
+)
+_RECORD_IMAGE = """
+    INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (repository, digest) DO UPDATE SET
+        made = CASE WHEN deleted > 0 THEN excluded.made ELSE made END,
+        revision = CASE WHEN excluded.revision = '' THEN revision ELSE excluded.revision END,
+        settings = CASE WHEN excluded.settings = '' THEN settings ELSE excluded.settings END,
+        deleted = 0
+"""
+_DROP_OLD_DELETED = (
+    "DELETE FROM images WHERE (repository, digest) IN (SELECT repository, digest FROM images "
+    "WHERE deleted > 0 ORDER BY deleted DESC LIMIT -1 OFFSET ?)"
 )
 _BUSY = 10.0  # seconds that a write waits for another process (`nixfront prune` beside the server)
 _PAGE = 500  # rows of a listing that are in memory at once
@@ -136,7 +112,7 @@ class SqliteState(OneProcess):
 
     async def record_tag(self, record: TagRecord) -> None:
         await self._write(
-            "INSERT OR IGNORE INTO images VALUES (?, ?, ?, 0)",
+            "INSERT OR IGNORE INTO images (repository, digest, made, pulled) VALUES (?, ?, ?, 0)",
             (record.repository, record.digest, record.checked),
             lasts=True,
         )
@@ -154,13 +130,37 @@ class SqliteState(OneProcess):
     async def images(self) -> AsyncIterator[ImageRecord]:
         last = ("", "")
         while rows := await self._read(
-            "SELECT * FROM images WHERE (repository, digest) > (?, ?) ORDER BY repository, digest LIMIT ?",
+            "SELECT * FROM images WHERE (repository, digest) > (?, ?) AND deleted = 0 "
+            "ORDER BY repository, digest LIMIT ?",
             *last,
             _PAGE,
         ):
             for row in rows:
                 yield ImageRecord(*row)
             last = rows[-1][:2]
+
+    async def recall_image(self, repository: str, digest: str) -> ImageRecord | None:
+        rows = await self._read(
+            "SELECT * FROM images WHERE repository = ? AND digest = ?", repository, digest
+        )
+        return next((ImageRecord(*row) for row in rows), None)
+
+    async def newest_images(self, repository: str, most: int) -> Sequence[ImageRecord]:
+        rows = await self._read(
+            "SELECT * FROM images WHERE repository = ? AND deleted = 0 ORDER BY made DESC, digest LIMIT ?",
+            repository,
+            most,
+        )
+        return [ImageRecord(*row) for row in rows]
+
+    async def record_image(self, record: ImageRecord) -> None:
+        await self._write(_RECORD_IMAGE, astuple(replace(record, pulled=0.0, deleted=0.0)), lasts=True)
+
+    async def retire_image(self, repository: str, digest: str, when: float) -> None:
+        await self._write(
+            "UPDATE images SET deleted = ? WHERE repository = ? AND digest = ?", (when, repository, digest)
+        )
+        await self._write(_DROP_OLD_DELETED, (MOST_DELETED,))
 
     async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
         await self._write(
@@ -212,7 +212,7 @@ class SqliteState(OneProcess):
 
     async def _probe(self) -> None:
         """Write something: a full disk still allows reads."""
-        await self._connection.execute_fetchall(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+        await self._connection.execute_fetchall(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
     async def _read(self, query: str, *values: object) -> list[Any]:
         async def call() -> list[Any]:
@@ -255,14 +255,14 @@ async def open_state(file: Path) -> AsyncIterator[SqliteState]:
                 with contextlib.suppress(FileNotFoundError):
                     await asyncio.to_thread(Path(f"{file}{suffix}").replace, f"{file}.broken{suffix}")
             connection, version = await _connect(file), 0
-        if version > len(_MIGRATIONS):
+        if version > len(MIGRATIONS):
             raise SettingsInvalid(
-                f"{file} is of a newer nixfront (schema {version}, this one knows {len(_MIGRATIONS)}): use that one, "
+                f"{file} is of a newer nixfront (schema {version}, this one knows {len(MIGRATIONS)}): use that one, "
                 "or move the file away; `nixfront reindex` makes most of it again"
             )
         await connection.execute_fetchall("PRAGMA journal_mode = WAL")
         await connection.execute_fetchall("PRAGMA synchronous = NORMAL")
-        for number, step in enumerate(_MIGRATIONS[version:], version + 1):
+        for number, step in enumerate(MIGRATIONS[version:], version + 1):
             # All or nothing, even if nixfront is killed in between.
             await connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
         lasting = await _connect(file)

@@ -7,6 +7,7 @@ Anybody who may push can push indexes in indexes, and documents that are none. W
 indexes of a repository need, it deletes nothing there, and says why.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -69,8 +70,11 @@ class Pruner:
             old += [self._judge(image, contents, ours) for image in images]
         return old
 
-    async def prune(self, old: Old) -> bool:
-        """Delete the image, unless somebody has meanwhile pushed something that needs it. Returns whether it is gone."""
+    async def prune(self, old: Old, *, keep_record: bool = False) -> bool:
+        """Delete the image, unless somebody has meanwhile pushed something that needs it. Returns whether it is gone.
+
+        `keep_record`: who asks for its digest later gets it again.
+        """
         contents = await self._read(old.repository)
         ours = {record.tag: record.digest for record in await self._state.tags(old.repository)}
         if self._judge(ImageRecord(old.repository, old.digest, old.used), contents, ours).kept:
@@ -79,7 +83,10 @@ class Pruner:
         for tag, digest in ours.items():
             if digest == old.digest:
                 await self._state.forget_tag(old.repository, tag)
-        await self._state.forget_image(old.repository, old.digest)
+        if keep_record:
+            await self._state.retire_image(old.repository, old.digest, time.time())
+        else:
+            await self._state.forget_image(old.repository, old.digest)
         return True
 
     def _judge(self, image: ImageRecord, contents: _Repository, ours: Mapping[str, str]) -> Old:

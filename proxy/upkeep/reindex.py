@@ -20,9 +20,9 @@ from proxy.core.model import ImageRequest, Layer, LayerPlan
 from proxy.core.names import Vocabulary, attribute_path, is_store_path
 from proxy.image.documents import ImageManifest, read_config, read_manifest
 from proxy.image.manifest import unsealed
-from proxy.image.recipe import VERSION
+from proxy.image.recipe import REVISION, VERSION
 from proxy.registry.client import Registry
-from proxy.state import State, TagRecord, layer_key
+from proxy.state import ImageRecord, State, TagRecord, layer_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class SealedLabels:
 
     def names_tag(self, tag: str) -> bool:
         """Whether the labels name this tag as one that never moves."""
-        return tag in (self.labels.get("nixfront.revision"), self.labels.get("nixfront.outputs"))
+        return tag in (self.labels.get(REVISION), self.labels.get("nixfront.outputs"))
 
     def names_version(self, tag: str) -> bool:
         """Whether this tag is the version of the image: it moves like `latest` while the version stays."""
@@ -174,6 +174,8 @@ class Reindexer:
             summary.strangers.append(f"{repository}:{tag}")
             return
         summary.ours += 1
+        revision = claim.labels.get(REVISION, "")
+        await self._state.record_image(ImageRecord(repository, digest, self._now(), revision=revision))
         record = TagRecord(repository, tag, digest, "", self._now(), moving=moving)
         await self._state.record_tag(
             record

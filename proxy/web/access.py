@@ -106,7 +106,7 @@ class Access:
     def charge(self, client: str, image: ImageRequest) -> None:
         """Count a build that is about to begin for this client of `admit`. Raises `TooManyBuilds`."""
         if self._rate is not None:
-            self._rate.count(client, (image.repository, image.tag))
+            self._rate.count(client, image.key)
 
     async def admit(self, request: web.Request, image: ImageRequest) -> str:
         """The name under which builds are counted and queued for the client of this request, which got a 404.

@@ -1,8 +1,8 @@
 """The product's only question: does nixfront build this image? Everything else passes through.
 
 The client's request goes to the registry first, unchanged, with the client's own credentials. Only where the registry
-answers 404 to a GET or HEAD of a manifest by tag may a build start, if `access` allows it to this client. Afterwards the same
-request goes to the registry again: the reply is always the registry's own. `answer_cache` repeats the
+answers 404 to a GET or HEAD of a manifest by tag may a build start, if `access` allows it to this client; also to one by
+digest, or to a GET of a blob, where `healing` knows it as part of an image of ours. Afterwards the same request goes to the registry again: the reply is always the registry's own. `answer_cache` repeats the
 registry's public answers of the last seconds.
 """
 
@@ -28,6 +28,7 @@ from proxy.web.access import Access
 from proxy.web.answer_cache import AnswerCache
 from proxy.web.blobs import Blobs
 from proxy.web.error_responses.ways_out import WaysOut
+from proxy.web.healing import Healing
 from proxy.web.mirror import Mirror
 from proxy.web.replies.tag_list import TagLists
 from proxy.web.sites import Sites
@@ -70,6 +71,7 @@ class Front:
         ways_out: WaysOut,
         moving: MovingTags,
         pulls: Pulls,
+        healing: Healing,
         words: Vocabulary,
         *,
         is_anonymous: bool,
@@ -86,6 +88,7 @@ class Front:
         self._ways_out = ways_out
         self._moving = moving
         self._pulls = pulls
+        self._healing = healing
         self._words = words
         self._is_anonymous = is_anonymous
 
@@ -113,7 +116,7 @@ class Front:
                 self._mirror.check(path, answer.status, challenges, has_login=has_login)
             if path.kind == "tags":
                 return await self._tag_lists.reply(request, sent, path, answer)
-            image = self._image(path, request.method, answer.status)
+            image = await self._image(path, request.method, answer.status)
             if image is None:
                 stale = await self._is_stale(request, sent, path, answer)
                 if isinstance(stale, web.Response):
@@ -134,18 +137,28 @@ class Front:
                 return outcome
             if outcome is not None:
                 return await self._waiting.still_building(request, image, outcome)
+            if image.digest:
+                self._pulls.pulled(image.repository, image.digest)
         return await self._answers.forward(request)
 
-    def _image(self, path: RegistryPath, method: str, status: int) -> ImageRequest | None:
-        """The image to build after an answer of this status; None when the answer stands. Raises `NameInvalid`."""
-        if status != 404 or method not in _READS or path.kind != "manifest":
+    async def _image(self, path: RegistryPath, method: str, status: int) -> ImageRequest | None:
+        """The image to build after an answer of this status; None when the answer stands.
+
+        Raises `NameInvalid`, `DigestLost`.
+        """
+        if status != 404 or method not in _READS or path.kind not in ("manifest", "blob"):
             return None
-        return names.parse(path.repository, path.reference, self._words)
+        if path.kind == "manifest" and not path.is_digest:
+            return names.parse(path.repository, path.reference, self._words)
+        # Who pushes asks by HEAD which blobs are there.
+        is_pull = path.kind == "manifest" or method == hdrs.METH_GET
+        return await self._healing.image(path) if is_pull else None
 
     async def _build(self, request: web.Request, image: ImageRequest, client: str) -> None:
         """The registry has the image when this returns; a build that begins for this client counts against its rate."""
         # A 404 to one who accepts every type is an answer to nixfront too, unless its login sees more than the client's.
-        is_absent = self._is_anonymous and accepts_every_manifest(request.headers.getall(hdrs.ACCEPT, []))
+        accepts_all = bool(image.blob) or accepts_every_manifest(request.headers.getall(hdrs.ACCEPT, []))
+        is_absent = self._is_anonymous and accepts_all
         if self._access.has_rate and await self._builds.is_new(image, is_absent=is_absent):
             self._access.charge(client, image)
             is_absent = True

@@ -17,6 +17,7 @@ from proxy.web import client as web_client
 from proxy.web import passthrough
 from proxy.web.client import Networks
 from proxy.web.error_responses.ways_out import LogPlace, OriginPlace, WaysOut
+from proxy.web.healing import Healing
 from proxy.web.intercept import Front
 from proxy.web.mirror import Mirror, MirrorRules
 from proxy.web.page import Page
@@ -64,6 +65,7 @@ def add_images(
         ways_out(settings, service.board),
         service.moving,
         service.pulls,
+        Healing(service.registry, service.state, settings.vocabulary),
         settings.vocabulary,
         is_anonymous=not (settings.registry.username or settings.registry.client_certificate),
     )

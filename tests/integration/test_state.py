@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,58 @@ async def test_many_layers_at_once_are_all_kept(opened: Opener) -> None:
         recalled = await known.recall([*keys, KEY], "git")
 
     assert recalled == {key: (layer, ("git",)) for key, layer in zip(keys, layers, strict=True)}
+
+
+async def test_how_an_image_is_made_outlives_the_image(opened: Opener) -> None:
+    one, two = (
+        ImageRecord("git", f"sha256:{name}", made, revision="r1", settings="{}")
+        for name, made in (("a", 1.0), ("b", 2.0))
+    )
+    async with opened() as known:
+        await known.record_image(one)
+        await known.record_image(two)
+        await known.record_tag(TagRecord("git", "latest", "sha256:a", "key", 9.0))
+        await known.record_image(ImageRecord("gita", "sha256:a", 3.0))
+        await known.record_image(replace(one, made=5.0, settings="new"))
+        await known.record_image(replace(two, made=5.0, revision="", settings=""))
+        await known.record_pulls({("git", "sha256:a"): 7.0})
+    async with opened() as known:
+        kept = ImageRecord("git", "sha256:a", 1.0, 7.0, "r1", "new")
+        assert await known.recall_image("git", "sha256:a") == kept
+        assert await known.recall_image("git", "sha256:b") == two, (
+            "nothing takes the place of what was recorded"
+        )
+        assert await known.recall_image("git", "sha256:c") is None
+        assert list(await known.newest_images("git", 9)) == [two, kept]
+        assert list(await known.newest_images("git", 1)) == [two]
+
+        await known.retire_image("git", "sha256:a", 50.0)
+        await known.retire_image("git", "sha256:none", 50.0)
+        assert await known.recall_image("git", "sha256:a") == replace(kept, deleted=50.0)
+        assert await known.recall_image("git", "sha256:none") is None
+        assert list(await known.newest_images("git", 9)) == [two]
+        assert [image.digest async for image in known.images()] == ["sha256:b", "sha256:a"], "the others"
+
+        await known.record_image(ImageRecord("git", "sha256:a", 60.0))
+        assert await known.recall_image("git", "sha256:a") == replace(kept, made=60.0)
+        assert len([image async for image in known.images()]) == 3
+
+        await known.retire_image("git", "sha256:a", 70.0)
+        await known.forget_image("git", "sha256:a")
+        assert await known.recall_image("git", "sha256:a") is None
+
+
+async def test_records_of_deleted_images_are_bounded(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (memory, sqlite, state_redis):
+        monkeypatch.setattr(module, "MOST_DELETED", 2)
+    async with opened() as known:
+        for number in range(4):
+            await known.record_image(ImageRecord("git", f"sha256:{number}", 1.0))
+        for number in range(4):
+            await known.retire_image("git", f"sha256:{number}", 10.0 + number)
+
+        left = [number for number in range(4) if await known.recall_image("git", f"sha256:{number}")]
+        assert left == [2, 3]
 
 
 async def test_tags_and_images(opened: Opener) -> None:

@@ -121,7 +121,7 @@ class Spliced:
         self._timed = timed
 
     async def serve(self, request: web.Request, blob: RegistryPath) -> web.StreamResponse | None:
-        """The registry's answer, whatever it is."""
+        """The registry's answer, whatever it is but a 404."""
         if not splice.possible(request):
             return None
         started = time.perf_counter()
@@ -133,6 +133,8 @@ class Spliced:
                 _log.debug("asking as usual path=%s error=%s", blob.path, error)
                 return None
             self._timed(blob.kind, request.method, time.perf_counter() - started)
+            if answer.status == 404:  # it may be one that nixfront can make again
+                return None
             response = self._passthrough.response(answer.status, answer.reason, answer.headers)
             try:
                 await _relay(request, response, answer)

@@ -28,6 +28,7 @@ WIRE: dict[type[NixfrontError], Wire] = {
     errors.BodyInvalid: Wire("SIZE_INVALID", 400),
     errors.NotMirrored: Wire("NAME_UNKNOWN", 404),
     errors.TagUnknown: _UNKNOWN,
+    errors.DigestLost: _UNKNOWN,
     errors.ImageUnknown: _UNKNOWN,
     errors.ImageInvalid: _UNKNOWN,
     errors.PackageUnknown: _UNKNOWN,

@@ -60,7 +60,11 @@ class Negotiation:
         is_narrow = not names_every_type_of_ours(request.headers.getall(hdrs.ACCEPT, []))
         if path.is_digest:
             answer = await ask()
-            if is_narrow and answer.status == 404 and await self._is_own(path.repository, path.reference):
+            if (
+                is_narrow
+                and answer.status == 404
+                and await self._state.recall_image(path.repository, path.reference)
+            ):
                 answer = await ask(EVERY_MANIFEST_TYPE)
             return answer
         record = await self._state.recall_tag(path.repository, path.reference)
@@ -73,9 +77,6 @@ class Negotiation:
             elif is_narrow:  # somebody has pushed to this tag
                 answer = await ask()
         return answer
-
-    async def _is_own(self, repository: str, digest: str) -> bool:
-        return any(digest == record.digest for record in await self._state.tags(repository))
 
     async def relay(
         self, request: web.Request, answer: aiohttp.ClientResponse, start: bytes = b""
