@@ -66,6 +66,7 @@ def test_only_what_would_fail_again_is_lasting() -> None:
     assert lasting == {
         "BuildFailed",
         "BuildTimedOut",
+        "DigestLost",
         "EvaluationFailed",
         "ImageInvalid",
         "ImageTooLarge",
@@ -85,6 +86,7 @@ def test_every_class_that_a_pull_can_meet_has_its_row() -> None:
         errors.SourceMissing,  # told as one of the two that it can mean
         errors.BuildTimedOut,  # a BuildFailed, after a while: in the integration tests
         errors.NixUnavailable,  # needs a host without Nix: in test_clients
+        errors.DigestLost,  # needs a registry that lost an image: in the integration tests
         errors.DerivationLost,  # needs a garbage collection at the wrong moment, twice
         errors.StoreUnreadable,  # needs a store that breaks while it is read: in the integration tests
         errors.StoreFull,  # needs a small disk: in test_full_disks
