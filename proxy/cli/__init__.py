@@ -10,7 +10,7 @@ from pathlib import Path
 import shtab
 
 from proxy import __version__
-from proxy.cli import host, images, layer_table, upkeep
+from proxy.cli import host, images, layer_table, proofs, upkeep
 from proxy.cli.command import EXIT_CODES, Command, Console
 from proxy.core.errors import NixfrontError, SettingsInvalid
 from proxy.settings import load
@@ -19,6 +19,7 @@ COMMANDS: tuple[Command, ...] = (
     *host.COMMANDS,
     *images.COMMANDS,
     *layer_table.COMMANDS,
+    *proofs.COMMANDS,
     *upkeep.COMMANDS,
 )
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it

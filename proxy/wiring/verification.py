@@ -1,0 +1,109 @@
+"""What `nixfront verify` needs: a pipeline that makes images for nobody, and the registry to compare with."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from proxy.core.model import BlobStream, ImageRequest, LayerPlan, digest_of
+from proxy.image import store_tree
+from proxy.pipeline.own_tags import OwnTags
+from proxy.pipeline.packing import LayerStream
+from proxy.registry.endpoint import client_session
+from proxy.settings import Settings
+from proxy.state.memory import MemoryState
+from proxy.telemetry.log import log_event
+from proxy.upkeep.verify import MadeAgain, Verifier, write_all
+from proxy.wiring import builder, files
+from proxy.wiring.registry import image_endpoint
+
+
+class Nowhere:
+    """A destination that keeps no layer: it only remembers which blobs it saw. The methods are described in `Destination`."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._small: dict[str, bytes] = {}
+        self._manifests: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+
+    def take(self, repository: str, reference: str) -> MadeAgain:
+        """The image that was put under this tag; nothing of it is kept."""
+        manifests = self._manifests.pop(repository)
+        blobs, self._small = self._small, {}
+        by_digest = {digest_of(data): data for data in manifests.values()}
+        return MadeAgain(manifests[reference], by_digest, blobs)
+
+    async def has_blob(self, _repository: str, digest: str) -> bool:
+        """Whether it saw the blob, which then need not be packed again."""
+        return digest in self._seen
+
+    async def mount(self, _repository: str, digest: str, _origin: str) -> bool:
+        """As `has_blob`."""
+        return digest in self._seen
+
+    async def upload(self, _repository: str, stream: BlobStream) -> None:
+        """Read the blob to its end."""
+        async for _ in stream:
+            pass
+        self._seen.add(stream.digest)
+
+    async def put_blob(self, _repository: str, data: bytes) -> None:
+        """Keep a small blob until the image is taken."""
+        self._small[digest_of(data)] = data
+
+    async def manifest_digest(self, _repository: str, _reference: str) -> str | None:
+        """None: every image is made."""
+        return None
+
+    async def put_manifest(self, repository: str, reference: str, _media_type: str, data: bytes) -> None:
+        """Keep the manifest until the image is taken."""
+        self._manifests[repository][reference] = data
+
+
+@asynccontextmanager
+async def verifier(settings: Settings) -> AsyncIterator[Verifier]:
+    """A verifier of the images of the registry. It may run beside a nixfront on the same data folder.
+
+    Raises a `NixfrontError`.
+    """
+    async with AsyncExitStack() as stack:
+        data = settings.data_dir
+        await asyncio.to_thread((data / "sets").mkdir, parents=True, exist_ok=True)
+        folder = await asyncio.to_thread(files.build_folder, data)
+        stack.push_async_callback(asyncio.to_thread, folder.cleanup)
+        session = await stack.enter_async_context(client_session())
+        packages = builder.open_packages(settings, stack, session)
+        tables = await asyncio.to_thread(builder.read_tables, settings)
+        nowhere, state = Nowhere(), MemoryState()
+        pipeline = await builder.build_pipeline(
+            settings,
+            stack,
+            packages,
+            nowhere,
+            OwnTags(nowhere, state),
+            state,
+            Path(folder.name),
+            tables,
+            log_event,
+        )
+        stack.push_async_callback(pipeline.close)
+        executor = ThreadPoolExecutor(settings.packers, thread_name_prefix="verifying")
+        stack.push_async_callback(asyncio.to_thread, executor.shutdown)
+        endpoint = await asyncio.to_thread(image_endpoint, settings)
+        connection = await stack.enter_async_context(endpoint.opened())
+
+        async def make(request: ImageRequest) -> MadeAgain:
+            await pipeline.make(request)
+            return nowhere.take(request.repository, request.tag)
+
+        pack = partial(_pack, settings.nix_store, executor)
+        yield Verifier(connection, settings.vocabulary, make, pack)
+
+
+async def _pack(store: str, executor: ThreadPoolExecutor, plan: LayerPlan, file: Path) -> None:
+    """Write the archive of these store paths, without compression."""
+    stream = LayerStream(store_tree.store_entries(plan.paths, prefix=store), "none", executor)
+    await write_all(file, aiter(stream))
