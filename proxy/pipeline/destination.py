@@ -34,6 +34,9 @@ class Destination(Protocol):
     async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes, /) -> None:
         """Make the reference name this manifest."""
 
+    async def manifest(self, repository: str, reference: str, /) -> bytes | None:
+        """The bytes of the manifest that `reference` names, whatever its media type; None if it names none."""
+
 
 class MemoryDestination:
     """A destination in memory, with a registry's rules; the methods are described in `Destination`.
@@ -86,6 +89,10 @@ class MemoryDestination:
         if ":" not in reference:
             self._tags[repository][reference] = digest
 
+    async def manifest(self, repository: str, reference: str) -> bytes | None:
+        digest = await self.manifest_digest(repository, reference)
+        return None if digest is None else self._manifests[repository][digest][1]
+
     def delete_blob(self, repository: str, digest: str) -> None:
         """Forget a blob, as a registry's keeper may do."""
         del self._blobs[repository][digest]
@@ -97,7 +104,3 @@ class MemoryDestination:
     def tags(self, repository: str) -> Mapping[str, str]:
         """The digest that each tag of a repository names."""
         return self._tags[repository]
-
-    def manifest(self, repository: str, reference: str) -> tuple[str, bytes]:
-        """Media type and bytes of a manifest. Raises `KeyError` if there is none."""
-        return self._manifests[repository][self._tags[repository].get(reference, reference)]

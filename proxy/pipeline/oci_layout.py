@@ -65,6 +65,9 @@ class OciLayout:
         """None: the new image takes over the name, whatever has it."""
         return None
 
+    async def manifest(self, _repository: str, _reference: str) -> None:
+        """None: nothing is added to what a layout has."""
+
     async def put_manifest(self, _repository: str, reference: str, media_type: str, data: bytes) -> None:
         """Write the manifest and name it in the index. Raises `DestinationUnusable`."""
         if reference == self._reference:

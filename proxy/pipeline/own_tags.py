@@ -15,12 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from proxy.core.errors import DigestLost
+from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import Image, canonical_json
 from proxy.core.names import is_revision
 from proxy.pipeline.destination import Destination
 from proxy.pipeline.keys import changed
 from proxy.pipeline.tag_versions import TagVersions
 from proxy.state import ImageRecord, State, TagRecord
+from proxy.trust.signatures import Signer, signature_tag
 
 _log = logging.getLogger(__name__)
 _HASH_OF_OUTPUTS = re.compile(r"[0-9a-f]{32}")
@@ -29,13 +31,20 @@ _HASH_OF_OUTPUTS = re.compile(r"[0-9a-f]{32}")
 class OwnTags:
     """Our tags in one registry."""
 
-    def __init__(self, registry: Destination, state: State, now: Callable[[], float] = time.time) -> None:
-        """`now` is in seconds since the epoch."""
+    def __init__(
+        self,
+        registry: Destination,
+        state: State,
+        now: Callable[[], float] = time.time,
+        signer: Signer | None = None,
+    ) -> None:
+        """`now` is in seconds since the epoch. With a `signer` each image has its signature before a tag names it."""
         #: Grow with every tag that is put here.
         self.versions = TagVersions()
         self._registry = registry
         self._state = state
         self._now = now
+        self._signer = signer
 
     async def put(
         self,
@@ -61,6 +70,7 @@ class OwnTags:
                 await self._state.record_tag(new)
                 await self._put(repository, tag, image)
 
+        await self.sign(repository, image.manifest_descriptor.digest)
         *others, last = tags
         await asyncio.gather(*map(one, others))
         await one(last)
@@ -84,7 +94,29 @@ class OwnTags:
             why = ": ".join(["this host makes another image of the same revision now", *reasons[:1]])
             raise DigestLost(lost(repository, digest, "; ".join([why, *reasons[1:]])))
         await self._state.record_image(ImageRecord(repository, digest, self._now()))
+        await self.sign(repository, digest)
         await self._put(repository, digest, image)
+
+    async def sign(self, repository: str, digest: str) -> bool:
+        """Put the signature of this manifest beside it. False if it is there, if there is no key, or if it cannot be put.
+
+        So who sees a tag sees its signature. Something else under the tag of signatures stays, and the log says so.
+        """
+        if self._signer is None:
+            return False
+        tag = signature_tag(digest)
+        try:
+            there = await self._registry.manifest(repository, tag)
+            signed = self._signer.add(repository, digest, there)
+        except DocumentInvalid as error:
+            _log.warning("cannot sign image=%s@%s error=%s", repository, digest, error)
+            return False
+        if signed is None:
+            return False
+        for data in (signed.payload, signed.image.config):
+            await self._registry.put_blob(repository, data)
+        await self._put(repository, tag, signed.image)
+        return True
 
     async def _move(self, record: TagRecord, image: Image, key: str) -> None:
         """Let a tag name this manifest, unless a person has pushed to it meanwhile."""

@@ -21,6 +21,7 @@ from proxy.core.model import (
     SmallBlob,
     digest_of,
 )
+from proxy.registry.chunks import chain, first_chunks
 from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import CATALOG, Scopes, delete_scopes, pull_scopes, push_scopes
 from proxy.tools.retry import retry
@@ -34,9 +35,6 @@ _LARGEST_REFUSAL = 64 << 10  # bytes of a refusal that we read
 _TRIES_WHEN_BUSY = 3
 _TRIES_WHEN_AWAY = 5  # a registry that restarts needs some seconds
 _PAUSE = 0.2  # seconds before the second try; doubled for each further one
-_ONE_REQUEST = (
-    1 << 20
-)  # bytes of a blob that go out in one request; a larger blob streams in a request of its own
 _STALLED = 120.0  # seconds without progress of an upload
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=60)
 
@@ -76,7 +74,7 @@ class Registry:
                 return False
             raise
         if status == 202:  # distribution-spec: instead of a mount the registry began an upload
-            await self._cancel(self._location(url, headers), repository)
+            await self._cancel(_location(url, headers), repository)
         return status == 201
 
     async def upload(self, repository: str, stream: BlobStream) -> None:
@@ -85,15 +83,15 @@ class Registry:
         Also raises `DigestMismatch` if the registry stored other bytes.
         """
         rest = aiter(stream)
-        first, is_all = await _first_chunks(rest)
+        first, is_all = await first_chunks(rest)
         scopes = push_scopes(repository)
         start = self._url(repository, "blobs", "uploads/")
         _, headers = await self._retry("POST", start, (202,), scopes)
-        location = self._location(start, headers)
+        location = _location(start, headers)
         try:
             if not is_all:
-                _, headers = await self._send("PATCH", location, (202, 204), scopes, _chain(first, rest))
-                location = self._location(location, headers)
+                _, headers = await self._send("PATCH", location, (202, 204), scopes, chain(first, rest))
+                location = _location(location, headers)
                 first = []
             expected = stream.digest
             # The query of the location is the registry's own state, so its bytes stay as they are.
@@ -124,6 +122,11 @@ class Registry:
         )
         _check_digest(digest_of(data), headers)
 
+    async def manifest(self, repository: str, reference: str) -> bytes | None:
+        """The manifest with this tag or digest; None if there is none."""
+        url = self._url(repository, "manifests", reference)
+        return await self._read_or_none(url, repository, {"Accept": EVERY_MANIFEST_TYPE})
+
     async def content(self, repository: str, kind: str, digest: str) -> bytes:
         """The manifest or small blob with this digest; `kind` is `manifests` or `blobs`.
 
@@ -144,13 +147,19 @@ class Registry:
 
     async def tag_names(self, repository: str) -> list[str]:
         """The tags of a repository, in the registry's order. Without a tag, the repository need not exist."""
+        body = await self._read_or_none(self._url(repository, "tags", "list"), repository)
+        return [] if body is None else _names(body, "tags")
+
+    async def _read_or_none(
+        self, url: URL, repository: str, headers: Mapping[str, str] | None = None
+    ) -> bytes | None:
+        """As `_read`; None for a 404."""
         try:
-            body = await self._read(self._url(repository, "tags", "list"), pull_scopes(repository))
+            return await self._read(url, pull_scopes(repository), headers)
         except RegistryRefused as error:
             if error.status == 404:
-                return []
+                return None
             raise
-        return _names(body, "tags")
 
     async def _read(self, url: URL, scopes: Scopes, headers: Mapping[str, str] | None = None) -> bytes:
         """The body of a 200. Raises `RegistryRefused` for another status, and for a body that is too long."""
@@ -167,16 +176,6 @@ class Registry:
 
     def _url(self, repository: str, kind: str, rest: str) -> URL:
         return URL(f"{self._origin}/v2/{repository}/{kind}/{rest}", encoded=True)
-
-    def _location(self, url: URL, headers: Mapping[str, str]) -> URL:
-        """Where an upload goes on, by the response from `url`. Raises `RegistryUnavailable` for another host."""
-        location = url.join(URL(headers.get("Location", ""), encoded=True))
-        if location.authority != self._origin.authority:
-            raise RegistryUnavailable(
-                f"the registry sent an upload from {self._origin.authority} to {location.authority}; "
-                "nixfront follows it on its own host only"
-            )
-        return location
 
     async def _send(
         self,
@@ -238,6 +237,17 @@ class Registry:
         raise _refusal(response, method, url, body)
 
 
+def _location(url: URL, headers: Mapping[str, str]) -> URL:
+    """Where an upload goes on, by the response from `url`. Raises `RegistryUnavailable` for another host."""
+    location = url.join(URL(headers.get("Location", ""), encoded=True))
+    if location.authority != url.authority:
+        raise RegistryUnavailable(
+            f"the registry sent an upload from {url.authority} to {location.authority}; "
+            "nixfront follows it on its own host only"
+        )
+    return location
+
+
 def _tries(error: Exception) -> int:
     """How often a request is tried in all, after this error."""
     if isinstance(error, RegistryUnavailable):
@@ -275,21 +285,3 @@ def _check_digest(expected: str, headers: Mapping[str, str]) -> None:
     stored = headers.get("Docker-Content-Digest", expected)
     if stored != expected:
         raise DigestMismatch(f"nixfront sent {expected} and the registry stored {stored}")
-
-
-async def _first_chunks(chunks: AsyncIterator[Buffer]) -> tuple[list[Buffer], bool]:
-    """The first chunks, up to the one that passes `_ONE_REQUEST` bytes, and whether they are all."""
-    first: list[Buffer] = []
-    async for chunk in chunks:
-        first.append(chunk)
-        if sum(len(each) for each in first) > _ONE_REQUEST:
-            return first, False
-    return first, True
-
-
-async def _chain(first: list[Buffer], rest: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:
-    """All chunks. Empties `first` on its way, so that no sent chunk stays in memory."""
-    while first:
-        yield first.pop(0)
-    async for chunk in rest:
-        yield chunk

@@ -40,6 +40,7 @@ from proxy.settings.sections import (
     StateSection,
     StatusSection,
     TracesSection,
+    TrustSection,
 )
 from proxy.settings.values import Section
 
@@ -59,6 +60,7 @@ class Settings(Section):
     nix: NixSection = NixSection()
     layers: LayersSection = LayersSection()
     image: ImageSection = ImageSection()
+    trust: TrustSection = TrustSection()
     answers: AnswersSection = AnswersSection()
     access: AccessSection = AccessSection()
     builds: BuildsSection = BuildsSection()
@@ -81,6 +83,21 @@ class Settings(Section):
         if self.layers.compression == "zstd" and self.image.format != "oci":
             raise ValueError("layers.compression zstd needs image.format oci: no Docker type says zstd")
         return self
+
+    @model_validator(mode="after")
+    def _check_identity(self) -> "Settings":
+        if self.trust.key and not self.identity:
+            raise ValueError(
+                "trust.identity: say by which name clients call this host, for example images.example.org: signatures hold it"
+            )
+        return self
+
+    @property
+    def identity(self) -> str:
+        """What stands before a repository in signatures; empty where nobody can know it."""
+        host = self.http.addr.rpartition(":")[0]
+        here = self.http.addr if host in ("127.0.0.1", "[::1]", "localhost") else ""
+        return self.trust.identity or next(iter(self.http.names), here)
 
     @property
     def data_dir(self) -> Path:

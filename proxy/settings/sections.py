@@ -12,6 +12,7 @@ from proxy.settings.values import (
     AbsolutePath,
     Address,
     AddressOrNone,
+    Identity,
     Network,
     NetworkOrAll,
     Origin,
@@ -149,6 +150,13 @@ class ImageSection(Section):
     """The kind of manifest that is pushed."""
 
     format: Literal["docker", "oci"] = "docker"
+
+
+class TrustSection(Section):
+    """What is attached to images: the key that signs them, and the host in front of their names that is signed."""
+
+    key: AbsolutePath = ""
+    identity: Identity = ""
 
 
 class AnswersSection(Section):

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator
 
-from proxy.core.names import is_component, is_repository
+from proxy.core.names import COMPONENT, is_component, is_repository
 
 
 class Section(BaseModel):
@@ -68,6 +68,18 @@ def _absolute(value: str) -> str:
     return value
 
 
+_HOST = r"(?:localhost|[a-z0-9-]+(?:\.[a-z0-9-]+)+|\[[0-9a-f:]+\])(?::[0-9]+)?|[a-z0-9-]+:[0-9]+"
+_IDENTITY = re.compile(rf"(?:{_HOST})(?:/{COMPONENT})*")
+
+
+def _identity(value: str) -> str:
+    if value and _IDENTITY.fullmatch(value) is None:
+        raise ValueError(
+            "an identity is what stands before the name of an image, for example images.example.org"
+        )
+    return value
+
+
 def _as_text(value: object) -> object:
     """The text of a date: YAML reads one without quotes as a `datetime`."""
     return (
@@ -107,6 +119,8 @@ Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
 NetworkOrAll = Annotated[IPv4Network | IPv6Network | Literal["*"], PlainValidator(_network_or_all)]
 Origin = Annotated[str, AfterValidator(_origin)]
 RedisAddress = Annotated[str, AfterValidator(_redis)]
+#: The host, or host and path, that stands before a repository.
+Identity = Annotated[str, AfterValidator(_identity)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 Component = Annotated[str, AfterValidator(_component)]
 User = Annotated[str, AfterValidator(_user)]

@@ -2,6 +2,7 @@
 
 A registry deletes a manifest by its digest, and with it every tag of the repository that names it. So an image stays if
 somebody else's tag or an index names it. The registry's own garbage collection deletes the blobs that no manifest needs.
+Signatures go with their image where nixfront made all of them.
 
 Anybody who may push can push indexes in indexes, and documents that are none. Where nixfront cannot find out all that the
 indexes of a repository need, it deletes nothing there, and says why.
@@ -13,10 +14,12 @@ from dataclasses import dataclass, field
 
 from proxy.core.errors import DigestMismatch, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
+from proxy.core.model import digest_of
 from proxy.image.documents import Index, Manifest, read_manifest
 from proxy.registry.client import Registry
 from proxy.registry.management import Management
 from proxy.state import ImageRecord, State
+from proxy.trust.signatures import Signatures, signature_tag
 
 _MOST_LEVELS = 8  # of indexes in indexes; engines read one or two
 _MOST_DOCUMENTS = 10_000  # manifests of one repository that nixfront reads
@@ -80,6 +83,7 @@ class Pruner:
         if self._judge(ImageRecord(old.repository, old.digest, old.used), contents, ours).kept:
             return False
         await self._management.delete(old.repository, old.digest)
+        await self._delete_signatures(old.repository, old.digest)
         for tag, digest in ours.items():
             if digest == old.digest:
                 await self._state.forget_tag(old.repository, tag)
@@ -88,6 +92,18 @@ class Pruner:
         else:
             await self._state.forget_image(old.repository, old.digest)
         return True
+
+    async def _delete_signatures(self, repository: str, digest: str) -> None:
+        """Delete the signatures of an image that is gone, if nixfront made all of them."""
+        there = await self._registry.manifest(repository, signature_tag(digest))
+        if there is None:
+            return
+        try:
+            are_ours = Signatures.read(there).are_ours_alone
+        except DocumentInvalid:
+            return
+        if are_ours:
+            await self._management.delete(repository, digest_of(there))
 
     def _judge(self, image: ImageRecord, contents: _Repository, ours: Mapping[str, str]) -> Old:
         tags = tuple(tag for tag, digest in sorted(contents.tags.items()) if digest == image.digest)

@@ -41,7 +41,7 @@ _LATEST = "latest"
 
 
 @dataclass(frozen=True, slots=True)
-class _Keeper:
+class Keeper:
     """The registry and the state, as `prune` and `reindex` use them."""
 
     registry: Registry
@@ -52,7 +52,7 @@ class _Keeper:
 @asynccontextmanager
 async def pruner(settings: Settings) -> AsyncIterator[Pruner]:
     """A pruner of the registry. Raises a `NixfrontError` where the registry or the state does not answer."""
-    async with _open_keeper(settings) as keeper:
+    async with open_keeper(settings) as keeper:
         yield Pruner(keeper.registry, keeper.management, keeper.state)
 
 
@@ -101,7 +101,7 @@ async def reindex(settings: Settings, names: Sequence[str] = ()) -> Summary:
         for name, source in settings.package_sources.items()
     }
     try:
-        async with _open_keeper(settings) as keeper:
+        async with open_keeper(settings) as keeper:
             reindexer = Reindexer(
                 keeper.registry,
                 keeper.state,
@@ -123,7 +123,8 @@ async def reindex(settings: Settings, names: Sequence[str] = ()) -> Summary:
 
 
 @asynccontextmanager
-async def _open_keeper(settings: Settings) -> AsyncIterator[_Keeper]:
+async def open_keeper(settings: Settings) -> AsyncIterator[Keeper]:
+    """The registry, with nixfront's own login, and the state. Raises a `NixfrontError`."""
     async with AsyncExitStack() as stack:
         url = settings.registry.url or await stack.enter_async_context(_embedded(settings))
         endpoint = await asyncio.to_thread(registry_endpoint, settings, url)
@@ -131,7 +132,7 @@ async def _open_keeper(settings: Settings) -> AsyncIterator[_Keeper]:
         registry = Registry(connection)
         state = await stack.enter_async_context(_open_state(settings))
         await registry.ping(must_admit=True)
-        yield _Keeper(registry, Management(connection), state)
+        yield Keeper(registry, Management(connection), state)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from proxy.telemetry import requests
 from proxy.telemetry.log import log_event
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.tracing import tracing
-from proxy.web import error_responses
+from proxy.web import error_responses, public_key
 from proxy.web.client import Networks
 from proxy.web.connections import ConnectionLimits, DoorRules, is_ours, most_connections
 from proxy.web.connections.certificate import ServerCertificate
@@ -83,6 +83,8 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
             for_mirrors = web.Application(middlewares=middlewares)
             front.add_images(for_mirrors, service, waiting, settings, sites, mirror=True)
             await listen(for_mirrors, settings.mirror.addr, stack, limits, certificate)
+        if service.signer is not None:
+            public_key.add_to(main, service.signer.public_pem)
         front.add_search(main, service, settings, sites, stack)
         front.add_images(main, service, waiting, settings, sites, mirror=False)
         # An answer from the cache passes all middlewares by, and a trace needs its own.

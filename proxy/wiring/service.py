@@ -29,6 +29,7 @@ from proxy.state.open import open_state
 from proxy.state.pulls import Pulls
 from proxy.telemetry.metrics import Metrics
 from proxy.tools.fair_queue import FairQueue
+from proxy.trust.signatures import Signer
 from proxy.web.access import Access, AccessRules
 from proxy.web.answer_cache import AnswerCache
 from proxy.web.blobs import Blobs
@@ -38,6 +39,7 @@ from proxy.web.replies.negotiation import Negotiation
 from proxy.wiring import files
 from proxy.wiring.builder import Packages, build_pipeline, open_packages, read_tables
 from proxy.wiring.registry import open_blobs, registry_endpoint
+from proxy.wiring.signing import open_signer
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Service:
     registry: Registry
     packages: Packages
     state: State
+    signer: Signer | None
     tables: Mapping[str, LayerTable]
 
 
@@ -95,7 +98,8 @@ async def open_service(
     metrics.store(lambda: packages.budget.usage.store_bytes, lambda: packages.budget.usage.free_bytes)
     if settings.nix.most_store_bytes or settings.nix.keep_free_bytes:
         stack.push_async_callback(_cancel, asyncio.create_task(packages.budget.watch()))
-    tags = OwnTags(registry, state)
+    signer = await asyncio.to_thread(open_signer, settings)
+    tags = OwnTags(registry, state, signer=signer)
     answers = AnswerCache(
         Negotiation(relay, state),
         tags.versions,
@@ -130,6 +134,7 @@ async def open_service(
         registry=registry,
         packages=packages,
         state=state,
+        signer=signer,
         tables=tables,
     )
 

@@ -58,6 +58,9 @@ class Nowhere:
         """None: every image is made."""
         return None
 
+    async def manifest(self, _repository: str, _reference: str) -> None:
+        """None, as `manifest_digest`."""
+
     async def put_manifest(self, repository: str, reference: str, _media_type: str, data: bytes) -> None:
         """Keep the manifest until the image is taken."""
         self._manifests[repository][reference] = data

@@ -91,6 +91,8 @@ def test_what_the_file_says_is_taken_and_the_rest_stays(file: Path) -> None:
         pytest.param("layers: {most: 126}", "layers.most: Input should be less", id="what engines bear"),
         pytest.param("builds: {hops: 10}", "builds.hops: Input should be less", id="what docker follows"),
         pytest.param("sets: {mine: {always: [x]}}", "sets.mine.always: Extra inputs", id="a key of no set"),
+        pytest.param("trust: {key: here}", "trust.key: Value error, a file", id="a file without its path"),
+        pytest.param("trust: {identity: hello}", "trust.identity: Value error, an identity", id="no host"),
         pytest.param("names: {presets: {x: {usr: a}}}", "names.presets.x.usr: Extra", id="a preset's key"),
     ],
 )
@@ -255,3 +257,23 @@ def test_presets_of_the_operator_are_laid_over_ours(file: Path) -> None:
     assert presets["shell"] == PresetSection(packages=("zsh",), command=("/bin/zsh",))
     assert presets["mine"].user == "5:6"
     assert presets.keys() - {"mine"} == Settings().presets.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "identity"),
+    [
+        ("", "127.0.0.1:8080"),
+        ("http: {addr: '0.0.0.0:80', names: [images.example.org, other.example.org]}", "images.example.org"),
+        ("http: {names: [images.example.org]}\ntrust: {identity: 'registry:5000/nix'}", "registry:5000/nix"),
+        ("http: {addr: '0.0.0.0:80'}", ""),
+    ],
+)
+def test_signatures_hold_the_name_by_which_clients_call_this_host(
+    file: Path, text: str, identity: str
+) -> None:
+    file.write_text(text + "\n")
+
+    assert load(file, {}).identity == identity
+    if not identity:
+        with pytest.raises(SettingsInvalid, match=r"trust\.identity: say by which name"):
+            load(file, {"NIXFRONT_TRUST_KEY": "/etc/key.pem"})

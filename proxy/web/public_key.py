@@ -1,0 +1,18 @@
+"""The public key of the signatures of images, for everybody: whoever checks signatures needs it, and it is no secret.
+
+RFC 8615: a site's facts about itself are below `/.well-known/`.
+"""
+
+from aiohttp import web
+
+#: Where it is.
+PATH = "/.well-known/nixfront.pub"
+
+
+def add_to(application: web.Application, pem: bytes) -> None:
+    """Let the application answer with this key."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=pem, content_type="application/x-pem-file")
+
+    application.router.add_get(PATH, answer)
