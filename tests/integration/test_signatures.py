@@ -76,10 +76,13 @@ class Verifying:
         """Why skopeo refuses this image; empty if it does not."""
         separator = "@" if ":" in reference else ":"
         target = self._folder / reference.replace(":", "-")
-        argv = ("skopeo", "--policy", str(self._folder / "policy.json"), "--registries.d")
-        argv = (*argv, str(self._folder / "registries.d"), "copy", "--src-tls-verify=false")
+        options = ("--policy", str(self._folder / "policy.json"))
+        where = ("--registries.d", str(self._folder / "registries.d"))
         source = f"docker://{self._host}/{repository}{separator}{reference}"
-        outcome = await run((*argv, source, f"dir:{target}"), deadline=600)
+        outcome = await run(
+            ("skopeo", *options, *where, "copy", "--src-tls-verify=false", source, f"dir:{target}"),
+            deadline=600,
+        )
         if outcome.returncode == 0:
             return ""
         if "sigstore disabled" not in outcome.output:
