@@ -7,22 +7,22 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import shtab
-
 from proxy import __version__
-from proxy.cli import host, images, layer_table, proofs, upkeep
+from proxy.cli import client, first_settings, host, images, layer_table, proofs, upkeep
 from proxy.cli.command import EXIT_CODES, Command, Console
 from proxy.core.errors import NixfrontError, SettingsInvalid
-from proxy.settings import load
 
 COMMANDS: tuple[Command, ...] = (
+    *first_settings.COMMANDS,
     *host.COMMANDS,
     *images.COMMANDS,
+    *client.COMMANDS,
     *layer_table.COMMANDS,
     *proofs.COMMANDS,
     *upkeep.COMMANDS,
 )
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+_SHELLS = ("bash", "zsh", "tcsh")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,24 +33,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     return code
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    arguments = parser().parse_args(argv)
+    whole = parser()
+    arguments = whole.parse_args(argv)
+    if arguments.print_completion:
+        sys.stdout.write(_completions(whole, arguments.print_completion) + "\n")
+        return 0
+    if arguments.subcommand is None:
+        whole.print_help()
+        return 0
     console = Console(as_json=arguments.json)
     command: Command = arguments.command
     try:
+        from proxy.settings import load  # takes longer than `--help`
+
         overrides = {"packages": {"kind": "demo"}} if getattr(arguments, "demo", False) else {}
         return command.run(load(arguments.config, os.environ, **overrides), arguments, console)
     except SettingsInvalid as error:
-        return _fail(console, error, f"wrong settings: {error}", 2)
+        return _fail(console, error, str(error), 2, "wrong settings: ")
     except BrokenPipeError:  # an OSError, but no failure
         raise
-    except (NixfrontError, OSError) as error:
+    except NixfrontError as error:
         return _fail(console, error, str(error), 1)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    except OSError as error:
+        return _fail(console, error, _in_words(error), 1)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,13 +73,35 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     whole.add_argument("--version", action="version", version=f"nixfront {__version__}")
-    shtab.add_argument_to(
-        whole, "--print-completion", help="print the completions for a shell, which it can source"
+    whole.add_argument(
+        "--print-completion",
+        choices=_SHELLS,
+        help="print the completions for a shell, which it can source",
     )
-    subparsers = whole.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", title="commands")
+    subparsers = whole.add_subparsers(dest="subcommand", metavar="COMMAND", title="commands")
     for command in COMMANDS:
         _add(subparsers, command)
     return whole
+
+
+def _completions(whole: argparse.ArgumentParser, shell: str) -> str:
+    """The completions for a shell. After an option or argument FILE it completes the names of files."""
+    import shtab  # takes longer than `--help`
+
+    for action in _actions(whole):
+        if action.metavar == "FILE":
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+    return str(shtab.complete(whole, shell))
+
+
+def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """The options and arguments of the parser and of its subcommands."""
+    actions = []
+    for action in parser._actions:  # noqa: SLF001 - argparse has no other way to them; shtab reads them too
+        actions.append(action)
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            actions += [inner for sub in action.choices.values() for inner in _actions(sub)]
+    return actions
 
 
 def _add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", command: Command) -> None:
@@ -79,10 +112,7 @@ def _add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", comm
         epilog="\n\n".join(_wrapped(text) for text in (command.example, EXIT_CODES) if text),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    file = own.add_argument(
-        "--config", type=Path, metavar="FILE", help="the settings, as YAML (default: none)"
-    )
-    file.complete = shtab.FILE  # type: ignore[attr-defined]
+    own.add_argument("--config", type=Path, metavar="FILE", help="the settings, as YAML (default: none)")
     if command.demo:
         own.add_argument(
             "--demo", action="store_true", help="use the small package set that comes with nixfront"
@@ -102,7 +132,13 @@ def _wrapped(text: str) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _fail(console: Console, error: Exception, message: str, code: int) -> int:
-    console.document({"error": str(error), "kind": type(error).__name__})
-    console.complain(message)
+def _in_words(error: OSError) -> str:
+    """The error without the number that only programmers know."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _fail(console: Console, error: Exception, message: str, code: int, before: str = "") -> int:
+    console.document({"error": message, "kind": type(error).__name__})
+    console.complain(before + message)
     return code

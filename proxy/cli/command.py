@@ -5,23 +5,28 @@ raises: `SettingsInvalid` becomes 2, any other `NixfrontError` and `OSError` 1.
 
 Results go to standard output, everything else to standard error. For people they are plain lines, with colours and
 moving bars on a terminal only (and never with NO_COLOR). With `--json` standard output is one document.
+
+`nixfront --help` has to be quick, so this module and the list of subcommands load little. A subcommand imports what it
+runs when it runs.
 """
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-from rich.console import Console as Rich
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.text import Text
+from typing import TYPE_CHECKING, TextIO
 
 from proxy.core.errors import SettingsInvalid
 from proxy.core.text import printable
-from proxy.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from proxy.settings import Settings
 
 EXIT_CODES = """exit codes:
   0  success
@@ -40,19 +45,20 @@ NO_CATALOG = (
 _CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+_STYLES = {"bold": "1", "green": "32", "yellow": "33", "bold red": "1;31"}
+
+
 class Console:
     """The output of one command."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         """`as_json`: print for a program, not for people."""
         self.as_json = as_json
-        self._out = Rich(file=sys.stdout, highlight=False, soft_wrap=True)
-        self._error = Rich(file=sys.stderr, highlight=False, soft_wrap=True)
 
     def line(self, text: str, style: str = "") -> None:
-        """A line of the result, for people."""
+        """A line of the result, for people. `style`: empty, `bold`, `green`, `yellow` or `bold red`."""
         if not self.as_json:
-            self._out.print(Text(printable(text), style))
+            sys.stdout.write(_painted(printable(text), style, sys.stdout) + "\n")
 
     def document(self, value: object) -> None:
         """The result, for programs."""
@@ -68,18 +74,29 @@ class Console:
         # A narrow terminal wraps the lines: a reader can neither copy nor grep text that was cut.
         for number, row in enumerate((columns, *rows)):
             text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            self._out.print(Text(printable(text), "bold" if number == 0 else ""))
+            self.line(text, "bold" if number == 0 else "")
 
     def complain(self, text: str) -> None:
         """Say what went wrong, on standard error."""
-        self._error.print(Text.assemble(("nixfront: ", "bold red"), printable(text)))
+        sys.stderr.write(f"{_painted('nixfront:', 'bold red', sys.stderr)} {printable(text)}\n")
+
+    def agrees(self, question: str) -> bool:
+        """Whether the person at the terminal says yes. False without a terminal: nobody is there to say it."""
+        if self.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return False
+        sys.stderr.write(f"{printable(question)} [y/N] ")
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     @contextmanager
     def progress(self, text: str) -> Iterator["Bar"]:
         """A moving bar on standard error during the context, where that is a terminal."""
-        if self.as_json or not self._error.is_terminal:
-            yield Bar(None, TaskID(0))
+        if self.as_json or not _has_colours(sys.stderr):
+            yield Bar()
             return
+        from rich.console import Console as Rich
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -87,21 +104,21 @@ class Console:
             TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=self._error, transient=True) as progress:
+        with Progress(*columns, console=Rich(file=sys.stderr), transient=True) as progress:
             yield Bar(progress, progress.add_task(text, total=None, count=""))
 
 
 class Bar:
     """A moving bar with a text; without a terminal it does nothing."""
 
-    def __init__(self, progress: Progress | None, task: TaskID) -> None:
+    def __init__(self, progress: "Progress | None" = None, task: "TaskID | None" = None) -> None:
         """Use `Console.progress`."""
         self._progress = progress
         self._task = task
 
     def show(self, text: str, done: int = 0, total: int = 0) -> None:
         """Show another text, and a count where there is a `total`."""
-        if self._progress is not None:
+        if self._progress is not None and self._task is not None:
             count = f"{done} of {total}" if total else ""
             self._progress.update(
                 self._task,
@@ -112,6 +129,17 @@ class Bar:
             )
 
 
+def _has_colours(stream: TextIO) -> bool:
+    return (
+        stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") not in ("dumb", "unknown")
+    )
+
+
+def _painted(text: str, style: str, stream: TextIO) -> str:
+    """The text in this style, where it goes to a terminal. (rich takes longer to load than a quick command to run.)"""
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if style and _has_colours(stream) else text
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One subcommand. `help` is its line in the list of all; `description` and `example` are on its own help page."""
@@ -119,13 +147,13 @@ class Command:
     name: str
     help: str
     description: str
-    run: Callable[[Settings, argparse.Namespace, Console], int]
+    run: Callable[["Settings", argparse.Namespace, Console], int]
     arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None
     example: str = ""
     demo: bool = False
 
 
-def check_set(settings: Settings, name: str) -> None:
+def check_set(settings: "Settings", name: str) -> None:
     """Raise `SettingsInvalid` where `--set NAME` names no package set of the settings."""
     if name and name not in settings.sets:
         raise SettingsInvalid(f"sets has no {name!r}, but {', '.join(settings.sets) or 'nothing'}")

@@ -1,51 +1,58 @@
 """The subcommands about packages and images: `search`, `explain`, `build`, `images`."""
 
 import argparse
-import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from proxy.cli.command import NO_CATALOG, Command, Console, check_set
+from proxy.cli.command import Command, Console, check_set
 from proxy.core import names, typed
-from proxy.settings import Settings
-from proxy.telemetry import log
-from proxy.tools import suggest
-from proxy.upkeep.explain import Explanation, explain
-from proxy.wiring import commands
-from proxy.wiring.registry import image_endpoint
+
+if TYPE_CHECKING:
+    from proxy.settings import Settings
 
 
-def _images(settings: Settings, _: argparse.Namespace, console: Console) -> int:
-    """Print a line for each tag as soon as it arrives."""
-    repositories = []
+def _images(settings: "Settings", _: argparse.Namespace, console: Console) -> int:
+    from proxy.cli import image_table
 
-    async def list_all() -> None:
-        async with commands.listing(settings) as listing:
-            if not listing.is_whole:
-                console.complain(NO_CATALOG)
-            async for repository, tags in listing.images:
-                repositories.append({"repository": repository, "tags": tags})
-                for tag in tags:
-                    console.line(f"{repository}:{tag}")
-
-    asyncio.run(list_all())
-    console.document(repositories)
-    return 0
+    return image_table.show(settings, console)
 
 
-def _search(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+def _search(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
     """Print each matching attribute and the name to pull. As with grep, the exit code is 1 where nothing matches."""
+    from proxy.tools.suggest import search
+
     check_set(settings, arguments.set)
-    with console.progress("reading the names of the package set"):
-        names_of_set = asyncio.run(commands.attribute_names(settings, arguments.set, arguments.tag))
+    names_of_set = _names(settings, arguments.set, arguments.tag, console)
     prefix = f"{arguments.set}/" if arguments.set else ""
-    matches = [(name, _pull_name(prefix, name)) for name in suggest.search(arguments.text, names_of_set)]
+    matches = [(name, _pull_name(prefix, name)) for name in search(arguments.text, names_of_set)]
     console.document([{"attribute": name, "pull": pull} for name, pull in matches])
     width = max((len(name) for name, _ in matches), default=0)
     for name, pull in matches:
         console.line(f"{name:<{width}}  {pull or '(no name can spell it: set one in names.aliases)'}")
+    if not matches:
+        source = settings.package_sources[arguments.set]
+        which = arguments.set or source.kind
+        console.complain(
+            f"no package of set {which} has {arguments.text!r} in its name ({len(names_of_set)} names)"
+        )
     return 0 if matches else 1
+
+
+def _names(settings: "Settings", package_set: str, tag: str, console: Console) -> tuple[str, ...]:
+    """The names of the set: those of an earlier search while they are fresh, else those that Nix lists."""
+    from proxy.wiring import known_names
+
+    if (known := known_names.recall(settings, package_set, tag)) is not None:
+        return known
+    from proxy.cli.running import run
+    from proxy.wiring import commands
+
+    with console.progress("reading the names of the package set"):
+        found = run(commands.attribute_names(settings, package_set, tag))
+    known_names.keep(settings, package_set, tag, found)
+    return found
 
 
 def _pull_name(prefix: str, attribute: str) -> str | None:
@@ -60,11 +67,14 @@ def _search_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tag", default="latest", metavar="TAG", help="a revision of it (default: latest)")
 
 
-def _explain(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+def _explain(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
     """Print the layers of an image, lowest first."""
+    from proxy.cli.running import run
+    from proxy.wiring.commands import explanation as explain
+
     repository, tag = typed.read(arguments.name, settings.own_hosts)
     with console.progress(f"reading {repository}:{tag}"):
-        explanation = asyncio.run(_explanation(settings, repository, tag))
+        explanation = run(explain(settings, repository, tag))
     console.document(asdict(explanation))
     console.line(f"{explanation.name}  {explanation.digest}", "bold")
     console.line(f"created {explanation.created}")
@@ -86,25 +96,23 @@ def _explain(settings: Settings, arguments: argparse.Namespace, console: Console
     return 0
 
 
-async def _explanation(settings: Settings, repository: str, tag: str) -> Explanation:
-    registry = await asyncio.to_thread(image_endpoint, settings)
-    async with registry.opened() as connection:
-        return await explain(connection, repository, tag)
-
-
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME[:TAG]", help="an image; a HOST/ in front of it does no harm")
 
 
-def _build(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+def _build(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
     """Print where the image is, and the digest of its manifest."""
+    from proxy.cli.running import run
+    from proxy.telemetry import log
+    from proxy.wiring import commands
+
     log.configure(settings.log.level, "json" if console.as_json else settings.log.format)
     repository, tag = typed.read(arguments.name, settings.own_hosts)
     if settings.image.format != "oci":
         console.complain(
             "image.format is docker, but a layout holds an OCI manifest, of the same layers and config"
         )
-    digest = asyncio.run(commands.build(settings, repository, tag, arguments.to))
+    digest = run(commands.build(settings, repository, tag, arguments.to))
     console.document({"layout": str(arguments.to), "tag": tag, "digest": digest})
     console.line(f"oci:{arguments.to}:{tag}  {digest}")
     return 0
@@ -159,7 +167,11 @@ COMMANDS = (
     Command(
         "images",
         "list the images of the registry",
-        "List the images of the registry at registry.url, else those of the nixfront at http.addr.",
+        "List the images of the registry at registry.url, else those of the nixfront at http.addr: a line for each manifest, "
+        "with its tags and platforms. SIZE is what a pull transfers, and OWN the part in no other image of the list. FROM is "
+        "`nixfront` or `a push`. PULLED is the last pull that nixfront saw.",
         _images,
+        example="Tags that are hashes count as `+2 fixed`; --json has each tag, and the digest. Where nixfront neither names its "
+        "registry nor runs with this data.dir, the list has names and tags alone.",
     ),
 )

@@ -1,18 +1,17 @@
 """The subcommand `popularity`: the layer table, from a package set, a binary cache, or the images of the registry."""
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proxy.cli.command import Command, Console, check_set
 from proxy.core.errors import SettingsInvalid
-from proxy.image import layer_table
-from proxy.settings import Settings
-from proxy.upkeep import census
-from proxy.upkeep.census import Census
-from proxy.wiring import commands, registry
+
+if TYPE_CHECKING:
+    from proxy.settings import Settings
+    from proxy.upkeep.census import Census
 
 _DESCRIPTION = """\
 Make the file for `layers.table`, the table that says which store paths share a layer.
@@ -68,9 +67,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _popularity(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+def _popularity(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
     """Write the table to the file or to standard output, and its source to standard error."""
-    facts = asyncio.run(_census(settings, arguments, _names(arguments), console))
+    from proxy.cli.running import run
+    from proxy.image import layer_table
+
+    facts = run(_census(settings, arguments, _names(arguments), console))
     for line in facts.left_out:
         console.complain(line)
     if not facts.images:
@@ -96,8 +98,13 @@ def _names(arguments: argparse.Namespace) -> list[str]:
 
 
 async def _census(
-    settings: Settings, arguments: argparse.Namespace, names: Sequence[str], console: Console
-) -> Census:
+    settings: "Settings", arguments: argparse.Namespace, names: Sequence[str], console: Console
+) -> "Census":
+    import asyncio
+
+    from proxy.upkeep import census
+    from proxy.wiring import commands, registry
+
     if arguments.served:
         with console.progress("reading the images of the registry"):
             return await census.of_registry(await asyncio.to_thread(registry.image_endpoint, settings))

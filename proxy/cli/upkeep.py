@@ -1,28 +1,31 @@
 """The subcommands for the keeper of a registry: `warm`, `prune`, `reindex`."""
 
 import argparse
-import asyncio
 import sys
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
-
-import shtab
+from typing import TYPE_CHECKING
 
 from proxy.cli.command import NO_CATALOG, Bar, Command, Console
 from proxy.core import typed
-from proxy.registry.endpoint import Endpoint
-from proxy.settings import Settings
-from proxy.upkeep import warm
-from proxy.upkeep.warm import Outcome
-from proxy.wiring import commands, registry
+
+if TYPE_CHECKING:
+    from proxy.settings import Settings
+    from proxy.upkeep.prune import Old
+    from proxy.upkeep.warm import Outcome
 
 _DAY = 86_400.0  # seconds
 _MOST_NAMES = 20
 
 
-def _warm(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+def _warm(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
     """Print a line for each image; exit code 1 where a pull failed."""
+    from proxy.cli.running import run
+    from proxy.registry.endpoint import Endpoint
+    from proxy.upkeep import warm
+    from proxy.wiring import registry
+
     with sys.stdin if arguments.file == "-" else open(arguments.file, encoding="utf-8") as lines:  # noqa: PTH123 - Path cannot be stdin
         images = warm.read(lines, settings.own_hosts)
     nixfront = Endpoint(arguments.url) if arguments.url else registry.nixfront_endpoint(settings)
@@ -38,16 +41,15 @@ def _warm(settings: Settings, arguments: argparse.Namespace, console: Console) -
                 console.line(f"{image.name}  {image.digest}")
 
     with console.progress("pulling") as bar:
-        asyncio.run(pull_all(bar))
+        run(pull_all(bar))
     console.document([asdict(outcomes[f"{repository}:{tag}"]) for repository, tag in images])
     return 1 if any(image.error for image in outcomes.values()) else 0
 
 
 def _warm_arguments(parser: argparse.ArgumentParser) -> None:
-    file = parser.add_argument(
+    parser.add_argument(
         "file", metavar="FILE", help="a NAME[:TAG] a line; # begins a comment; - for standard input"
     )
-    file.complete = shtab.FILE  # type: ignore[attr-defined]
     parser.add_argument(
         "--url",
         default="",
@@ -63,28 +65,58 @@ def _warm_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _prune(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
-    """Print a line for each old image: whether it is gone, or why it stays."""
-    return asyncio.run(_prune_all(settings, arguments, console))
+def _prune(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
+    """Print a line for each old image, delete those that may go, and say which are gone."""
+    from proxy.cli.running import run
+    from proxy.web.page.views import size
 
-
-async def _prune_all(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
-    report = []
-    async with commands.pruner(settings) as pruner:
-        for old in await pruner.old(time.time() - arguments.days * _DAY):
-            gone = not old.kept and (
-                arguments.dry_run or await pruner.prune(old, keep_record=arguments.keep_records)
-            )
-            verb = "stays" if not gone else "would go" if arguments.dry_run else "is gone"
-            why = f": {old.kept}" if old.kept else ""
-            used = datetime.fromtimestamp(old.used, tz=UTC)
-            names = " ".join(f"{old.repository}:{tag}" for tag in old.tags) or f"{old.repository} (no tag)"
-            console.line(f"{verb:<8}  {used:%Y-%m-%d}  {old.digest}  {names}{why}")
-            report.append({**asdict(old), "used": used.isoformat(), "gone": gone and not arguments.dry_run})
-    if not report:
+    found, freed = run(_old_images(settings, time.time() - arguments.days * _DAY))
+    gone = [old for old in found if not old.kept]
+    for old in found:
+        console.line(_line("stays" if old.kept else "would go", old))
+    if gone:
+        console.line(
+            f"{len(gone)} of these {len(found)} can go; no other image needs {size(freed)} of their layers"
+        )
+    else:
         console.line("nothing to delete")
-    console.document(report)
-    return 0
+    agreed = gone and not arguments.dry_run and (arguments.yes or console.agrees("Delete them?"))
+    deleted = run(_delete(settings, gone, keep_records=arguments.keep_records)) if agreed else []
+    for old in deleted:
+        console.line(_line("is gone", old))
+    console.document([_report(old, gone=old in deleted) for old in found])
+    if agreed or arguments.dry_run or not gone:
+        return 0
+    console.complain("nothing is deleted; with --yes nixfront deletes without a question")
+    return 2
+
+
+async def _old_images(settings: "Settings", before: float) -> tuple[list["Old"], int]:
+    """The images that were last used before this time, and the bytes that those free which may go."""
+    from proxy.wiring import commands
+
+    async with commands.pruner(settings) as pruner:
+        found = await pruner.old(before)
+        gone = [old for old in found if not old.kept]
+        return found, await pruner.frees(gone) if gone else 0
+
+
+async def _delete(settings: "Settings", images: list["Old"], *, keep_records: bool) -> list["Old"]:
+    """Those that are gone: somebody may just have pushed what needs one."""
+    from proxy.wiring import commands
+
+    async with commands.pruner(settings) as pruner:
+        return [old for old in images if await pruner.prune(old, keep_record=keep_records)]
+
+
+def _line(verb: str, old: "Old") -> str:
+    names = " ".join(f"{old.repository}:{tag}" for tag in old.tags) or f"{old.repository} (no tag)"
+    used = datetime.fromtimestamp(old.used, tz=UTC)
+    return f"{verb:<8}  {used:%Y-%m-%d}  {old.digest}  {names}" + (f": {old.kept}" if old.kept else "")
+
+
+def _report(old: "Old", *, gone: bool) -> dict[str, object]:
+    return {**asdict(old), "used": datetime.fromtimestamp(old.used, tz=UTC).isoformat(), "gone": gone}
 
 
 def _prune_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,13 +135,17 @@ def _prune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be deleted, and delete nothing"
     )
+    parser.add_argument("--yes", action="store_true", help="delete without a question")
 
 
-def _reindex(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+def _reindex(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
     """Print the summary."""
+    from proxy.cli.running import run
+    from proxy.wiring import commands
+
     names = [typed.read(name, settings.own_hosts)[0] for name in arguments.names]
     with console.progress("reading the registry"):
-        summary = asyncio.run(commands.reindex(settings, names))
+        summary = run(commands.reindex(settings, names))
     if not summary.is_whole:
         console.complain(f"{NO_CATALOG}; name those: nixfront reindex NAME")
     console.document(asdict(summary))
@@ -162,7 +198,8 @@ COMMANDS = (
         "pushed names it, or if an index needs it.",
         _prune,
         _prune_arguments,
-        "Example: `nixfront prune --days 90 --dry-run`. The registry has to allow deletes (storage.delete.enabled). Its own "
+        "Example: `nixfront prune --days 90 --dry-run`. On a terminal it asks before it deletes; elsewhere it needs --yes. "
+        "The registry has to allow deletes (storage.delete.enabled). Its own "
         "garbage collection then frees the space: `registry garbage-collect CONFIG`.",
     ),
     Command(

@@ -82,7 +82,7 @@ class ImageConfig:
     """A configuration. `steps` are those of the history that made a layer.
 
     `run` holds what image-spec calls the execution parameters (`Entrypoint`, `Cmd`, `User`, ...), without labels. Its
-    values are any JSON, of bounded depth.
+    values are any JSON, of bounded depth. `platform` is `os/architecture`, or empty.
     """
 
     created: str
@@ -90,6 +90,7 @@ class ImageConfig:
     steps: tuple[Step, ...]
     diff_ids: tuple[str, ...]
     run: Mapping[str, Any]
+    platform: str = ""
 
 
 def read_manifest(data: bytes) -> Manifest:
@@ -126,6 +127,7 @@ def read_config(data: bytes) -> ImageConfig:
         steps=tuple(_step(step) for step in steps if not step.get("empty_layer")),
         diff_ids=tuple(_digest(value, "a DiffID") for value in diff_ids),
         run=run,
+        platform="/".join(filter(None, (to_text(document.get(key), key) for key in ("os", "architecture")))),
     )
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import aiohttp
 
 from proxy.core.errors import RegistryUnavailable
-from proxy.registry.endpoint import OpenEndpoint
+from proxy.registry.endpoint import OpenEndpoint, why
 from proxy.registry.login import CATALOG, Scopes, delete_scopes, pull_scopes
 
 _PAGE = 100  # repositories in one response
@@ -98,14 +98,14 @@ class Management:
         try:
             return await asyncio.to_thread(call)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # requests' are OSErrors
-            raise RegistryUnavailable(self._failure(purpose, error)) from error
+            raise RegistryUnavailable(self._failure(purpose, why(error))) from error
 
     async def _status(self, path: str, scopes: Scopes) -> int:
         try:
             async with self._registry.ask("GET", path, scopes, timeout=_TIMEOUT) as answer:
                 return answer.status
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise RegistryUnavailable(self._failure("list", error)) from error
+            raise RegistryUnavailable(self._failure("list", why(error))) from error
 
     def _failure(self, purpose: str, reason: object) -> str:
         url = self._registry.url

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from proxy.core.errors import SettingsInvalid
 from proxy.core.model import Policy
 from proxy.core.names import Vocabulary
-from proxy.settings import sources
+from proxy.settings import problems, sources
 from proxy.settings.packages import (
     PRESETS,
     ImagesSection,
@@ -193,7 +193,4 @@ def load(file: Path | None, environment: Mapping[str, str], **overrides: Any) ->
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()
-        ]
-        raise SettingsInvalid("; ".join(problems)) from error
+        raise SettingsInvalid(problems.in_words(error, Settings)) from error

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from proxy.core.errors import SettingsInvalid
+from proxy.tools import suggest
 
 #: Every variable of the environment that begins so is a setting.
 PREFIX = "NIXFRONT_"
@@ -46,12 +47,25 @@ def set_variable(tree: dict[str, Any], sections: type[BaseModel], variable: str,
         model.model_fields.get(key) if isinstance(model, type) and issubclass(model, BaseModel) else None
     )
     if setting is None:
-        raise SettingsInvalid(f"{variable} names no setting ({section}.{key or '?'})")
+        near = suggest.close(variable, _variables(sections))
+        meant = f", did you mean {near[0]}?" if near else ""
+        raise SettingsInvalid(f"{variable} names no setting ({section}.{key or '?'}){meant}")
     is_text = isinstance(setting.default, (str, SecretStr))
     try:
         set_keys(tree, section, {key: value if is_text else _tuples(yaml.safe_load(value))})
     except (ValueError, yaml.YAMLError) as error:
         raise SettingsInvalid(f"{section}.{key}: cannot read the value of {variable}: {error}") from error
+
+
+def _variables(sections: type[BaseModel]) -> list[str]:
+    """The name of every variable that is a setting."""
+    models = ((name, field.annotation) for name, field in sections.model_fields.items())
+    return [
+        f"{PREFIX}{section}_{key}".upper()
+        for section, model in models
+        if isinstance(model, type) and issubclass(model, BaseModel)
+        for key in model.model_fields
+    ]
 
 
 def set_keys(tree: dict[str, Any], section: str, values: Mapping[str, Any]) -> None:

@@ -25,6 +25,12 @@ def _address(value: str) -> str:
     return value
 
 
+def here(address: str) -> str:
+    """The address of this host at which a server with this setting answers."""
+    host, _, port = address.rpartition(":")
+    return f"{({'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}).get(host, host)}:{port}"  # noqa: S104 - to be replaced
+
+
 def _address_or_none(value: str) -> str:
     return _address(value) if value else value
 

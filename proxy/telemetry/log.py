@@ -46,8 +46,9 @@ _SECRETS = re.compile(
 _Fields = MutableMapping[str, Any]
 
 
-def configure(level: str, form: Form, stream: TextIO = sys.stderr) -> None:
-    """Write this process's log to `stream`, without lines below `level`."""
+def configure(level: str, form: Form, stream: TextIO | None = None) -> None:
+    """Write this process's log to `stream` (standard error if None), without lines below `level`."""
+    stream = stream or sys.stderr
     number = logging.getLevelNamesMapping()[level.upper()]
     steps: list[Processor] = [
         _stamp,

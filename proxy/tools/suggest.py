@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 
-from rapidfuzz import process
-from rapidfuzz.distance import Indel
-
 _MOST = 3
 _CUTOFF = 0.6  # similarity: 1 for equal texts, 0 for texts without a common character
 _SPELLINGS = 4  # so many names may differ in case alone, and the answer is still full
@@ -12,6 +9,9 @@ _SPELLINGS = 4  # so many names may differ in case alone, and the answer is stil
 
 def close(part: str, names: Sequence[str]) -> list[str]:
     """At most three names that are closest to `part`, best first. Case does not count."""
+    from rapidfuzz import process  # `nixfront search` has no use for it, and should start fast
+    from rapidfuzz.distance import Indel
+
     folded = [name.lower() for name in names]
     matches = process.extract(
         part.lower(),

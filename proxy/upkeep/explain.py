@@ -17,7 +17,7 @@ from proxy.image.documents import ImageConfig, ImageManifest, read_config, read_
 from proxy.image.environment import REASONS
 from proxy.image.recipe import EVERYWHERE, OF_ANY_USER, OF_USER
 from proxy.registry.client import LARGEST_DOCUMENT
-from proxy.registry.endpoint import OpenEndpoint
+from proxy.registry.endpoint import OpenEndpoint, why
 from proxy.registry.login import pull_scopes
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)  # the image may be built first
@@ -92,7 +92,7 @@ async def explain(registry: OpenEndpoint, repository: str, reference: str) -> Ex
     except DocumentInvalid as error:
         raise TagUnknown(f"{name} is no image that nixfront can read: {error}") from error
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise RegistryUnavailable(f"cannot read {name} from {registry.url}: {error}") from error
+        raise RegistryUnavailable(f"cannot read {name} from {registry.url}: {why(error)}") from error
     return _explanation(name, digest, manifest, config)
 
 

@@ -9,7 +9,7 @@ indexes of a repository need, it deletes nothing there, and says why.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from proxy.core.errors import DigestMismatch, RegistryRefused
@@ -20,6 +20,8 @@ from proxy.registry.client import Registry
 from proxy.registry.management import Management
 from proxy.state import ImageRecord, State
 from proxy.trust.signatures import Signatures, signature_tag
+from proxy.upkeep.inventory import Inventory
+from proxy.upkeep.reindex import remembered
 
 _MOST_LEVELS = 8  # of indexes in indexes; engines read one or two
 _MOST_DOCUMENTS = 10_000  # manifests of one repository that nixfront reads
@@ -104,6 +106,13 @@ class Pruner:
             return
         if are_ours:
             await self._management.delete(repository, digest_of(there))
+
+    async def frees(self, gone: Collection[Old]) -> int:
+        """The bytes of layers that the registry's garbage collection can delete once these images are gone."""
+        management = self._management
+        names = None if await management.has_catalog() else remembered(self._state)
+        images = {(old.repository, old.digest) for old in gone}
+        return await Inventory(self._registry, self._state).only_in(images, management.images(names))
 
     def _judge(self, image: ImageRecord, contents: _Repository, ours: Mapping[str, str]) -> Old:
         tags = tuple(tag for tag, digest in sorted(contents.tags.items()) if digest == image.digest)

@@ -12,7 +12,7 @@ from proxy.core import typed
 from proxy.core.errors import NameInvalid, RegistryUnavailable
 from proxy.core.model import EVERY_MANIFEST_TYPE
 from proxy.core.names import is_repository, is_tag
-from proxy.registry.endpoint import Endpoint, OpenEndpoint
+from proxy.registry.endpoint import Endpoint, OpenEndpoint, why
 from proxy.registry.login import pull_scopes
 from proxy.tools.retry import retry
 
@@ -90,7 +90,7 @@ async def _pull(nixfront: OpenEndpoint, repository: str, tag: str) -> Outcome:
     try:
         return await retry(pull, _tries, _pause)
     except (aiohttp.ClientError, TimeoutError) as error:
-        return Outcome(name, error=f"{nixfront.url}{path} did not answer: {error}")
+        return Outcome(name, error=f"{nixfront.url}{path} did not answer: {why(error)}")
     except (_HostBusy, RegistryUnavailable) as error:
         return Outcome(name, error=str(error))
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from proxy.core import events
@@ -32,6 +33,8 @@ from proxy.state import State, open
 from proxy.state.memory import MemoryState
 from proxy.telemetry.log import log_event
 from proxy.upkeep import census
+from proxy.upkeep.explain import Explanation, explain
+from proxy.upkeep.inventory import Inventory, StoredImage
 from proxy.upkeep.prune import Pruner
 from proxy.upkeep.reindex import Reindexer, SetWords, Summary, remembered
 from proxy.wiring import builder, files
@@ -75,6 +78,51 @@ async def listing(settings: Settings) -> AsyncIterator[Listing]:
             return
         async with _open_state(settings) as state:
             yield Listing(management.images(remembered(state)), is_whole=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The images of a registry. Without `is_whole` these are the ones that nixfront remembers.
+
+    Without `has_details` nixfront knows names and tags alone.
+    """
+
+    images: list[StoredImage]
+    is_whole: bool
+    has_details: bool = True
+
+
+async def stored_images(settings: Settings, on_repository: Callable[[str], None]) -> Stored:
+    """The images that the registry lists, or those of the state where it lists none. Raises a `NixfrontError`.
+
+    Through a nixfront a manifest would count as a pull. So details come from the registry itself, which this host knows
+    by its address, or by the data folder of the nixfront that runs it.
+    """
+    async with AsyncExitStack() as stack:
+        is_ours = await asyncio.to_thread(files.is_locked, settings.data_dir)
+        url = settings.registry.url
+        if is_ours and not url:
+            url = await asyncio.to_thread(embedded.address, settings.data_dir / "registry")
+        find = partial(registry_endpoint, url=url) if url else image_endpoint
+        endpoint = await asyncio.to_thread(find, settings)
+        connection = await stack.enter_async_context(endpoint.opened())
+        management = Management(connection)
+        is_whole = await management.has_catalog()
+        state = await _state_if_any(settings, stack)
+        names = management.images(None if is_whole or state is None else remembered(state))
+        if url:
+            inventory = Inventory(Registry(connection), state)
+            return Stored(await inventory.read(names, on_repository), is_whole)
+        images = [StoredImage(repository, "", tags) async for repository, tags in names if tags]
+        return Stored(images, is_whole, has_details=False)
+
+
+async def _state_if_any(settings: Settings, stack: AsyncExitStack) -> State | None:
+    """The state, open as long as the stack; None where it does not answer, or this user may not read it."""
+    try:
+        return await stack.enter_async_context(_open_state(settings))
+    except (NixfrontError, OSError):
+        return None
 
 
 async def reindex(settings: Settings, names: Sequence[str] = ()) -> Summary:
@@ -208,6 +256,13 @@ async def attribute_names(settings: Settings, package_set: str, tag: str) -> tup
         await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
         packages = builder.open_packages(settings, stack, await stack.enter_async_context(client_session()))
         return await packages.evaluator.names(await packages.sets.resolve(package_set, tag))
+
+
+async def explanation(settings: Settings, repository: str, tag: str) -> Explanation:
+    """The layers of an image of the registry, or of nixfront's, which builds it if need be. Raises a `NixfrontError`."""
+    registry = await asyncio.to_thread(image_endpoint, settings)
+    async with registry.opened() as connection:
+        return await explain(connection, repository, tag)
 
 
 async def census_of_set(

@@ -1,7 +1,9 @@
 """`serve` makes every object of a nixfront, once, from the settings, and closes them in the opposite order."""
 
 import asyncio
+import errno
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -129,11 +131,22 @@ async def listen(
     if ahead is not None:
         runner.server.request_handler = ahead(runner.server.request_handler)
     host, _, port = address.rpartition(":")
-    server = await asyncio.get_running_loop().create_server(
-        limits.before(runner.server), host.strip("[]"), int(port), backlog=1024, ssl=certificate
-    )
+    try:
+        server = await asyncio.get_running_loop().create_server(
+            limits.before(runner.server), host.strip("[]"), int(port), backlog=1024, ssl=certificate
+        )
+    except OSError as error:
+        raise OSError(_cannot_listen(address, error)) from error
     stack.callback(server.close)
     return f"http{'s' if certificate else ''}://{host}:{server.sockets[0].getsockname()[1]}"
+
+
+def _cannot_listen(address: str, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        why = "another program listens there (`ss -ltnp` shows which)"
+    else:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return f"nixfront cannot listen at {address}: {why}; http.addr, mirror.addr and status.addr set the addresses"
 
 
 async def _certificate(settings: Settings, stack: AsyncExitStack) -> ssl.SSLContext | None:

@@ -86,7 +86,7 @@ async def test_commands_without_a_catalog(
         indexed = await nixfront("reindex")
         by_name = await nixfront("reindex", f"{relay.url}/alpha", "stranger")
         await asyncio.to_thread(set_back, tmp_path, "hello", 40)
-        gone = await nixfront("prune", "--days", "30")
+        gone = await nixfront("prune", "--days", "30", "--yes")
         findings = {found["check"]: found for found in await nixfront("doctor")}
         left = await stored.listed(Endpoint(registry.url))
 

@@ -360,3 +360,40 @@ async def test_a_redis_that_is_away(examine: Callable[..., Any]) -> None:
 
     assert "start Redis" in cure(found, "state")
     assert not any("secret" in finding.message for finding in found)
+
+
+async def test_a_channel_that_cannot_be_reached(examine: Callable[..., Any]) -> None:
+    away = f"http://127.0.0.1:{free_port()}"
+    found = await examine(
+        packages={"kind": "nixpkgs", "url": f"{away}/{{revision}}", "pointer": f"{away}/{{ref}}"}
+    )
+
+    (message,) = [finding.message for finding in found if finding.check == "package source"]
+    assert message == f"packages: {away}/nixpkgs-unstable cannot be reached: connection refused"
+    assert ("package source", "wrong") in wrong(found)
+    assert "packages.pointer" in cure(found, "package source")
+
+
+async def test_each_source_is_tried(examine: Callable[..., Any], tmp_path: Path) -> None:
+    async with answering(200, "0" * 40, {}) as there, answering(404, "", {}) as not_there:
+        found = await examine(
+            packages={"kind": "nixpkgs", "url": f"{there}/{{revision}}", "pointer": f"{there}/{{ref}}"},
+            sets={
+                "archive": {"kind": "tarball", "url": f"{not_there}/{{ref}}.tar", "ref": "v1"},
+                "pinned": {"kind": "tarball", "url": f"{not_there}/x.tar", "revision": "0" * 40},
+                "git": {"kind": "git", "url": str(tmp_path / "none.git")},
+                "here": {"kind": "path", "path": str(PACKAGES)},
+            },
+        )
+
+    sources = {
+        finding.message.partition(":")[0]: finding for finding in found if finding.check == "package source"
+    }
+    levels = {name: finding.level for name, finding in sources.items()}
+    assert levels == {
+        "packages": "fine",
+        "sets.archive": "wrong",
+        "sets.pinned": "doubtful",
+        "sets.git": "wrong",
+    }
+    assert sources["sets.archive"].message.endswith("/v1.tar cannot be reached: it answers 404")

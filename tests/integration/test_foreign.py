@@ -76,7 +76,7 @@ async def test_a_wrong_document_is_the_failure_of_its_own_image(
     assert await nixfront("popularity", "--served", "-o", str(table))
     assert "1 images served" in table.read_text(encoding="utf-8")
     await asyncio.to_thread(set_back, tmp_path, "hello", 40)
-    assert [image["gone"] for image in await nixfront("prune", "--days", "30")] == [True]
+    assert [image["gone"] for image in await nixfront("prune", "--days", "30", "--yes")] == [True]
 
 
 async def put_index(
@@ -102,7 +102,7 @@ async def test_indexes_in_indexes_keep_their_repository_and_no_other(
             index = await put_index(session, "hello", "deep", [])
             for _ in range(1200):
                 index = await put_index(session, "hello", "deep", [index])
-        pruned = {image["repository"]: image for image in await nixfront("prune", "--days", "30")}
+        pruned = {image["repository"]: image for image in await nixfront("prune", "--days", "30", "--yes")}
 
     assert pruned["alpha"]["gone"]
     assert not pruned["hello"]["gone"]
@@ -122,7 +122,7 @@ async def test_an_index_that_cannot_be_read_keeps_its_repository(
             headers = {"Content-Type": DOCKER_LIST}
             async with session.put("/v2/hello/manifests/twice", data=twice, headers=headers) as put:
                 assert put.status == 201, await put.text()
-        (image,) = await nixfront("prune", "--days", "30")
+        (image,) = await nixfront("prune", "--days", "30", "--yes")
 
     assert not image["gone"]
     assert "an object has the same name twice" in image["kept"]

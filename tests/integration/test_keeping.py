@@ -121,7 +121,7 @@ async def test_prune_deletes_what_nobody_pulls_and_nothing_that_is_needed(
         assert await stored_tags(registry.url) == before, "it only says so"
         assert not any(image["gone"] for image in told)
 
-        told = {image["repository"]: image for image in await nixfront("prune", "--days", "30")}
+        told = {image["repository"]: image for image in await nixfront("prune", "--days", "30", "--yes")}
         after = await stored_tags(registry.url)
         left = {tag.repository for tag in after}
 
@@ -137,7 +137,7 @@ async def test_prune_deletes_what_nobody_pulls_and_nothing_that_is_needed(
 
         again = await front.pull("hello")
         assert again == pulled["hello"], "what went is made again when it is asked for"
-    assert await nixfront("prune", "--days", "30") == [], (
+    assert await nixfront("prune", "--days", "30", "--yes") == [], (
         "all were pulled today, which is told in the end at the latest"
     )
 
@@ -151,7 +151,7 @@ async def test_a_pull_keeps_an_image(
         await asyncio.sleep(0.1)
     async with start(registry.url) as front:
         await front.get("/v2/hello/manifests/latest", "HEAD")
-    assert await nixfront("prune", "--days", "30") == []
+    assert await nixfront("prune", "--days", "30", "--yes") == []
 
 
 async def test_reindex_finds_again_what_is_ours_and_believes_no_copy(
@@ -188,7 +188,7 @@ async def test_reindex_finds_again_what_is_ours_and_believes_no_copy(
         ):
             await front.get(f"/v2/{repository}/manifests/{tag}", headers={"Accept": DOCKER_MANIFEST})
         assert len(front.told(BuildStarted)) == 1
-    assert await nixfront("prune", "--days", "30") == [], "what was just found is not old"
+    assert await nixfront("prune", "--days", "30", "--yes") == [], "what was just found is not old"
     assert {tag["repository"] for tag in await nixfront("prune", "--days", "0", "--dry-run")} == {
         "hello",
         "shell/alpha/7zz",
@@ -236,7 +236,7 @@ async def test_the_embedded_registry_is_kept_too(
         await front.pull("hello")
         assert (await nixfront("reindex"))["ours"] == 4, "while it serves"
         await asyncio.to_thread(set_back, tmp_path, "hello", 40)
-        assert [image["gone"] for image in await nixfront("prune", "--days", "30")] == [True]
+        assert [image["gone"] for image in await nixfront("prune", "--days", "30", "--yes")] == [True]
         await front.pull("hello")
     assert (await nixfront("reindex"))["ours"] == 4, "and while it does not"
 
@@ -251,7 +251,7 @@ async def test_a_registry_that_deletes_nothing_says_so(
         async with start(registry.url) as front:
             await front.pull("hello")
         await asyncio.to_thread(set_back, tmp_path, "hello", 40)
-        code = await asyncio.to_thread(cli.main, ["prune"])
+        code = await asyncio.to_thread(cli.main, ["prune", "--yes"])
 
     assert code == 1
     assert "storage.delete.enabled" in capsys.readouterr().err
@@ -400,11 +400,11 @@ async def test_registries_that_want_credentials_are_kept_too(
             await front.pull("hello", headers=basic("nixfront") if kind == "password" else headers)
         assert (await nixfront("reindex"))["ours"] == 4
         await asyncio.to_thread(set_back, tmp_path, "hello", 40)
-        assert [image["gone"] for image in await nixfront("prune", "--days", "30")] == [True]
+        assert [image["gone"] for image in await nixfront("prune", "--days", "30", "--yes")] == [True]
         assert (await nixfront("reindex"))["ours"] == 0
 
         monkeypatch.setenv("NIXFRONT_REGISTRY_PASSWORD", "another")
-        code = await asyncio.to_thread(cli.main, ["prune"])
+        code = await asyncio.to_thread(cli.main, ["prune", "--yes"])
     out, err = capsys.readouterr()
     assert code == 1
     assert "another" not in out + err

@@ -330,7 +330,7 @@ class Soak:
             "NIXFRONT_STATE_URL": f"redis://127.0.0.1:{self._redis_port}/0",
             "NIXFRONT_DATA_DIR": str(self._folder / "prune"),
         }
-        await run((*FROM_CHECKOUT, "prune", "--days", "0.0005"), env=environment)
+        await run((*FROM_CHECKOUT, "prune", "--days", "0.0005", "--yes"), env=environment)
 
     async def _set_changes(self) -> None:
         self._revision += 1

@@ -1,7 +1,7 @@
 """What keeps nixfront from working on this host, with the cure. Nothing that a check changes stays.
 
 A check is an async function from the settings to findings. Where a check finds something broken, checks that need it
-say nothing. The checks of Nix and of the registry have modules of their own; the checks of the host are here.
+say nothing. The checks of Nix, of the registry and of sources have modules of their own; those of the host are here.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ import aiohttp
 from proxy.cli.doctor.finding import Check, Finding, doubtful, fine, wrong
 from proxy.cli.doctor.nix import check_nix
 from proxy.cli.doctor.registry import check_registry
+from proxy.cli.doctor.sources import check_sources
 from proxy.core.errors import SettingsInvalid
 from proxy.registry.endpoint import Endpoint
 from proxy.registry.login import Credentials
@@ -193,6 +194,7 @@ CHECKS: Sequence[Check] = (
     check_registry,
     _check_state,
     _check_package_sets,
+    check_sources,
     _check_folders,
     _check_addresses,
     _check_clock,

@@ -10,7 +10,7 @@ import aiohttp
 from proxy.cli.doctor.finding import Finding, doubtful, fine, wrong
 from proxy.core.errors import RegistryUnavailable, SettingsInvalid
 from proxy.registry import anonymous, embedded
-from proxy.registry.endpoint import Endpoint, OpenEndpoint
+from proxy.registry.endpoint import Endpoint, OpenEndpoint, why
 from proxy.registry.login import delete_scopes, push_scopes
 from proxy.registry.management import Management
 from proxy.settings import Settings
@@ -39,9 +39,8 @@ async def check_registry(settings: Settings) -> list[Finding]:
             cure = "mend registry.username and registry.password, or the service"
             return [wrong("registry credentials", str(error), cure)]
         except (aiohttp.ClientError, TimeoutError) as error:
-            why = "it does not answer in time" if isinstance(error, TimeoutError) else str(error)
             cure = "start it, or mend registry.url: scheme, host, port, and its certificate where it is https"
-            return [wrong("registry", f"{url}: {why}", cure)]
+            return [wrong("registry", f"{url}: {why(error)}", cure)]
         version = headers.get("Docker-Distribution-Api-Version")
         if version is None and not (status == 200 and body.strip() in (b"", b"{}")):
             start = body[:60].decode(errors="replace")

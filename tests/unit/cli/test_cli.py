@@ -44,7 +44,6 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "argv",
     [
-        pytest.param([], id="nothing"),
         pytest.param(["server"], id="an unknown command"),
         pytest.param(["serve", "--port", "1"], id="an unknown option"),
         pytest.param(["check-config", "--demo"], id="an option of another command"),
@@ -80,6 +79,15 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         assert "--json" in printed
 
 
+def test_no_command_is_a_question_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    alone = capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+
+    assert alone == capsys.readouterr()
+
+
 def test_the_list_of_commands_names_each(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
@@ -97,11 +105,9 @@ def test_names_of_commands_are_all_different() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completions_name_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["--print-completion", shell])
+    assert cli.main(["--print-completion", shell]) == 0
 
     printed = capsys.readouterr().out
-    assert caught.value.code == 0
     for command in cli.COMMANDS:
         assert command.name in printed
 
@@ -136,7 +142,7 @@ def test_a_reader_that_has_read_enough_is_no_failure(argv: list[str]) -> None:
 
 def test_no_colour_where_there_is_no_terminal() -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "proxy", "doctor"],
+        [sys.executable, "-m", "proxy", "doctor", "--demo"],
         cwd=Path(cli.__file__).parents[2],
         env={**os.environ, "PATH": "/nowhere", "TERM": "xterm-256color"},
         capture_output=True,
@@ -232,7 +238,26 @@ def test_a_data_folder_that_cannot_be_is_1(tmp_path: Path, monkeypatch: pytest.M
 
     assert ended.returncode == 1
     assert ended.stdout == ""
-    assert ended.stderr.splitlines()[-1].startswith("nixfront: [Errno 20] Not a directory")
+    assert ended.stderr.splitlines()[-1] == f"nixfront: {tmp_path}/file/data: Not a directory"
+
+
+def test_an_address_in_use_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("NIXFRONT_STATUS_ADDR", address)
+        monkeypatch.setenv("NIXFRONT_REGISTRY_URL", "http://127.0.0.1:1")
+        ended = subprocess.run(
+            [sys.executable, "-m", "proxy", "serve", "--demo"],
+            cwd=Path(cli.__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith(f"nixfront: nixfront cannot listen at {address}: another program listens there")
 
 
 def test_a_build_of_what_can_be_no_image_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ def test_an_unknown_variable_is_refused_with_its_name(variable: str, key: str) -
     with pytest.raises(SettingsInvalid) as caught:
         load(None, {variable: "x"})
 
-    assert str(caught.value) == f"{variable} names no setting ({key})"
+    assert str(caught.value).startswith(f"{variable} names no setting ({key})")
 
 
 @pytest.mark.parametrize("value", ["[", "2026-99-31", "&x *y"])

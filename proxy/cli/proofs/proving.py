@@ -1,11 +1,11 @@
-"""The subcommands that prove what an image is: `verify`, `sign`."""
+"""What `verify` and `sign` do."""
 
 import argparse
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 
-from proxy.cli.command import NO_CATALOG, Bar, Command, Console
+from proxy.cli.command import NO_CATALOG, Bar, Console
+from proxy.cli.running import run
 from proxy.core import typed
 from proxy.settings import Settings
 from proxy.telemetry import log
@@ -14,7 +14,7 @@ from proxy.upkeep.verify import Verdict
 from proxy.wiring import commands, signing, verification
 
 
-def _verify(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+def verify(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
     """Print a line for each image, and what differs below it."""
     if bool(arguments.names) == arguments.all:
         console.complain("name the images to verify, or say --all")
@@ -39,7 +39,7 @@ def _verify(settings: Settings, arguments: argparse.Namespace, console: Console)
                         bar.show(verdict.name, len(verdicts))
 
     with console.progress("making images again") as bar:
-        asyncio.run(verify_all(bar))
+        run(verify_all(bar))
     console.document([{**asdict(verdict), "same": verdict.is_same} for verdict in verdicts])
     differing = sum(not verdict.is_same for verdict in verdicts)
     console.line(f"{len(verdicts)} images, {differing} of them differ or cannot be made again")
@@ -63,14 +63,7 @@ def _print(verdict: Verdict, console: Console) -> None:
         console.line(f"    {difference}")
 
 
-def _verify_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME[:TAG]", help="an image; a HOST/ in front of it does no harm"
-    )
-    parser.add_argument("--all", action="store_true", help="every image of nixfront's in the registry")
-
-
-def _sign(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
+def sign(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
     """Print a line for each image."""
     if bool(arguments.names) == arguments.all:
         console.complain("name the images to sign, or say --all")
@@ -90,7 +83,7 @@ def _sign(settings: Settings, arguments: argparse.Namespace, console: Console) -
                 )
 
     with console.progress("signing") as bar:
-        asyncio.run(sign_all(bar))
+        run(sign_all(bar))
     console.document([asdict(image) for image in done])
     return 1 if any(image.refused for image in done) else 0
 
@@ -98,29 +91,3 @@ def _sign(settings: Settings, arguments: argparse.Namespace, console: Console) -
 async def _named(signer: ImageSigner, settings: Settings, names: Sequence[str]) -> AsyncIterator[Signing]:
     for name in names:
         yield await signer.one(*typed.read(name, settings.own_hosts))
-
-
-COMMANDS = (
-    Command(
-        "verify",
-        "make images again and compare them",
-        "Make an image again, from packages in the Nix store or from a binary cache, and compare it with the one of the "
-        "registry: its digest, layer by layer, and which store path differs. It writes to the Nix store alone.",
-        _verify,
-        _verify_arguments,
-        "Example: `nixfront verify shell/git --json`. The revision of the packages is the one in the image's labels. The "
-        "exit code is 1 where an image differs or cannot be made again: use it in CI.",
-        demo=True,
-    ),
-    Command(
-        "sign",
-        "sign images that are in the registry",
-        "Sign images of nixfront's that the registry has already, with the key of trust.key. New images are signed as they "
-        "are made.",
-        _sign,
-        _verify_arguments,
-        "Example: `nixfront sign --all`, once after trust.key was set or changed. It signs what nixfront's records name. "
-        "An image whose record comes from `nixfront reindex` is made again first, and only an equal one is signed.",
-        demo=True,
-    ),
-)

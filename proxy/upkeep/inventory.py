@@ -1,0 +1,152 @@
+"""The images of a registry for its keeper: a value for each manifest that a tag names. It builds nothing.
+
+A document that a stranger pushed may be wrong. That is the trouble of this one image.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterable, Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+from proxy.core.errors import DigestMismatch, RegistryRefused
+from proxy.core.foreign import DocumentInvalid
+from proxy.core.names import is_attachment
+from proxy.image.documents import Index, OtherManifest, read_config, read_manifest
+from proxy.registry.client import Registry
+from proxy.state import ImageRecord, State
+
+_AT_ONCE = 8
+_MOST_CHILDREN = 32  # of an index that the list reads
+_NOTHING = "unknown/unknown"  # the platform of what BuildKit attaches to an image
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """A manifest with all tags that name it. `size` and `own` are bytes; `own` is in no other image of the list.
+
+    `made` and `pulled` are seconds since the epoch, 0 for never. `ours`: nixfront made it; None where nobody knows.
+    `trouble`: why nixfront cannot read it, or empty.
+    """
+
+    repository: str
+    digest: str
+    tags: tuple[str, ...]
+    platforms: tuple[str, ...] = ()
+    size: int = 0
+    own: int = 0
+    created: str = ""
+    pulled: float = 0.0
+    ours: bool | None = None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What the documents of an image say: the size of each blob by digest, platforms, date."""
+
+    blobs: Mapping[str, int]
+    platforms: tuple[str, ...]
+    created: str = ""
+
+
+class Inventory:
+    """Reads the images of one registry, and what a state records of them."""
+
+    def __init__(self, registry: Registry, state: State | None) -> None:
+        """Without a `state` nobody knows which images are ours."""
+        self._registry = registry
+        self._state = state
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def read(
+        self, listing: AsyncIterable[tuple[str, tuple[str, ...]]], on_repository: Callable[[str], None]
+    ) -> list[StoredImage]:
+        """The images of these repositories with their tags. Raises `RegistryUnavailable`."""
+        records: dict[tuple[str, str], ImageRecord] = {}
+        if self._state is not None:
+            records = {(record.repository, record.digest): record async for record in self._state.images()}
+        images: list[tuple[StoredImage, _Contents]] = []
+        async for repository, tags in listing:
+            on_repository(repository)
+            images += await self._repository(repository, tags, records)
+        holders = Counter(digest for _, contents in images for digest in contents.blobs)
+        return [
+            replace(
+                image,
+                own=sum(size for digest, size in contents.blobs.items() if holders[digest] == 1),
+            )
+            for image, contents in images
+        ]
+
+    async def only_in(
+        self, gone: Collection[tuple[str, str]], listing: AsyncIterable[tuple[str, tuple[str, ...]]]
+    ) -> int:
+        """The bytes of layers that the manifests `gone` (repository, digest) have, and no other image of these tags."""
+        stay: set[str] = set()
+        async for repository, tags in listing:
+            for image, contents in await self._repository(repository, tags, {}):
+                if (repository, image.digest) not in gone:
+                    stay.update(contents.blobs)
+        found = await asyncio.gather(*(self._contents(*image) for image in gone))
+        lost = {
+            digest: size
+            for each in found
+            if isinstance(each, _Contents)
+            for digest, size in each.blobs.items()
+        }
+        return sum(size for digest, size in lost.items() if digest not in stay)
+
+    async def _repository(
+        self, repository: str, tags: tuple[str, ...], records: Mapping[tuple[str, str], ImageRecord]
+    ) -> list[tuple[StoredImage, _Contents]]:
+        tags = tuple(tag for tag in tags if not is_attachment(tag))
+        digests = await asyncio.gather(*(self._digest(repository, tag) for tag in tags))
+        by_digest: dict[str, list[str]] = {}
+        for tag, digest in zip(tags, digests, strict=True):
+            if digest is not None:
+                by_digest.setdefault(digest, []).append(tag)
+        found = await asyncio.gather(*(self._contents(repository, digest) for digest in by_digest))
+        images = []
+        for (digest, names), contents in zip(by_digest.items(), found, strict=True):
+            record = records.get((repository, digest))
+            image = StoredImage(
+                repository,
+                digest,
+                tuple(names),
+                pulled=record.pulled if record else 0.0,
+                ours=None if self._state is None else record is not None,
+            )
+            if isinstance(contents, str):
+                images.append((replace(image, trouble=contents), _Contents({}, ())))
+                continue
+            size = sum(contents.blobs.values())
+            image = replace(image, platforms=contents.platforms, size=size, created=contents.created)
+            images.append((image, contents))
+        return images
+
+    async def _digest(self, repository: str, tag: str) -> str | None:
+        async with self._slots:
+            return await self._registry.manifest_digest(repository, tag)
+
+    async def _contents(self, repository: str, digest: str) -> _Contents | str:
+        """What the image consists of; or why nobody can say."""
+        try:
+            async with self._slots:
+                return await self._read(repository, digest)
+        except (DocumentInvalid, DigestMismatch, RegistryRefused) as error:
+            return str(error)
+
+    async def _read(self, repository: str, digest: str) -> _Contents:
+        manifest = read_manifest(await self._registry.content(repository, "manifests", digest))
+        if isinstance(manifest, OtherManifest):
+            raise DocumentInvalid(f"it is not an image but {manifest.media_type or 'something else'}")
+        if isinstance(manifest, Index):
+            children = manifest.children[:_MOST_CHILDREN]
+            below = [await self._read(repository, child.digest) for child in children if not child.is_index]
+            blobs = {digest: size for contents in below for digest, size in contents.blobs.items()}
+            platforms = tuple(child.platform for child in children if child.platform != _NOTHING)
+            return _Contents(blobs, platforms, max((contents.created for contents in below), default=""))
+        data = await self._registry.content(repository, "blobs", manifest.config.digest)
+        config = await asyncio.to_thread(read_config, data)
+        blobs = {layer.digest: layer.size for layer in manifest.layers}
+        return _Contents(blobs, (config.platform,) if config.platform else (), config.created)

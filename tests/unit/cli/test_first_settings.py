@@ -1,0 +1,89 @@
+"""`nixfront init`: answers become settings that nixfront accepts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from proxy import cli, settings
+from proxy.cli import first_settings
+from proxy.core.errors import SettingsInvalid
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_without_a_terminal_and_options_the_answers_are_the_defaults(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["init"]) == 0
+
+    assert settings.load(Path("nixfront.yml"), {}) == settings.load(None, {})
+    assert "    nixfront serve --config nixfront.yml\n" in capsys.readouterr().out
+
+
+def test_every_question_is_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [
+        "init",
+        "--registry",
+        "https://registry.example.net",
+        "--pull",
+        "users",
+        "--packages",
+        "nixos-24.05",
+    ]
+
+    assert cli.main([*argv, "--mirror", "nix/", "-o", "own.yml", "--json"]) == 0
+
+    written = settings.load(Path("own.yml"), {})
+    assert json.loads(capsys.readouterr().out)["file"] == "own.yml"
+    assert (written.http.addr, written.registry.url) == ("0.0.0.0:8080", "https://registry.example.net")
+    assert (written.packages.kind, written.packages.ref) == ("nixpkgs", "nixos-24.05")
+    assert (written.access.users, written.mirror.prefix, written.mirror.addr) == (
+        ("*",),
+        "nix/",
+        "0.0.0.0:8081",
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "key", "value"),
+    [
+        ("demo", "demo", "url", ""),
+        ("/srv/packages", "path", "path", "/srv/packages"),
+        ("https://git.example.net/set.git", "git", "url", "https://git.example.net/set.git"),
+        ("nixpkgs", "nixpkgs", "ref", ""),
+    ],
+)
+def test_packages_come_from_where_the_answer_says(answer: str, kind: str, key: str, value: str) -> None:
+    assert cli.main(["init", "--packages", answer]) == 0
+
+    source = settings.load(Path("nixfront.yml"), {}).packages
+    assert (source.kind, getattr(source, key)) == (kind, value)
+
+
+@pytest.mark.parametrize(
+    "argv", [["--registry", "registry.example.net"], ["--mirror", "nix"], ["--pull", "nobody"]]
+)
+def test_a_wrong_answer_leaves_no_file(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["init", *argv]) == 2
+
+    assert not Path("nixfront.yml").exists()
+    assert argv[0].lstrip("-") in capsys.readouterr().err
+
+
+def test_a_file_that_is_there_stays() -> None:
+    Path("nixfront.yml").write_text("log: {level: debug}\n")
+
+    assert cli.main(["init"]) == 2
+    assert Path("nixfront.yml").read_text() == "log: {level: debug}\n"
+
+
+def test_every_question_has_a_default_that_means_something() -> None:
+    answers = {name: default for name, _, default in first_settings.QUESTIONS}
+
+    assert first_settings.tree(answers)["packages"] == {"kind": "nixpkgs"}
+    with pytest.raises(SettingsInvalid, match="pull"):
+        first_settings.tree({**answers, "pull": ""})
