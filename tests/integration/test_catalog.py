@@ -92,7 +92,11 @@ async def test_commands_without_a_catalog(
 
     assert sorted(listed) == ["alpha", "hello"]
     assert "latest" in listed["hello"]
-    assert "hello:latest" in shown.out.splitlines()
+    head, *rows = shown.out.splitlines()
+    assert head.split() == ["NAME", "TAGS", "PLATFORMS", "SIZE", "OWN", "CREATED", "PULLED", "FROM"]
+    (hello_row,) = [row for row in rows if row.startswith("hello ")]
+    assert "latest +2 fixed" in hello_row
+    assert hello_row.endswith("nixfront")
     assert "nixfront cannot see others" in shown.err
     both = len(listed["alpha"]) + len(listed["hello"])
     assert (indexed["tags"], indexed["ours"] >= 6, indexed["is_whole"]) == (both, True, False)

@@ -163,12 +163,12 @@ async def test_who_may_have_what_is_lost_and_what_records_say(
         for name in images:
             await asyncio.to_thread(set_back, tmp_path, name, 40)
 
-        pruned = {each["repository"]: each for each in await nixfront("prune", "--keep-records")}
+        pruned = {each["repository"]: each for each in await nixfront("prune", "--keep-records", "--yes")}
         assert {name: each["gone"] for name, each in pruned.items()} == dict.fromkeys(images, True)
-        assert await nixfront("prune") == [], "what is gone is not old"
+        assert await nixfront("prune", "--yes") == [], "what is gone is not old"
         assert await front.pull("hello", images["hello"].digest) == images["hello"]
 
-    assert await nixfront("prune") == [], "it counts as new"
+    assert await nixfront("prune", "--yes") == [], "it counts as new"
 
     rules = {"repositories": ("alpha", "beta"), "builds_per_minute": 1}
     await empty(tmp_path)

@@ -45,7 +45,7 @@ def test_run_becomes_the_engine(tmp_path: Path) -> None:
         ended = subprocess.run(
             [sys.executable, "-m", "proxy", "run", f"{address}/shell/git", "--", "git", "--version"],
             cwd=Path(cli.__file__).parents[2],
-            env={"PATH": f"{tmp_path}:/bin", "NIXFRONT_HTTP_ADDR": address},
+            env={"PATH": str(tmp_path), "NIXFRONT_HTTP_ADDR": address},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
