@@ -3,8 +3,9 @@
 Whatever is no record of ours is a lost record: a read finds nothing, and a write takes its place.
 """
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -30,6 +31,7 @@ class RedisStore:
     def __init__(self, redis: Redis, name: str) -> None:
         """`name` is for the log."""
         self._redis = redis
+        self._commands: set[asyncio.Task[Any]] = set()
         self._border = WriteBehind(name, _GONE, lambda: self._ask("SET", "probe", ""))
 
     async def check(self) -> None:
@@ -37,8 +39,9 @@ class RedisStore:
         await self._border.check(lambda: self._ask("PING"))
 
     async def close(self) -> None:
-        """Writes that still wait are lost."""
+        """Writes that still wait are lost; those that Redis has come to their end."""
         await self._border.close()
+        await asyncio.gather(*self._commands, return_exceptions=True)
 
     async def upgrade(self) -> None:
         """Migrate the records to our schema version. Raises `SettingsInvalid` if theirs is newer."""
@@ -82,13 +85,29 @@ class RedisStore:
             await self._together(*commands)
 
     async def _together(self, *commands: Sequence[Word]) -> None:
-        async with self._redis.pipeline(transaction=True) as together:
-            for command in commands:
-                together.execute_command(*_prefixed(command))
-            await together.execute()
+        async def send() -> None:
+            async with self._redis.pipeline(transaction=True) as together:
+                for command in commands:
+                    together.execute_command(*_prefixed(command))
+                await together.execute()
+
+        await self._whole(send())
 
     async def _ask(self, *words: Word) -> Any:
-        return await self._redis.execute_command(*_prefixed(words))  # type: ignore[no-untyped-call]
+        async def send() -> Any:
+            return await self._redis.execute_command(*_prefixed(words))  # type: ignore[no-untyped-call]
+
+        return await self._whole(send())
+
+    async def _whole(self, command: Coroutine[Any, Any, Any]) -> Any:
+        """The answer to a command, which goes on to its end where its caller is cancelled.
+
+        redis-py may lose a cancellation while it reconnects. The caller would then go on as if nobody had ended it.
+        """
+        task = asyncio.create_task(command)
+        self._commands.add(task)
+        task.add_done_callback(self._commands.discard)
+        return await asyncio.shield(task)
 
 
 def _prefixed(words: Sequence[Word]) -> list[Word]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -341,6 +342,40 @@ async def test_redis_may_come_later_and_go_and_come_back(
             )
 
     assert "secret-word" not in caplog.text
+
+
+async def test_a_caller_that_is_cancelled_leaves_whatever_redis_does(tmp_path: Path) -> None:
+    """redis-py may lose a cancellation where Redis stands still: a build then waited for ever for its lease's prolongation."""
+    port, chosen = free_port(), random.Random(4)
+
+    async def prolong(known: state_redis.RedisState) -> None:
+        while True:
+            await asyncio.sleep(chosen.random() / 100)
+            await known.take("a", "me", 3.0)
+
+    async def stand_still(pid: int) -> None:
+        while True:
+            await asyncio.sleep(chosen.uniform(0.05, 0.5))
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(chosen.choice((0.1, 0.1, 2.5)))
+            os.kill(pid, signal.SIGCONT)
+
+    async with (
+        redis(tmp_path, port) as server,
+        state_redis.open_state(f"redis://127.0.0.1:{port}/0") as known,
+    ):
+        weather = asyncio.create_task(stand_still(server.process.pid))
+        try:
+            for _ in range(30):
+                tasks = [asyncio.create_task(prolong(known)) for _ in range(20)]
+                await asyncio.sleep(chosen.uniform(0, 0.3))
+                for task in tasks:
+                    task.cancel()
+                done, _ = await asyncio.wait(tasks, timeout=60)
+                assert done == set(tasks)
+        finally:
+            weather.cancel()
+            os.kill(server.process.pid, signal.SIGCONT)
 
 
 async def back(known: state_redis.RedisState) -> None:

@@ -42,7 +42,7 @@ async def stock_registry(
     sections: _Settings | None = None,
     tls: Mapping[str, object] | None = None,
 ) -> AsyncIterator[Server]:
-    """A stock distribution registry that keeps its blobs in `folder`: the program that NIXFRONT_TEST_REGISTRY
+    """A stock distribution registry that keeps its blobs in `folder`: the program that TESTS_REGISTRY
     names, or the one of the Debian package, or upstream's. Its log has each request unless it is `quiet`.
     `sections` are laid over its configuration; `tls` is what it says there of certificates. It listens on 127.0.0.1, at `port`
     if that is not 0.
@@ -60,7 +60,7 @@ async def stock_registry(
     }
     # Every JSON text is YAML.
     config = await asyncio.to_thread(write, folder / "registry.yml", json.dumps(settings))
-    named = os.environ.get("NIXFRONT_TEST_REGISTRY")
+    named = os.environ.get("TESTS_REGISTRY")
     argv = (named or program("docker-registry", "registry"), "serve", str(config))
     ready = _listens(host) if tls else answers(host)
     async with serving(argv, log=folder / "registry.log", ready=ready) as process:
