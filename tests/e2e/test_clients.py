@@ -18,13 +18,13 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from proxy.core.model import DOCKER_MANIFEST, OCI_LAYER_ZSTD, OCI_MANIFEST, digest_of
+from proxy.core.model import DOCKER_MANIFEST, EVERY_MANIFEST_TYPE, OCI_LAYER_ZSTD, OCI_MANIFEST, digest_of
 from proxy.nix.commands import child_environment
 from proxy.wiring import files
 from tests.support.clients import Docker, containerd, podman, skopeo_copy
 from tests.support.handmade import image, push, store_layers, tar
 from tests.support.paths import CountedNix, counted_nix, without_nix
-from tests.support.processes import program, succeed, write
+from tests.support.processes import program, run, succeed, write
 from tests.support.servers import Server, nixfront, stock_registry
 from tests.support.validate import validate
 
@@ -92,6 +92,40 @@ async def test_docker_pulls_and_runs(
     assert (await docker.run(name, *command)).startswith(says)
     checked = await validate(demo.proxy.url, repository, "latest")
     assert await _digest_in(docker, name) == checked.digest
+
+
+async def test_docker_pulls_a_digest_that_the_registry_lost(demo: Demo, docker: Docker) -> None:
+    """Kubernetes pins digests, and a registry may lose its storage."""
+    image = await validate(demo.proxy.url, "less", "latest")
+    stored = demo.registry.process.log.parent / "data/docker/registry/v2/repositories/less"
+    await asyncio.to_thread(shutil.rmtree, stored)
+    name = f"{demo.proxy.host}/less@{image.digest}"
+
+    await docker.succeed("pull", name)
+
+    assert (await docker.run(name, "less", "--version")).startswith("less ")
+
+
+async def test_images_of_the_demo_set_are_made_again_with_the_same_digests(demo: Demo, store: Path) -> None:
+    names, digests = ("hello", "shell/git", "tz/python3"), []
+    async with aiohttp.ClientSession(demo.proxy.url) as session:
+        for name in names:
+            headers = {"Accept": EVERY_MANIFEST_TYPE}
+            async with session.get(f"/v2/{name}/manifests/latest", headers=headers) as answer:
+                assert answer.status == 200
+                digests.append(answer.headers["Docker-Content-Digest"])
+    environment = {
+        **os.environ,
+        "NIXFRONT_DATA_DIR": str(demo.proxy.process.log.parent / "data"),
+        "NIXFRONT_REGISTRY_URL": demo.registry.url,
+        "NIXFRONT_NIX_STORE": str(store),
+    }
+
+    outcome = await run(("nixfront", "verify", *names, "--demo", "--json"), env=environment, deadline=600)
+    assert outcome.returncode == 0, outcome.output
+
+    verdicts = json.loads(outcome.stdout)
+    assert [(each["same"], each["now"]) for each in verdicts] == [(True, digest) for digest in digests]
 
 
 async def test_docker_runs_as_it_pulls(demo: Demo, docker: Docker) -> None:

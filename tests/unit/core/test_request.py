@@ -167,11 +167,12 @@ def test_the_hop_is_taken_out_of_the_query(query: str, hop: int | None, rest: st
         ("/v2/git/manifests/latest?wait=4", 4, "/v2/git/manifests/latest", True),
         ("/v2/a%2fb/manifests/latest?x=%2f&wait=4", 4, "/v2/a%2fb/manifests/latest?x=%2f", False),
         ("/v2/git/manifests/latest?", None, "/v2/git/manifests/latest", False),
+        ("/v2/git/blobs/sha256:0?wait=4", 4, "/v2/git/blobs/sha256:0", True),
         ("/v2/_catalog?wait=4", None, "/v2/_catalog?wait=4", False),
         ("/v2/git/tags/list?wait=4", None, "/v2/git/tags/list?wait=4", False),
     ],
 )
-def test_only_a_manifest_has_hops(target: str, hop: int | None, rest: str, is_alone: bool) -> None:
+def test_only_manifests_and_blobs_have_hops(target: str, hop: int | None, rest: str, is_alone: bool) -> None:
     path, _, query = target.partition("?")
 
     read = request.parse(path, query, target)

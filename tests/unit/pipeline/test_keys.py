@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.core import names as core_names
 from proxy.core.errors import ImageTooLarge
-from proxy.core.model import ImageRequest, Package, PackageSet, Policy, Preset
+from proxy.core.model import ImageRequest, Package, PackageSet, Policy, Preset, canonical_json
 from proxy.image import recipe as image_recipe
 from proxy.image.layer_table import LayerTable
 from proxy.image.recipe import Definition, Recipe, TextPaths
@@ -190,3 +190,25 @@ def test_the_tag_of_outputs_is_a_tag() -> None:
 
     assert one != other
     assert core_names.parse("git", one, core_names.Vocabulary()) is not None
+
+
+def test_a_record_says_which_settings_have_changed() -> None:
+    then = canonical_json(keys.byte_settings(OPTIONS, "")).decode()
+
+    def now(**fields: Any) -> list[str]:
+        return keys.changed(then, keys.byte_settings(replace(OPTIONS, **fields), ""))
+
+    assert now() == []
+    assert now(policy=Policy(allow_unfree=("*",))) == [], "no byte depends on what is allowed"
+    assert now(form="oci", always=()) == [
+        "image.format was docker and is oci",
+        "packages.always was cacert iana-etc and is empty",
+    ]
+    assert keys.changed("", keys.byte_settings(OPTIONS, "")) == []
+    older = then.replace(f'"builder":{keys.BUILDER_VERSION}', '"builder":1')
+    assert keys.changed(older, keys.byte_settings(OPTIONS, "")) == ["another version of nixfront made it"]
+
+
+@pytest.mark.parametrize("record", ["no JSON", "[]", "7", "[" * 100_000, '{"image.format": {}}'])
+def test_a_damaged_record_of_settings_is_no_error(record: str) -> None:
+    assert len(keys.changed(record, keys.byte_settings(OPTIONS, ""))) <= 1
