@@ -221,7 +221,7 @@ async def test_a_signed_image_passes_and_no_other(
         # A tag of signatures starts no build, and goes with its image.
         assert (await front.get(f"/v2/git/manifests/{tag}", headers=TYPES))[0] == 404
         await asyncio.to_thread(set_back, tmp_path, "nano", 40)
-        assert [each["gone"] for each in await nixfront("prune")] == [True]
+        assert [each["gone"] for each in await nixfront("prune", "--yes")] == [True]
         assert {each.repository for each in await stored_tags(registry.url)} == {"hello"}
 
         # A record that rests on labels alone is no proof: the image is made again first.
