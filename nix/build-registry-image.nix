@@ -143,7 +143,7 @@ let
   # Here is `nix/` of a checkout, or `proxy/expressions` of an installed package.
   above = if builtins.pathExists ../image/nix_build.py then ../.. else ./..;
   modules = [
-    "__init__" "core/__init__" "core/errors" "core/foreign" "core/model" "core/text" "image/__init__" "image/base"
+    "__init__" "core/__init__" "core/errors" "core/foreign" "core/model" "core/platforms" "core/text" "image/__init__" "image/base"
     "image/environment/__init__" "image/environment/data" "image/environment/languages" "image/environment/libraries"
     "image/layer_table" "image/layering" "image/manifest" "image/nix_build" "image/recipe" "image/root_tree" "image/store_tree" "image/tar"
   ];

@@ -9,30 +9,29 @@ import asyncio
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from proxy.builds.build import BUILDING, EVALUATING, PACKING, WAITING, Build, from_summary
+from proxy.builds.build import BUILDING, EVALUATING, PACKING, Build, from_summary
 from proxy.builds.logs import BuildLogs
 from proxy.builds.machines import SharedBuilds
+from proxy.builds.works import Works
 from proxy.core import request
-from proxy.core.events import BuildEnded, BuildStarted, Event, LayersReady, LogLine, NixBegun, Resolved
-from proxy.nix import output
-from proxy.nix.output import NixCounts
+from proxy.core.events import (
+    BuildEnded,
+    BuildStarted,
+    Event,
+    LayersReady,
+    LogLine,
+    NixBegun,
+    PlatformEnded,
+    Resolved,
+)
 from proxy.state import INTERRUPTED
 
 _MOST_RUNNING = 4096
 _MOST_ENDED = 200
 _LONGEST_LINE = 2000  # characters
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What Nix does for a content; builds of the same content share it."""
-
-    phase: str
-    nix: NixCounts = NixCounts()  # noqa: RUF009 - it is immutable
-    last_line: str = ""
 
 
 class BuildBoard:
@@ -56,7 +55,7 @@ class BuildBoard:
         self._running: OrderedDict[tuple[str, str], Build] = OrderedDict()
         self._ended: OrderedDict[str, Build] = OrderedDict()
         self._elsewhere: tuple[Build, ...] = ()
-        self._contents: dict[str, _Work] = {}
+        self._works = Works()
         self._changed = asyncio.Event()
         self._version = 0
         self._endings = 0
@@ -151,14 +150,16 @@ class BuildBoard:
             case BuildStarted(repository, tag):
                 self._start(repository, tag)
             case Resolved(repository, tag, content):
-                work = self._contents.get(content, _Work(WAITING))
-                self._update(repository, tag, content=content, **_fields(work))
+                self._resolve(repository, tag, content)
             case NixBegun(content, part):
                 self._begin(content, EVALUATING if part == "evaluating" else BUILDING)
             case LogLine(_, line, content):
                 self._log(content, line[:_LONGEST_LINE])
             case LayersReady(repository, tag, ready, total):
                 self._update(repository, tag, phase=PACKING, ready=ready, total=total)
+            case PlatformEnded(repository, tag, platform, error) if error:
+                if (build := self._running.get((repository, tag))) is not None:
+                    self._update(repository, tag, missing=(*build.missing, (platform, error)))
             case BuildEnded():
                 self._end(event)
             case _:
@@ -182,22 +183,24 @@ class BuildBoard:
             self._running[repository, tag] = replace(build, **changes)
             self._shared.report(self._running[repository, tag])
 
+    def _resolve(self, repository: str, tag: str, content: str) -> None:
+        if (build := self._running.get((repository, tag))) is not None:
+            contents = tuple(dict.fromkeys((*build.contents, content)))
+            self._update(repository, tag, contents=contents, **self._works.fields(contents))
+
     def _begin(self, content: str, phase: str) -> None:
-        work = self._contents[content] = _Work(phase)
+        self._works.begin(content, phase)
         for build in list(self._running.values()):
-            if build.content == content and not build.total:
-                self._update(build.repository, build.tag, **_fields(work))
+            if content in build.contents and not build.total:
+                self._update(build.repository, build.tag, **self._works.fields(build.contents))
 
     def _log(self, content: str, line: str) -> None:
-        before = self._contents.get(content, _Work(BUILDING))
-        counts, last = output.advance(before.nix, line), line.strip() or before.last_line
-        work = self._contents[content] = _Work(before.phase, counts, last)
+        self._works.log(content, line)
         for key, build in self._running.items():
-            if build.content == content:
-                phase = build.phase if build.total else work.phase
-                self._running[key] = replace(
-                    build, phase=phase, nix=counts, last_line=last, lines=build.lines + 1
-                )
+            if content in build.contents:
+                now = self._works.fields(build.contents, content)
+                phase = build.phase if build.total else now["phase"]
+                self._running[key] = replace(build, **{**now, "phase": phase}, lines=build.lines + 1)
                 self._logs.add(build.id, line)
 
     def _interrupt(self, build: Build) -> None:
@@ -218,8 +221,8 @@ class BuildBoard:
         self._ended[build.id] = ended
         while len(self._ended) > _MOST_ENDED:
             self._ended.popitem(last=False)
-        if all(other.content != build.content for other in self._running.values()):
-            self._contents.pop(build.content, None)
+        used = {content for other in self._running.values() for content in other.contents}
+        self._works.forget(set(build.contents) - used)
         self._endings += 1
         self._logs.end(build.id, asdict(ended))
         self._shared.report(ended)
@@ -228,10 +231,6 @@ class BuildBoard:
         self._version += 1
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _fields(work: _Work) -> dict[str, Any]:
-    return {"phase": work.phase, "nix": work.nix, "last_line": work.last_line}
 
 
 def _ended_ids(builds: Sequence[Build]) -> set[str]:

@@ -44,7 +44,8 @@ class Build:
     """One build; `ended` is 0 while it runs, and times are seconds since 1970.
 
     A build that has ended has a `digest`, or an `error` and the class of that error as its `outcome`. `machine` is
-    the machine that builds: it alone has the log. `host` is the name of that machine for people.
+    the machine that builds: it alone has the log. `host` is the name of that machine for people. `contents`: one for each
+    platform. `missing`: (platform, error) pairs of an index that lacks these platforms.
     """
 
     id: str
@@ -52,7 +53,7 @@ class Build:
     tag: str
     started: float
     phase: str = RESOLVING
-    content: str = ""
+    contents: tuple[str, ...] = ()
     nix: NixCounts = _NO_COUNTS
     ready: int = 0
     total: int = 0
@@ -65,6 +66,7 @@ class Build:
     seconds: tuple[tuple[str, float], ...] = ()
     machine: str = ""
     host: str = ""
+    missing: tuple[tuple[str, str], ...] = ()
 
     @property
     def image(self) -> str:
@@ -90,7 +92,10 @@ class Build:
         error = self.error
         if error and self.outcome not in _OWN_WORDS:
             error = f"{_SUBJECT.split(error, maxsplit=1)[0] or self.outcome or 'it failed'}; its log says why"
-        return replace(self, last_line="", lines=0, nix=replace(self.nix, now=""), error=error)
+        missing = tuple((platform, _SUBJECT.split(text, maxsplit=1)[0]) for platform, text in self.missing)
+        return replace(
+            self, last_line="", lines=0, nix=replace(self.nix, now=""), error=error, missing=missing
+        )
 
 
 def to_record(build: Build, now: float) -> BuildRecord:
@@ -141,6 +146,8 @@ def from_summary(summary: Mapping[str, Any], machine: str, host: str) -> Build |
         values = {field.name: summary[field.name] for field in fields(Build) if field.name in summary}
         values["nix"] = NixCounts(**values.get("nix", {}))
         values["seconds"] = tuple((str(name), float(each)) for name, each in values.get("seconds", ()))
+        values["missing"] = tuple((str(name), str(each)) for name, each in values.get("missing", ()))
+        values["contents"] = tuple(map(str, values.get("contents", ())))
         build = Build(**{"machine": machine, "host": host, **values})
     except (TypeError, ValueError):
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.cli.command import Command, Console, check_set
-from proxy.core import names, typed
+from proxy.core import names, platforms, typed
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -74,9 +74,14 @@ def _explain(settings: "Settings", arguments: argparse.Namespace, console: Conso
 
     repository, tag = typed.read(arguments.name, settings.own_hosts)
     with console.progress(f"reading {repository}:{tag}"):
-        explanation = run(explain(settings, repository, tag))
+        explanation = run(explain(settings, repository, tag, arguments.platform or ""))
     console.document(asdict(explanation))
     console.line(f"{explanation.name}  {explanation.digest}", "bold")
+    if explanation.index:
+        console.line(f"platform {explanation.platform} of {', '.join(explanation.platforms)}")
+        console.line(f"index {explanation.index}")
+    for platform, reason in sorted(explanation.missing.items()):
+        console.line(f"missing {platform}: {reason}")
     console.line(f"created {explanation.created}")
     for label, value in sorted(explanation.labels.items()):
         console.line(f"{label}={value}")
@@ -98,6 +103,19 @@ def _explain(settings: "Settings", arguments: argparse.Namespace, console: Conso
 
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME[:TAG]", help="an image; a HOST/ in front of it does no harm")
+    _add_platform(parser, "explain the image of this platform (default: the first one of the index)")
+
+
+def _add_platform(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--platform", type=_platform, metavar="OS/ARCH", help=text)
+
+
+def _platform(text: str) -> str:
+    """A platform as nixfront writes it."""
+    try:
+        return platforms.of_system(platforms.system_of(text)).name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _build(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
@@ -112,7 +130,7 @@ def _build(settings: "Settings", arguments: argparse.Namespace, console: Console
         console.complain(
             "image.format is docker, but a layout holds an OCI manifest, of the same layers and config"
         )
-    digest = run(commands.build(settings, repository, tag, arguments.to))
+    digest = run(commands.build(settings, repository, tag, arguments.to, arguments.platform or ""))
     console.document({"layout": str(arguments.to), "tag": tag, "digest": digest})
     console.line(f"oci:{arguments.to}:{tag}  {digest}")
     return 0
@@ -123,6 +141,7 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=_folder, required=True, metavar="oci:DIR", help="the folder to write; it need not exist"
     )
+    _add_platform(parser, "write the plain manifest of this platform (default: what a pull gets)")
 
 
 def _folder(destination: str) -> Path:

@@ -87,6 +87,17 @@ class LibraryUnusable:
 
 
 @dataclass(frozen=True, slots=True)
+class PlatformEnded:
+    """One platform of an index is done: `outcome` is `made` or the class of the `error`, which leaves the platform out."""
+
+    repository: str
+    tag: str
+    platform: str
+    error: str = ""
+    outcome: str = "made"
+
+
+@dataclass(frozen=True, slots=True)
 class BuildEnded:
     """A build ended: the tag now names the manifest `digest`, or the build failed with `error` and `digest` is empty.
 
@@ -120,6 +131,7 @@ Event = (
     | LayerStored
     | Collided
     | LibraryUnusable
+    | PlatformEnded
     | BuildEnded
     | RefreshFailed
 )

@@ -252,6 +252,19 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """A manifest or an index, ready to be put: its bytes and its descriptor."""
+
+    data: bytes
+    descriptor: Descriptor
+
+    @classmethod
+    def of(cls, media_type: str, data: bytes) -> "Document":
+        """The document of this type in these bytes."""
+        return cls(data, Descriptor(media_type, len(data), digest_of(data)))
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """An image ready for the registry: the bytes of its two documents, and their descriptors."""
 
@@ -259,3 +272,8 @@ class Image:
     config_descriptor: Descriptor
     manifest: bytes
     manifest_descriptor: Descriptor
+
+    @property
+    def document(self) -> Document:
+        """Its manifest."""
+        return Document(self.manifest, self.manifest_descriptor)

@@ -12,12 +12,15 @@ from typing import Any, TypeAlias
 from proxy.core import foreign
 from proxy.core.foreign import DocumentInvalid, to_list, to_object, to_size, to_text
 from proxy.core.model import DOCKER_LIST, OCI_INDEX
+from proxy.core.platforms import MISSING, Platform
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _INDEXES = (DOCKER_LIST, OCI_INDEX)
 _MOST_LAYERS = 4096
 _MOST_CHILDREN = 4096
 _MOST_HISTORY = 16384
+_MOST_PLATFORMS = 32
+_LONGEST_REASON = 400
 _MOST_LABELS = 4096
 # Go reads `Layers` as `layers`. Such a document says one thing to the registry and another to us.
 _WORDS = frozenset({"mediaType", "config", "layers", "manifests", "digest", "size"})
@@ -44,19 +47,22 @@ class ImageManifest:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A manifest that an index names; `is_index` by its media type. `platform` is `os/architecture`."""
+    """A manifest that an index names; `is_index` by its media type. `platform` is `os/architecture` or longer by a variant."""
 
     digest: str
     is_index: bool
     platform: str
+    size: int = 0
+    media_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A manifest that names other manifests."""
+    """A manifest that names other manifests. `missing`: the platforms that an index of ours lacks, each with the reason."""
 
     media_type: str
     children: tuple[Child, ...]
+    missing: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ def read_manifest(data: bytes) -> Manifest:
     media_type = to_text(document.get("mediaType"), "mediaType")
     if "manifests" in document or media_type in _INDEXES:
         children = _at_most(_MOST_CHILDREN, to_list(document.get("manifests"), "manifests"), "manifests")
-        return Index(media_type, tuple(map(_child, children)))
+        return Index(media_type, tuple(map(_child, children)), _missing(document.get("annotations")))
     if "layers" not in document:
         return OtherManifest(media_type)
     layers = _at_most(_MOST_LAYERS, to_list(document["layers"], "layers"), "layers")
@@ -142,9 +148,21 @@ def _child(value: Any) -> Child:
     descriptor = _spelled(to_object(value, "a manifest of the index"), "a manifest of the index")
     media_type = to_text(descriptor.get("mediaType"), "mediaType")
     platform = to_object(descriptor.get("platform"), "platform")
-    names = (to_text(platform.get(key), key) or "?" for key in ("os", "architecture"))
+    names = [to_text(platform.get(key), key) for key in ("os", "architecture", "variant")]
     digest = _digest(descriptor.get("digest"), "a manifest of the index")
-    return Child(digest, media_type in _INDEXES, "/".join(names))
+    size = to_size(descriptor.get("size", 0), "the size of a manifest of the index")
+    name = Platform(names[0] or "?", names[1] or "?", names[2]).name
+    return Child(digest, media_type in _INDEXES, name, size, media_type)
+
+
+def _missing(annotations: Any) -> tuple[tuple[str, str], ...]:
+    """The reasons by platform in our annotation; none where a stranger wrote something else there."""
+    try:
+        reasons = foreign.parse(to_text(to_object(annotations, "annotations").get(MISSING), MISSING).encode())
+        pairs = sorted(to_object(reasons, MISSING).items())[:_MOST_PLATFORMS]
+        return tuple((name[:_LONGEST_REASON], to_text(text, name)[:_LONGEST_REASON]) for name, text in pairs)
+    except ValueError:
+        return ()
 
 
 def _blob(value: Any, place: str) -> Blob:

@@ -8,18 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from proxy.core import foreign
+from proxy.core import foreign, platforms
 from proxy.core.model import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
     DOCKER_LAYER_GZIP,
+    DOCKER_LIST,
     DOCKER_MANIFEST,
     OCI_CONFIG,
+    OCI_INDEX,
     OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD,
     OCI_MANIFEST,
     Descriptor,
+    Document,
     Image,
     Layer,
     canonical_json,
@@ -39,18 +42,6 @@ _LAYER_TYPES = {
     ("oci", "gzip"): OCI_LAYER_GZIP,
     ("oci", "zstd"): OCI_LAYER_ZSTD,  # Docker's own types have none
     ("oci", "none"): OCI_LAYER,
-}
-
-# Go's names of processors, which image-spec takes over ("GOARCH"), by the processor of a Nix system.
-_ARCHITECTURES = {
-    "x86_64": ("amd64", ""),
-    "i686": ("386", ""),
-    "aarch64": ("arm64", "v8"),
-    "armv7l": ("arm", "v7"),
-    "armv6l": ("arm", "v6"),
-    "riscv64": ("riscv64", ""),
-    "powerpc64le": ("ppc64le", ""),
-    "s390x": ("s390x", ""),
 }
 
 
@@ -85,8 +76,6 @@ def assemble(
     image-spec: `diff_ids` is "an array of layer content hashes (DiffIDs), in order from first to last", and
     history that is not `empty_layer` [has one entry for each of them, or registry pages break].
     """
-    processor, _, system_os = facts.system.partition("-")
-    architecture, variant = _ARCHITECTURES.get(processor, (processor, ""))
     run: dict[str, object] = {"Env": list(facts.environment), "Labels": dict(facts.labels)}
     if facts.command:
         run["Cmd"] = list(facts.command)
@@ -99,18 +88,15 @@ def assemble(
     if facts.directory:
         run["WorkingDir"] = facts.directory
     config_value: dict[str, object] = {
-        "architecture": architecture,
+        **platforms.of_system(facts.system).fields,
         "config": run,  # [never null: Kubernetes reads its fields without a check]
         "created": facts.created,
         "history": [
             {"created": facts.created, "created_by": "nixfront", "comment": comment}
             for _, comment in zip(layers, comments, strict=True)
         ],
-        "os": system_os or "linux",
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
     }
-    if variant:
-        config_value["variant"] = variant
     config = sealed(config_value)
 
     docker = form == "docker"
@@ -133,6 +119,27 @@ def assemble(
         manifest=manifest,
         manifest_descriptor=Descriptor(media_type, len(manifest), digest_of(manifest)),
     )
+
+
+def assemble_index(
+    children: Sequence[tuple[str, Descriptor]], missing: Mapping[str, str], *, form: Format
+) -> Document:
+    """The index of these manifests, each with its Nix system, in their order.
+
+    `missing`: the reason for each platform that the index lacks.
+    """
+    media_type = DOCKER_LIST if form == "docker" else OCI_INDEX
+    value: dict[str, object] = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "manifests": [
+            {**_json(descriptor), "platform": platforms.of_system(system).fields}
+            for system, descriptor in children
+        ],
+    }
+    if missing:  # [a Docker list has no annotations, and its readers skip what they do not know]
+        value["annotations"] = {platforms.MISSING: canonical_json(dict(missing)).decode()}
+    return Document.of(media_type, canonical_json(value))
 
 
 def sealed(config: Mapping[str, Any]) -> bytes:

@@ -101,15 +101,22 @@ class Evaluator:
         return {**result, "names": self._levels.names(question, result["at"])}
 
     async def image(
-        self, name: str, images: ImagesFile, package_set: PackageSet, chosen: str, pkgs: PackageSet
+        self,
+        name: str,
+        images: ImagesFile,
+        package_set: PackageSet,
+        chosen: str,
+        pkgs: PackageSet,
+        *,
+        system: str = "",
     ) -> Mapping[str, Any]:
         """What the operator's file says about an image (shape: `nix/images.nix`); its strings are about `package_set`.
 
-        `chosen` is that set's name in the file, and `pkgs` the default set. Raises as `evaluate` does.
+        `chosen` is that set's name in the file, and `pkgs` the default set; `system` and errors as for `evaluate`.
         """
         file, version = await asyncio.to_thread(_file_and_version, images.file)
         request = {
-            **self._expressions.question(package_set),
+            **self._expressions.question(package_set, system),
             "file": str(file),
             "pkgs": {"expression": pkgs.expression, "arguments": dict(pkgs.arguments)},
             "set": chosen,

@@ -3,7 +3,8 @@
     request -> content (Nix builds it) -> layers, root tree and configuration (assembly) -> manifest (own tags)
 
 Order of what the registry sees: layers and configuration, then the manifest, because a registry refuses a manifest whose
-blobs it lacks. The PUT of the manifest is the commit point; whatever comes before may be repeated.
+blobs it lacks. The PUT of the manifest is the commit point; whatever comes before may be repeated. Where a tag names an index
+(`pipeline.platforms`), the images of its platforms are made side by side, and the PUT of the index is the commit point.
 
 The caller of `make` ensures that a tag is built once (`builds.coordinator`). Here only contents are shared: `shell/a/b`
 and `shell/b/a` are two tags and one content, because a content is the *set* of packages with all that a build depends on.
@@ -12,11 +13,14 @@ What depends on the order of names (who wins a collision, the command) is decide
 No reply to a client starts here: the reply is always the registry's own.
 """
 
+import asyncio
 import logging
+from collections.abc import Iterable
 from time import monotonic
 
-from proxy.core.errors import DigestLost, NixfrontError, TagUnknown, Unforeseen
-from proxy.core.events import BuildEnded, BuildStarted, Resolved, Sink
+from proxy.core import platforms
+from proxy.core.errors import DigestLost, NixfrontError, PackageSetUnavailable, TagUnknown, Unforeseen
+from proxy.core.events import BuildEnded, BuildStarted, PlatformEnded, Resolved, Sink
 from proxy.core.explained import explained
 from proxy.core.model import ImageRequest
 from proxy.image.store_tree import StoreListing
@@ -24,11 +28,25 @@ from proxy.pipeline.assembly import Assembly
 from proxy.pipeline.contents import Content, Contents, ResolvedContent
 from proxy.pipeline.keys import ImageOptions, byte_settings, image_key
 from proxy.pipeline.own_tags import OwnTags, lost
+from proxy.pipeline.platforms import (
+    Joined,
+    Lacking,
+    LayerSum,
+    Made,
+    Result,
+    are_of_one_revision,
+    for_system,
+    index_key,
+    joined,
+    missing,
+    single,
+)
 from proxy.pipeline.publish import Publisher
 from proxy.state import TagRecord
 from proxy.tools.flight import Shared
 
 _log = logging.getLogger(__name__)
+_TRIES = 3  # while the tag moves between two platforms
 
 
 class Pipeline:
@@ -79,8 +97,21 @@ class Pipeline:
         self._sink(BuildEnded(request.repository, request.tag, digest=digest, seconds=stages.seconds))
 
     async def key(self, request: ImageRequest) -> str:
-        """The key of the image that this request means now. Raises a `NixfrontError`."""
-        return image_key(request, (await self._resolve(request)).key)
+        """The key of the image or index that this request means now. Raises a `NixfrontError`."""
+        systems = self._options.systems(request)
+        if not systems:
+            return image_key(request, (await self._resolve(request)).key)
+        children = [for_system(request, system) for system in systems]
+        keys = await asyncio.gather(*map(self._key_of_child, children))
+        return index_key(dict(zip(systems, keys, strict=True)), self._options.form)
+
+    async def _key_of_child(self, child: ImageRequest) -> str:
+        try:
+            return image_key(child, (await self._resolve(child)).key)
+        except NixfrontError as error:
+            if not missing.is_of_platform(error):
+                raise
+            return missing.key(error, "")
 
     async def close(self) -> None:
         """Cancel the packing that is under way."""
@@ -90,26 +121,91 @@ class Pipeline:
         return await (self._images if request.image else self._packages).resolve(request)
 
     async def _make(self, request: ImageRequest, record: TagRecord | None, stages: "_Stages") -> str:
-        """The digest of the manifest that was put."""
-        resolved = await self._resolve(request)
+        """The digest of the manifest or index that was put."""
+        systems = self._options.systems(request)
+        if systems:
+            index = await self._index(request, systems, stages)
+        else:
+            index = single(
+                request.tag, await self._image(request, await self._resolve(request), stages, self._sink)
+            )
+        settings = byte_settings(self._options, request.package_set)
+        repository, document, children = request.repository, index.document, index.children
+        if request.digest:
+            await self._own_tags.heal(repository, request.digest, document, settings, children)
+        else:
+            for each in (*children, document):
+                digest = each.descriptor.digest
+                await self._own_tags.remember(repository, digest, index.revision, settings)
+            await self._own_tags.put(repository, document, index.tags, index.key, record, children)
+        stages.end("put")
+        return request.digest or document.descriptor.digest
+
+    async def _index(self, request: ImageRequest, systems: tuple[str, ...], stages: "_Stages") -> Joined:
+        """The index of these systems. Raises if no platform can be made."""
+        results = await self._all(request, systems, stages)
+        for _ in range(_TRIES - 1):
+            if are_of_one_revision(results):
+                break
+            results = await self._all(request, systems, stages)
+        if not are_of_one_revision(results):
+            raise PackageSetUnavailable(f"the tag {request.tag} moves faster than all platforms can be built")
+        return joined(request.tag, dict(zip(systems, results, strict=True)), self._options.form)
+
+    async def _all(
+        self, request: ImageRequest, systems: tuple[str, ...], stages: "_Stages"
+    ) -> tuple[Result, ...]:
+        """What became of each platform. The first error that concerns more than a platform ends all of them."""
+        layers = LayerSum(self._sink, systems)
+        parts = [_Stages() for _ in systems]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._platform(for_system(request, system), part, layers))
+                    for system, part in zip(systems, parts, strict=True)
+                ]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+        stages.take(parts)
+        return tuple(task.result() for task in tasks)
+
+    async def _platform(self, child: ImageRequest, stages: "_Stages", layers: LayerSum) -> Result:
+        """The image of one platform, or why there is none."""
+        system = child.preset.system
+        platform = platforms.of_system(system).name
+        key = ""
+        try:
+            resolved = await self._resolve(child)
+            key = image_key(child, resolved.key)
+            made = await self._image(child, resolved, stages, layers.sink(system))
+        except NixfrontError as error:
+            if not missing.is_of_platform(error):
+                raise
+            outcome = type(error).__name__
+            layers.leave_out(system)
+            self._sink(PlatformEnded(child.repository, child.tag, platform, str(error), outcome))
+            return Lacking(error, missing.key(error, key))
+        self._sink(PlatformEnded(child.repository, child.tag, platform))
+        return made
+
+    async def _image(
+        self, request: ImageRequest, resolved: ResolvedContent, stages: "_Stages", sink: Sink
+    ) -> Made:
+        """The image, whose manifest is not put yet."""
         stages.end("set")
-        self._sink(Resolved(request.repository, request.tag, resolved.key))
+        sink(Resolved(request.repository, request.tag, resolved.key))
         async with self._contents.hold(resolved.key, resolved.open) as content:
             stages.end("nix")
-            assembly = Assembly(request, content, self._publisher, self._listing, self._options, self._sink)
+            assembly = Assembly(request, content, self._publisher, self._listing, self._options, sink)
             image = await assembly.image()
             stages.end("layers")
-            settings = byte_settings(self._options, request.package_set)
-            digest, revision = image.manifest_descriptor.digest, content.package_set.revision
-            if request.digest:
-                await self._own_tags.heal(request.repository, request.digest, image, settings)
-            else:
-                await self._own_tags.remember(request.repository, digest, revision, settings)
-                tags = content.tags(request.tag)
-                key = image_key(request, resolved.key)
-                await self._own_tags.put(request.repository, image, tags, key, record)
-            stages.end("put")
-        return digest
+        return Made(
+            image,
+            image_key(request, resolved.key),
+            content.package_set.revision,
+            content.output_tag,
+            content.version_tag,
+        )
 
 
 def _better(error: NixfrontError, request: ImageRequest) -> NixfrontError:
@@ -131,6 +227,13 @@ class _Stages:
         now = monotonic()
         self._seconds[name] = now - self._since
         self._since = now
+
+    def take(self, parts: Iterable["_Stages"]) -> None:
+        """Add stages that ran side by side: the longest of each name counts. The next stage begins."""
+        for part in parts:
+            for name, seconds in part.seconds:
+                self._seconds[name] = max(seconds, self._seconds.get(name, 0.0))
+        self._since = monotonic()
 
     @property
     def seconds(self) -> tuple[tuple[str, float], ...]:

@@ -45,11 +45,6 @@ class Content:
     root: Root | None = None
     version_tag: str | None = None
 
-    def tags(self, tag: str) -> tuple[str, ...]:
-        """All tags of the image, `tag` last: the hash of its outputs and the revision of its set never change."""
-        beside = dict.fromkeys((self.output_tag, self.package_set.revision, self.version_tag))
-        return (*(name for name in beside if name and name != tag), tag)
-
 
 @dataclass(frozen=True, slots=True)
 class ResolvedContent:

@@ -6,7 +6,7 @@ A blob is put before the manifest that names it; the manifest makes an image of 
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Protocol
 
 from proxy.core.errors import DigestMismatch, RegistryRefused
@@ -41,8 +41,8 @@ class Destination(Protocol):
 class MemoryDestination:
     """A destination in memory, with a registry's rules; the methods are described in `Destination`.
 
-    As in a registry, blobs belong to one repository, a manifest is refused while the repository lacks a blob that it names,
-    and a manifest has a digest and may have tags. `mounts` says whether blobs can be mounted.
+    As in a registry, blobs belong to one repository. A manifest is refused while the repository lacks a blob that it names,
+    and an index while it lacks a manifest. Both have a digest and may have tags. `mounts` says whether blobs can be mounted.
     """
 
     def __init__(self, *, mounts: bool = True) -> None:
@@ -76,8 +76,10 @@ class MemoryDestination:
     async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
         digest = digest_of(data)
         document = json.loads(data)
-        needs = [item["digest"] for item in (document["config"], *document["layers"])]
-        missing = [item for item in needs if item not in self._blobs[repository]]
+        is_index = "manifests" in document
+        parts = document["manifests"] if is_index else (document["config"], *document["layers"])
+        present: Container[str] = (self._manifests if is_index else self._blobs)[repository]
+        missing = [part["digest"] for part in parts if part["digest"] not in present]
         wrong = [digest] if ":" in reference and reference != digest else []
         if missing or wrong:
             path = f"/v2/{repository}/manifests/{reference}"

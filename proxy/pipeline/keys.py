@@ -19,7 +19,10 @@ BUILDER_VERSION = 4
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """The options of all images. `always`: attributes that every image has, if its set has them; `tables`: by package set."""
+    """The options of all images. `always`: attributes that every image has, if its set has them; `tables`: by package set.
+
+    `platforms`: the Nix systems of an index, in its order; without any, each image is a plain manifest.
+    """
 
     system: str
     policy: Policy
@@ -28,6 +31,11 @@ class ImageOptions:
     form: Format
     compression: Compression
     tables: Mapping[str, LayerTable] = field(default_factory=dict)
+    platforms: tuple[str, ...] = ()
+
+    def systems(self, request: ImageRequest) -> tuple[str, ...]:
+        """The systems of the index that this request means; none where it means the image of one platform alone."""
+        return () if request.preset.system else self.platforms
 
     def table(self, package_set: str) -> LayerTable:
         """The layer table of this package set; `NO_TABLE` if it has none."""
@@ -38,6 +46,7 @@ def byte_settings(options: ImageOptions, package_set: str) -> dict[str, str | in
     """The settings on which the bytes of an image depend, beside its request and its revision; by their names."""
     return {
         "image.format": options.form,
+        "image.platforms": " ".join(options.platforms),
         "layers.compression": CODECS[options.compression],
         "layers.most": options.most_layers,
         "layers.table": options.table(package_set).digest,
@@ -78,7 +87,7 @@ def content_key(request: ImageRequest, package_set: PackageSet, options: ImageOp
 
 def definition_key(image: NamedImage, options: ImageOptions) -> str:
     """The key of a named image's content: every field of its definition counts."""
-    fields = {"definition": asdict(image.definition), "system": options.system}
+    fields = {"definition": asdict(image.definition), "system": image.system}
     return _key(fields, image.package_set, options.table(image.set_name), options)
 
 

@@ -29,11 +29,12 @@ from proxy.nix.store import NixStore
 
 @dataclass(frozen=True, slots=True)
 class NamedImage:
-    """A named image at one revision of its package set, whose name is `set_name` (empty: the default set)."""
+    """A named image for one Nix system, at one revision of its package set; `set_name` is empty for the default set."""
 
     definition: Definition
     package_set: PackageSet
     set_name: str = ""
+    system: str = ""
 
     @property
     def version(self) -> str:
@@ -78,17 +79,18 @@ class NamedImages:
         # The tag may be one of another set, which only the file names, or the version of the image.
         package_set, unknown = await self._chosen("", request.tag)
         set_name = ""
-        answer = await self._evaluate(request.image, package_set, set_name, package_set)
+        system = request.preset.system or self._system
+        answer = await self._evaluate(request, package_set, set_name, package_set)
         if answer["kind"] == "elsewhere":
             set_name, default = answer["set"], await self._sets.resolve("", LATEST)
             own, unknown = await self._chosen(set_name, request.tag)
             package_set = replace(own, substitutes=own.substitutes or default.substitutes)
-            answer = await self._evaluate(request.image, package_set, set_name, default)
+            answer = await self._evaluate(request, package_set, set_name, default)
         names = await self._evaluator.names_soon(package_set) if image_results.lacks_package(answer) else ()
         definition = await asyncio.to_thread(
             image_results.read_image, answer, request.image, package_set.name, names
         )
-        image = NamedImage(definition, package_set, set_name)
+        image = NamedImage(definition, package_set, set_name, system)
         if unknown is not None and version_tag(image.version) != request.tag:
             there = f"; image {request.image} has the version {image.version}" if image.version else ""
             raise TagUnknown(f"{unknown}{there}")
@@ -102,9 +104,12 @@ class NamedImages:
             return await self._sets.resolve(set_name, LATEST), error
 
     async def _evaluate(
-        self, image: str, package_set: PackageSet, set_name: str, default: PackageSet
+        self, request: ImageRequest, package_set: PackageSet, set_name: str, default: PackageSet
     ) -> image_results.ImageResult:
-        return await self._evaluator.image(image, self._file, package_set, set_name, default)
+        system = request.preset.system
+        return await self._evaluator.image(
+            request.image, self._file, package_set, set_name, default, system=system
+        )
 
     async def to_fetch(self, image: NamedImage) -> int:
         """As `NixStore.to_fetch`."""
@@ -153,7 +158,7 @@ class NamedImages:
         modes = await asyncio.to_thread(store_tree.lay_out, root.entries, folder)
         inputs = {path for package in definition.recipe.packages for _, path in package.outputs}
         request = {
-            "system": self._system,
+            "system": image.system,
             "tree": str(folder),
             "modes": modes,
             "script": definition.script,

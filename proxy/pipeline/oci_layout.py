@@ -69,10 +69,12 @@ class OciLayout:
         """None: nothing is added to what a layout has."""
 
     async def put_manifest(self, _repository: str, reference: str, media_type: str, data: bytes) -> None:
-        """Write the manifest and name it in the index. Raises `DestinationUnusable`."""
-        if reference == self._reference:
-            with self._border():
+        """Write the manifest and name it in the index; one without a name is a blob. Raises `DestinationUnusable`."""
+        with self._border():
+            if reference == self._reference:
                 await asyncio.to_thread(self._put, media_type, data)
+            elif reference == digest_of(data):  # what an index in the layout names
+                await asyncio.to_thread(self._write_blob, data)
 
     def _put(self, media_type: str, data: bytes) -> None:
         self._write_blob(data)

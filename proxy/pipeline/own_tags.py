@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from proxy.core.errors import DigestLost
 from proxy.core.foreign import DocumentInvalid
-from proxy.core.model import Image, canonical_json
+from proxy.core.model import Document, canonical_json
 from proxy.core.names import is_revision
 from proxy.pipeline.destination import Destination
 from proxy.pipeline.keys import changed
@@ -49,28 +49,31 @@ class OwnTags:
     async def put(
         self,
         repository: str,
-        image: Image,
+        document: Document,
         tags: Sequence[str],
         key: str,
         record: TagRecord | None = None,
+        children: Sequence[Document] = (),
     ) -> None:
-        """Put the manifest under these tags, the last one after the others.
+        """Put the manifest or index under these tags, the last one after the others.
 
         A tag that is there stays as it is, except the one of `record`, which moves if it is still ours. `key` is of the
-        image.
+        image. `children`: the manifests that an index names; they come before it, because a registry refuses it without.
         """
 
         async def one(tag: str) -> None:
             if record is not None and tag == record.tag:
-                await self._move(record, image, key)
+                await self._move(record, document, key)
             elif await self._registry.manifest_digest(repository, tag) is None:
-                digest = image.manifest_descriptor.digest
+                digest = document.descriptor.digest
                 moving = not (is_revision(tag) or _HASH_OF_OUTPUTS.fullmatch(tag))
                 new = TagRecord(repository, tag, digest, key, self._now(), moving=moving)
                 await self._state.record_tag(new)
-                await self._put(repository, tag, image)
+                await self._put(repository, tag, document)
 
-        await self.sign(repository, image.manifest_descriptor.digest)
+        for each in (*children, document):
+            await self.sign(repository, each.descriptor.digest)
+        await asyncio.gather(*(self._put(repository, each.descriptor.digest, each) for each in children))
         *others, last = tags
         await asyncio.gather(*map(one, others))
         await one(last)
@@ -78,24 +81,36 @@ class OwnTags:
     async def remember(
         self, repository: str, digest: str, revision: str, settings: Mapping[str, str | int]
     ) -> None:
-        """Record how this image is made, before its manifest is put."""
+        """Record how this image or index is made, before it is put."""
         words = canonical_json(settings).decode()
         await self._state.record_image(
             ImageRecord(repository, digest, self._now(), revision=revision, settings=words)
         )
 
     async def heal(
-        self, repository: str, digest: str, image: Image, settings: Mapping[str, str | int]
+        self,
+        repository: str,
+        digest: str,
+        document: Document,
+        settings: Mapping[str, str | int],
+        children: Sequence[Document] = (),
     ) -> None:
-        """Put the manifest with this digest again, under no tag. Raises `DigestLost` if the image has another one."""
-        if image.manifest_descriptor.digest != digest:
+        """Put the manifest or index with this digest again, under no tag; an index after its `children`.
+
+        Raises `DigestLost` if none of them has this digest.
+        """
+        documents = (*children, document)
+        if digest != document.descriptor.digest:
+            documents = tuple(each for each in children if each.descriptor.digest == digest)
+        if not documents:
             record = await self._state.recall_image(repository, digest)
             reasons = changed(record.settings if record else "", settings)
             why = ": ".join(["this host makes another image of the same revision now", *reasons[:1]])
             raise DigestLost(lost(repository, digest, "; ".join([why, *reasons[1:]])))
-        await self._state.record_image(ImageRecord(repository, digest, self._now()))
-        await self.sign(repository, digest)
-        await self._put(repository, digest, image)
+        for each in documents:
+            await self._state.record_image(ImageRecord(repository, each.descriptor.digest, self._now()))
+            await self.sign(repository, each.descriptor.digest)
+            await self._put(repository, each.descriptor.digest, each)
 
     async def sign(self, repository: str, digest: str) -> bool:
         """Put the signature of this manifest beside it. False if it is there, if there is no key, or if it cannot be put.
@@ -115,19 +130,19 @@ class OwnTags:
             return False
         for data in (signed.payload, signed.image.config):
             await self._registry.put_blob(repository, data)
-        await self._put(repository, tag, signed.image)
+        await self._put(repository, tag, signed.image.document)
         return True
 
-    async def _move(self, record: TagRecord, image: Image, key: str) -> None:
+    async def _move(self, record: TagRecord, document: Document, key: str) -> None:
         """Let a tag name this manifest, unless a person has pushed to it meanwhile."""
         present = await self.present(record)
         if present is None:
             return
-        digest = image.manifest_descriptor.digest
+        digest = document.descriptor.digest
         moved = replace(record, digest=digest, key=key, checked=self._now(), replaced="")
         if present != digest:
             await self._state.record_tag(replace(moved, replaced=present))
-            await self._put(record.repository, record.tag, image)
+            await self._put(record.repository, record.tag, document)
         await self._state.record_tag(moved)
 
     async def present(self, record: TagRecord) -> str | None:
@@ -143,10 +158,10 @@ class OwnTags:
         """Record that the tag names the right image now."""
         await self._state.record_tag(replace(record, checked=self._now()))
 
-    async def _put(self, repository: str, reference: str, image: Image) -> None:
-        media_type = image.manifest_descriptor.media_type
+    async def _put(self, repository: str, reference: str, document: Document) -> None:
+        media_type = document.descriptor.media_type
         with self.versions.write(repository):
-            await self._registry.put_manifest(repository, reference, media_type, image.manifest)
+            await self._registry.put_manifest(repository, reference, media_type, document.data)
 
 
 def lost(repository: str, digest: str, reason: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from proxy.core import platforms
 from proxy.core.errors import SettingsInvalid
 from proxy.core.model import Policy
 from proxy.core.names import Vocabulary
@@ -136,6 +137,12 @@ class Settings(Section):
     def system(self) -> str:
         """The Nix system of images, such as `x86_64-linux`."""
         return self.packages.system or f"{platform.machine()}-linux"
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """The Nix systems of the platforms under one name, each once, in the operator's order."""
+        wanted = [platforms.system_of(name) for name in self.image.platforms]
+        return tuple(dict.fromkeys(wanted)) or (self.system,)
 
     @property
     def push(self) -> Literal["all", "users", "none"]:

@@ -17,6 +17,7 @@ from proxy.settings.values import (
     NetworkOrAll,
     Origin,
     PathPrefix,
+    PlatformName,
     RedisAddress,
     Section,
     WebAddress,
@@ -147,9 +148,11 @@ class LayersSection(Section):
 
 
 class ImageSection(Section):
-    """The kind of manifest that is pushed."""
+    """The kind of manifest that is pushed, and the platforms under one name. No platform: that of the package set."""
 
     format: Literal["docker", "oci"] = "docker"
+    platforms: tuple[PlatformName, ...] = ()
+    index: bool = True
 
 
 class TrustSection(Section):

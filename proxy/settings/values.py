@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator
 
+from proxy.core import platforms
 from proxy.core.names import COMPONENT, is_component, is_repository
 
 
@@ -118,6 +119,10 @@ def _path_prefix(value: str) -> str:
     return value
 
 
+def _platform(value: str) -> str:
+    return platforms.of_system(platforms.system_of(value)).name  # its ValueError names all platforms
+
+
 Address = Annotated[str, AfterValidator(_address)]
 AddressOrNone = Annotated[str, AfterValidator(_address_or_none)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
@@ -131,4 +136,5 @@ AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 Component = Annotated[str, AfterValidator(_component)]
 User = Annotated[str, AfterValidator(_user)]
 PathPrefix = Annotated[str, AfterValidator(_path_prefix)]
+PlatformName = Annotated[str, AfterValidator(_platform)]
 Date = Annotated[str, BeforeValidator(_as_text), AfterValidator(_date)]

@@ -29,6 +29,7 @@ from proxy.core.events import (
     LogLine,
     NixBegun,
     NixRan,
+    PlatformEnded,
     RefreshFailed,
     Resolved,
 )
@@ -166,6 +167,12 @@ def log_event(event: Event) -> None:
             _log.warning("collision", image=repository, path=f"/{path}", kept=winner, dropped=loser)
         case LibraryUnusable(repository, note):
             _log.warning("library cannot be used", image=repository, note=note)
+        case PlatformEnded(repository, tag, platform, error, outcome):
+            if error:
+                image = f"{repository}:{tag}"
+                _log.warning(
+                    "platform left out", image=image, platform=platform, outcome=outcome, error=error
+                )
         case RefreshFailed(repository, tag, error):
             _log.warning("refresh failed, the old image stays", image=f"{repository}:{tag}", error=error)
         case BuildEnded(repository, tag, digest, error, outcome=outcome, seconds=seconds):

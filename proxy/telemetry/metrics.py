@@ -20,7 +20,15 @@ from prometheus_client import (
 )
 
 from proxy import __version__
-from proxy.core.events import BuildEnded, BuildStarted, Event, LayerStored, NixRan, RefreshFailed
+from proxy.core.events import (
+    BuildEnded,
+    BuildStarted,
+    Event,
+    LayerStored,
+    NixRan,
+    PlatformEnded,
+    RefreshFailed,
+)
 from proxy.core.request import Kind
 
 #: What `/metrics` is served as: the text format of Prometheus, version 0.0.4.
@@ -48,6 +56,9 @@ class Metrics:
         self._sent = self._counter("sent_bytes", "Bytes of answers to clients.", "kind")
         self._received = self._counter("received_bytes", "Bytes of request bodies from clients.", "kind")
         self._builds = self._counter("builds", "Builds that have ended, by what became of them.", "outcome")
+        self._platforms = self._counter(
+            "platforms", "Platforms of indexes, by what became of them.", "platform", "outcome"
+        )
         self._stage_seconds = self._histogram(
             "build_stage_seconds", "How long the stages of builds took that made an image.", _LONG, "stage"
         )
@@ -132,6 +143,8 @@ class Metrics:
                 self._builds.labels(event.outcome).inc()
                 for stage, seconds in event.seconds:
                     self._stage_seconds.labels(stage).observe(seconds)
+            case PlatformEnded():
+                self._platforms.labels(event.platform, event.outcome).inc()
             case NixRan(program, seconds):
                 self._nix_seconds.labels(program).observe(seconds)
             case RefreshFailed():

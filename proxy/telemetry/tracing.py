@@ -96,15 +96,15 @@ class Tracing:
         match event:
             case BuildStarted(repository, tag):
                 span = self._tracer.start_span("build", attributes={"nixfront.image": f"{repository}:{tag}"})
-                self._builds[repository, tag] = [span, None, ""]
+                self._builds[repository, tag] = [span, None, set()]
                 self._stage(self._builds[repository, tag], "resolving")
             case Resolved(repository, tag, content):
                 if (build := self._builds.get((repository, tag))) is not None:
-                    build[2] = content
+                    build[2].add(content)
                     self._stage(build, "waiting")
             case NixBegun(content, part):
                 for build in self._builds.values():
-                    if build[2] == content:
+                    if content in build[2]:
                         self._stage(build, part)
             case LayersReady(repository, tag, 0, _):
                 if (build := self._builds.get((repository, tag))) is not None:

@@ -8,6 +8,7 @@ its closure and what is in every image.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -122,20 +123,23 @@ async def of_registry(registry: Endpoint) -> Census:
     slots = asyncio.Semaphore(_IMAGES_AT_ONCE)
     left_out: list[str] = []
 
-    async def one(repository: str, tag: str) -> Explanation | None:
+    async def one(repository: str, tag: str) -> list[Explanation]:
+        """The image, or the images of an index."""
         async with slots:
             try:
-                return await explain(reached, repository, tag)
+                first = await explain(reached, repository, tag)
+                others = [name for name in first.platforms if name != first.platform]
+                return [first, *[await explain(reached, repository, tag, name) for name in others]]
             except TagUnknown as error:  # somebody has deleted it meanwhile, or it is no image of layers
                 left_out.append(f"left out: {repository}:{tag}: {str(error).splitlines()[0]}")
-                return None
+                return []
 
     async with registry.opened() as reached:
         pairs = [(name, tag) async for name, tags in Management(reached).images() for tag in tags]
         explanations = await asyncio.gather(*(one(repository, tag) for repository, tag in pairs))
     sizes: dict[str, int] = {}
     images: dict[frozenset[str], None] = {}
-    for image in filter(None, explanations):
+    for image in chain.from_iterable(explanations):
         for layer in image.layers:
             for path in layer.store_paths:
                 sizes[path] = max(sizes.get(path, 0), layer.size // len(layer.store_paths))

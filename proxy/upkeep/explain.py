@@ -4,7 +4,7 @@ The history in nixfront's images names the store paths of every layer, so this n
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -13,7 +13,15 @@ from proxy.core import foreign
 from proxy.core.errors import RegistryUnavailable, TagUnknown
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import EVERY_MANIFEST_TYPE
-from proxy.image.documents import ImageConfig, ImageManifest, read_config, read_manifest
+from proxy.image.documents import (
+    Child,
+    ImageConfig,
+    ImageManifest,
+    Index,
+    Manifest,
+    read_config,
+    read_manifest,
+)
 from proxy.image.environment import REASONS
 from proxy.image.recipe import EVERYWHERE, OF_ANY_USER, OF_USER
 from proxy.registry.client import LARGEST_DOCUMENT
@@ -49,6 +57,9 @@ class Explanation:
 
     `run` holds what image-spec calls the execution parameters (`Entrypoint`, `Cmd`, `User`, ...), without labels. `environment`
     explains its `Env`; `notes` names libraries that no interpreter of the image can use.
+
+    For an image of an index, `index` is the digest of that, `platform` the image's own, and `platforms` are all. `missing`
+    has the reason for each platform that the index lacks.
     """
 
     name: str
@@ -60,27 +71,33 @@ class Explanation:
     run: dict[str, Any] = field(default_factory=dict)
     environment: tuple[VariableExplanation, ...] = ()
     notes: tuple[str, ...] = ()
+    index: str = ""
+    platform: str = ""
+    platforms: tuple[str, ...] = ()
+    missing: dict[str, str] = field(default_factory=dict)
 
 
-async def explain(registry: OpenEndpoint, repository: str, reference: str) -> Explanation:
+async def explain(registry: OpenEndpoint, repository: str, reference: str, platform: str = "") -> Explanation:
     """The image with this tag or digest. `registry` may be a nixfront, which then builds an image that does not exist.
 
-    Raises `TagUnknown` with the registry's reason, and `RegistryUnavailable`.
+    Of an index it is the image of this `platform`, or the first one. Raises `TagUnknown` with the registry's reason, and
+    `RegistryUnavailable`.
     """
     name = f"{repository}:{reference}"
     path = f"/v2/{repository}"
     scopes = pull_scopes(repository)
-    headers = {"Accept": EVERY_MANIFEST_TYPE}
     try:
-        async with registry.ask(
-            "GET", f"{path}/manifests/{reference}", scopes, headers, timeout=_TIMEOUT
-        ) as answer:
-            body = await _read(answer)
-            if answer.status == 404:
-                raise TagUnknown(_reason(body))
-            answer.raise_for_status()
-            digest = answer.headers.get("Docker-Content-Digest", "")
-        manifest = read_manifest(body)
+        manifest, digest = await _manifest(registry, repository, reference)
+        of_index: dict[str, Any] = {}
+        if isinstance(manifest, Index):
+            child = _child(name, manifest, platform)
+            of_index = {
+                "index": digest,
+                "platform": child.platform,
+                "platforms": tuple(each.platform for each in manifest.children),
+                "missing": dict(manifest.missing),
+            }
+            manifest, digest = await _manifest(registry, repository, child.digest)
         if not isinstance(manifest, ImageManifest):
             raise TagUnknown(f"{name} is not a single image but {manifest.media_type or 'something else'}")
         config_path = f"{path}/blobs/{manifest.config.digest}"
@@ -93,7 +110,30 @@ async def explain(registry: OpenEndpoint, repository: str, reference: str) -> Ex
         raise TagUnknown(f"{name} is no image that nixfront can read: {error}") from error
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise RegistryUnavailable(f"cannot read {name} from {registry.url}: {why(error)}") from error
-    return _explanation(name, digest, manifest, config)
+    return replace(_explanation(name, digest, manifest, config), **of_index)
+
+
+async def _manifest(registry: OpenEndpoint, repository: str, reference: str) -> tuple[Manifest, str]:
+    """The manifest, and its digest. Raises `TagUnknown`, `DocumentInvalid`, and what aiohttp raises."""
+    headers = {"Accept": EVERY_MANIFEST_TYPE}
+    target = f"/v2/{repository}/manifests/{reference}"
+    async with registry.ask("GET", target, pull_scopes(repository), headers, timeout=_TIMEOUT) as answer:
+        body = await _read(answer)
+        if answer.status == 404:
+            raise TagUnknown(_reason(body))
+        answer.raise_for_status()
+        return read_manifest(body), answer.headers.get("Docker-Content-Digest", "")
+
+
+def _child(name: str, index: Index, platform: str) -> Child:
+    """The image of this platform, or the first one. Raises `TagUnknown`."""
+    for child in index.children:
+        if platform in ("", child.platform):
+            return child
+    names = ", ".join(child.platform for child in index.children) or "no platform"
+    missing = dict(index.missing).get(platform, "")
+    reason = f": {missing}" if missing else f"; it has {names}"
+    raise TagUnknown(f"{name} has no image for {platform or 'any platform'}{reason}")
 
 
 def _explanation(name: str, digest: str, manifest: ImageManifest, config: ImageConfig) -> Explanation:

@@ -4,12 +4,14 @@ A registry deletes a manifest by its digest, and with it every tag of the reposi
 somebody else's tag or an index names it. The registry's own garbage collection deletes the blobs that no manifest needs.
 Signatures go with their image where nixfront made all of them.
 
+An index of ours and the images of its platforms are one: a pull of one of them keeps all. The index goes first.
+
 Anybody who may push can push indexes in indexes, and documents that are none. Where nixfront cannot find out all that the
 indexes of a repository need, it deletes nothing there, and says why.
 """
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proxy.core.errors import DigestMismatch, RegistryRefused
@@ -40,13 +42,13 @@ class Old:
 
 @dataclass(slots=True)
 class _Repository:
-    """The digest of each tag of a repository, and the manifests that its indexes name.
+    """The digest of each tag of a repository, and the indexes that name each manifest, by digest, with a name for people.
 
     `obscure`: why the indexes may need more manifests than these; empty if they do not.
     """
 
     tags: dict[str, str] = field(default_factory=dict)
-    children: dict[str, str] = field(default_factory=dict)  # digest -> the tag of the index
+    indexes: dict[str, dict[str, str]] = field(default_factory=dict)  # manifest -> index -> its tag or digest
     read: set[str] = field(default_factory=set)
     obscure: str = ""
 
@@ -64,25 +66,35 @@ class Pruner:
 
         Raises `RegistryUnavailable`, `RegistryRefused`.
         """
-        by_repository: dict[str, list[ImageRecord]] = {}
-        async for image in self._state.images():
-            if max(image.made, image.pulled) < before:
-                by_repository.setdefault(image.repository, []).append(image)
         old = []
-        for repository, images in sorted(by_repository.items()):
-            contents = await self._read(repository)
-            ours = {record.tag: record.digest for record in await self._state.tags(repository)}
-            old += [self._judge(image, contents, ours) for image in images]
+        async for repository, images in self._repositories():
+            if any(max(image.made, image.pulled) < before for image in images):
+                contents = await self._read(repository, images)
+                ours = {record.tag: record.digest for record in await self._state.tags(repository)}
+                old += _judge_all(images, contents, ours, before)
         return old
+
+    async def _repositories(self) -> AsyncIterator[tuple[str, list[ImageRecord]]]:
+        """The images of the state by repository."""
+        repository, images = "", list[ImageRecord]()
+        async for image in self._state.images():
+            if image.repository != repository and images:
+                yield repository, images
+                images = []
+            repository = image.repository
+            images.append(image)
+        if images:
+            yield repository, images
 
     async def prune(self, old: Old, *, keep_record: bool = False) -> bool:
         """Delete the image, unless somebody has meanwhile pushed something that needs it. Returns whether it is gone.
 
         `keep_record`: who asks for its digest later gets it again.
         """
-        contents = await self._read(old.repository)
+        records = await self._state.newest_images(old.repository, _MOST_DOCUMENTS)
+        contents = await self._read(old.repository, records)
         ours = {record.tag: record.digest for record in await self._state.tags(old.repository)}
-        if self._judge(ImageRecord(old.repository, old.digest, old.used), contents, ours).kept:
+        if _judge(ImageRecord(old.repository, old.digest, old.used), contents, ours).kept:
             return False
         await self._management.delete(old.repository, old.digest)
         await self._delete_signatures(old.repository, old.digest)
@@ -114,19 +126,8 @@ class Pruner:
         images = {(old.repository, old.digest) for old in gone}
         return await Inventory(self._registry, self._state).only_in(images, management.images(names))
 
-    def _judge(self, image: ImageRecord, contents: _Repository, ours: Mapping[str, str]) -> Old:
-        tags = tuple(tag for tag, digest in sorted(contents.tags.items()) if digest == image.digest)
-        foreign = [tag for tag in tags if ours.get(tag) != image.digest]
-        kept = ""
-        if foreign:
-            kept = f"tag {foreign[0]} is not ours"
-        elif image.digest in contents.children:
-            kept = f"index {contents.children[image.digest]} needs it"
-        elif contents.obscure:
-            kept = contents.obscure
-        return Old(image.repository, image.digest, tags, max(image.made, image.pulled), kept)
-
-    async def _read(self, repository: str) -> _Repository:
+    async def _read(self, repository: str, ours: Sequence[ImageRecord]) -> _Repository:
+        """The tags of the repository, and what their indexes and those among our images need."""
         contents = _Repository()
         for tag in await self._management.tags(repository):
             digest = await self._registry.manifest_digest(repository, tag)
@@ -134,12 +135,15 @@ class Pruner:
                 contents.tags[tag] = digest
                 if not contents.obscure:
                     contents.obscure = await self._add_children(repository, digest, tag, contents)
+        for digest in {record.digest for record in ours} - contents.read:
+            if not contents.obscure:
+                contents.obscure = await self._add_children(repository, digest, digest[:19], contents)
         return contents
 
     async def _add_children(self, repository: str, digest: str, tag: str, contents: _Repository) -> str:
         """Add the manifests that the index with this digest names, and those of the indexes in it.
 
-        Adds nothing for another manifest. Returns why it did not read all of them, or an empty text.
+        Adds nothing for another manifest. Returns why it did not read all of them, or an empty text. `tag` names the index.
         """
         level = {digest}
         for _ in range(_MOST_LEVELS):
@@ -155,7 +159,7 @@ class Pruner:
                 if not isinstance(manifest, Index):
                     continue
                 for child in manifest.children:
-                    contents.children.setdefault(child.digest, tag)
+                    contents.indexes.setdefault(child.digest, {}).setdefault(digest, tag)
                 below |= {child.digest for child in manifest.children if child.is_index}
             if not below:
                 return ""
@@ -170,3 +174,41 @@ class Pruner:
             if error.status == 404:
                 return None
             raise
+
+
+def _judge_all(
+    images: Sequence[ImageRecord], contents: _Repository, ours: Mapping[str, str], before: float
+) -> list[Old]:
+    """The images of ours that nobody used since `before`, each index before the images that it names."""
+    used = {image.digest: max(image.made, image.pulled) for image in images}
+    for manifest, indexes in contents.indexes.items():  # up to the index, then down again
+        for index in indexes.keys() & used.keys():
+            used[index] = max(used[index], used.get(manifest, 0.0))
+    for manifest, indexes in contents.indexes.items():
+        for index in indexes.keys() & used.keys():
+            used[manifest] = max(used.get(manifest, 0.0), used[index])
+    old: list[Old] = []
+    for image in sorted(images, key=lambda image: (image.digest in contents.indexes, image.digest)):
+        if used[image.digest] < before:
+            record = ImageRecord(image.repository, image.digest, used[image.digest])
+            going = {each.digest for each in old if not each.kept}
+            old.append(_judge(record, contents, ours, going))
+    return old
+
+
+def _judge(
+    image: ImageRecord, contents: _Repository, ours: Mapping[str, str], going: Collection[str] = ()
+) -> Old:
+    """The image, and why it stays; `going` are the indexes that are deleted before."""
+    tags = tuple(tag for tag, digest in sorted(contents.tags.items()) if digest == image.digest)
+    foreign = [tag for tag in tags if ours.get(tag) != image.digest]
+    indexes = contents.indexes.get(image.digest, {})
+    needing = [name for index, name in indexes.items() if index not in going]
+    kept = ""
+    if foreign:
+        kept = f"tag {foreign[0]} is not ours"
+    elif needing:
+        kept = f"index {needing[0]} needs it"
+    elif contents.obscure:
+        kept = contents.obscure
+    return Old(image.repository, image.digest, tags, max(image.made, image.pulled), kept)

@@ -5,6 +5,8 @@ labels, and anybody can tag a copy. So nixfront takes a tag as its own only if t
 changed anything) and its labels name this very repository and tag. Moving tags count only if the settings give
 them a meaning; nixfront checks such a tag again at its next pull.
 
+An index has no seal. nixfront takes one as its own where each of its images is, and it has the bytes that nixfront writes.
+
 Anybody with the right to push can make such claims. So a layer is recorded only if this host packs the same store paths to
 the same bytes. Otherwise a layer with false contents would get into every later image.
 """
@@ -16,13 +18,16 @@ from dataclasses import dataclass, field
 from proxy.core import names
 from proxy.core.errors import DigestMismatch, NixfrontError, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
-from proxy.core.model import ImageRequest, Layer, LayerPlan
+from proxy.core.model import DOCKER_LIST, Descriptor, ImageRequest, Layer, LayerPlan
 from proxy.core.names import Vocabulary, attribute_path, is_store_path
-from proxy.image.documents import ImageManifest, read_config, read_manifest
-from proxy.image.manifest import unsealed
-from proxy.image.recipe import REVISION, VERSION
+from proxy.core.platforms import system_of
+from proxy.image.documents import ImageManifest, Index, read_config, read_manifest
+from proxy.image.manifest import Format, assemble_index, unsealed
+from proxy.image.recipe import REVISION, VERSION, output_tag
 from proxy.registry.client import Registry
 from proxy.state import ImageRecord, State, TagRecord, layer_key
+
+_MOST_CHILDREN = 16  # of an index of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,30 @@ class SealedLabels:
         return names.version_tag(self.labels.get(VERSION, "")) == tag
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the manifest of a tag claims: about one image, or about the images of an index, whose digests are `children`."""
+
+    images: tuple[SealedLabels, ...]
+    children: tuple[str, ...] = ()
+
+    def names(self, request: ImageRequest, package_set: str, always: frozenset[str]) -> bool:
+        """As `SealedLabels.names`, for every image."""
+        return all(image.names(request, package_set, always) for image in self.images)
+
+    def names_tag(self, tag: str) -> bool:
+        """As `SealedLabels.names_tag`; several images have one tag for the outputs of all."""
+        if len(self.images) == 1:
+            return self.images[0].names_tag(tag)
+        if {image.labels.get(REVISION) for image in self.images} == {tag}:
+            return True
+        return tag == output_tag([image.labels.get("nixfront.outputs", "") for image in self.images])
+
+    def names_version(self, tag: str) -> bool:
+        """As `SealedLabels.names_version`, for every image."""
+        return all(image.names_version(tag) for image in self.images)
+
+
 def read(manifest: ImageManifest, config: bytes) -> SealedLabels | None:
     """The claims of this image; None if it has no whole seal, or its parts do not fit together."""
     if unsealed(config) is None:
@@ -69,6 +98,21 @@ def read(manifest: ImageManifest, config: bytes) -> SealedLabels | None:
     except ValueError:  # the document is wrong, or its lists differ in length
         return None
     return SealedLabels(parsed.labels, tuple((plan, layer) for plan, layer in layers if plan.paths))
+
+
+def _is_whole(index: Index, data: bytes) -> bool:
+    """Whether these bytes are those that nixfront writes for such an index of manifests: nobody added anything."""
+    if not index.children or len(index.children) > _MOST_CHILDREN or any(c.is_index for c in index.children):
+        return False
+    form: Format = "docker" if index.media_type == DOCKER_LIST else "oci"
+    try:
+        children = [
+            (system_of(child.platform), Descriptor(child.media_type, child.size, child.digest))
+            for child in index.children
+        ]
+    except ValueError:
+        return False
+    return assemble_index(children, dict(index.missing), form=form).data == data
 
 
 def _plan(comment: str) -> LayerPlan:
@@ -167,15 +211,17 @@ class Reindexer:
         claim = await self._claim(repository, digest) if digest is not None else None
         if digest is None or claim is None:
             return
-        for plan, layer in claim.layers:
-            await self._layer(repository, plan, layer)
+        for image in claim.images:
+            for plan, layer in image.layers:
+                await self._layer(repository, plan, layer)
         moving = self._moving(repository, tag, claim)
         if moving is None:
             summary.strangers.append(f"{repository}:{tag}")
             return
         summary.ours += 1
-        revision = claim.labels.get(REVISION, "")
-        await self._state.record_image(ImageRecord(repository, digest, self._now(), revision=revision))
+        revision = claim.images[0].labels.get(REVISION, "")
+        for each in (*claim.children, digest):
+            await self._state.record_image(ImageRecord(repository, each, self._now(), revision=revision))
         record = TagRecord(repository, tag, digest, "", self._now(), moving=moving)
         await self._state.record_tag(
             record
@@ -183,21 +229,31 @@ class Reindexer:
         if moving:
             await self._state.record_tag(TagRecord(repository, tag, digest, "", 0.0, moving=True))
 
-    async def _claim(self, repository: str, digest: str) -> SealedLabels | None:
-        """The claims of an image; None for a manifest that is no image with our seal."""
+    async def _claim(self, repository: str, digest: str) -> Claim | None:
+        """The claims of an image or of an index; None for one that is not all ours."""
         try:
-            manifest = read_manifest(await self._registry.content(repository, "manifests", digest))
-            if not isinstance(manifest, ImageManifest):
+            data = await self._registry.content(repository, "manifests", digest)
+            manifest = read_manifest(data)
+            if isinstance(manifest, ImageManifest):
+                image = await self._image(repository, manifest)
+                return Claim((image,)) if image is not None else None
+            if not isinstance(manifest, Index) or not _is_whole(manifest, data):
                 return None
-            return read(manifest, await self._registry.content(repository, "blobs", manifest.config.digest))
+            children = tuple(child.digest for child in manifest.children)
+            claims = [await self._claim(repository, child) for child in children]
         except (
             RegistryRefused,
             DigestMismatch,
             DocumentInvalid,
         ):  # no image, or one without its config: not ours
             return None
+        images = [claim.images[0] for claim in claims if claim is not None and not claim.children]
+        return Claim(tuple(images), children) if len(images) == len(children) else None
 
-    def _moving(self, repository: str, tag: str, claim: SealedLabels) -> bool | None:
+    async def _image(self, repository: str, manifest: ImageManifest) -> SealedLabels | None:
+        return read(manifest, await self._registry.content(repository, "blobs", manifest.config.digest))
+
+    def _moving(self, repository: str, tag: str, claim: Claim) -> bool | None:
         """Whether this tag moves; None if it is not ours."""
         try:
             request = names.parse(repository, tag, self._words)
@@ -211,7 +267,7 @@ class Reindexer:
             return True
         return True if tag in self._sets[request.package_set].moving else None
 
-    def _names(self, request: ImageRequest, claim: SealedLabels) -> bool:
+    def _names(self, request: ImageRequest, claim: Claim) -> bool:
         chosen = self._sets.get(request.package_set)
         return chosen is not None and claim.names(request, chosen.label, self._always)
 

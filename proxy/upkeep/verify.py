@@ -154,7 +154,8 @@ class Verifier:
         again = await self._make(request)
         verdict = replace(
             verdict,
-            now=digest_of(again.manifest),
+            # A manifest without an index may be that of a platform in the index that the tag would name now.
+            now=verdict.digest if verdict.digest in again.manifests else digest_of(again.manifest),
             total=sum(len(image.manifest.layers) for image in before.values()),
         )
         if verdict.is_same:
@@ -162,6 +163,8 @@ class Verifier:
         layers: list[LayerVerdict] = []
         others: list[str] = []
         now = _made(again)
+        if before.keys() == {""} != now.keys():
+            now = dict(zip([""], now.values(), strict=False))
         for platform in dict.fromkeys((*before, *now)):
             one, two = before.get(platform), now.get(platform)
             if one is None or two is None:

@@ -139,6 +139,7 @@ async def build_pipeline(
         form=settings.image.format,
         compression=settings.layers.compression,
         tables=tables,
+        platforms=settings.systems if settings.image.index else (),
     )
     images = _named_images(settings, packages, listing)
     return Pipeline(

@@ -19,16 +19,17 @@ from proxy.core.errors import NameInvalid, NixfrontError, SettingsInvalid
 from proxy.core.events import BuildEnded, Event
 from proxy.core.model import Layer, LayerPlan
 from proxy.core.names import parse
+from proxy.core.platforms import system_of
 from proxy.image import store_tree
 from proxy.pipeline.oci_layout import OciLayout
 from proxy.pipeline.own_tags import OwnTags
 from proxy.pipeline.packing import CODECS, LayerStream
+from proxy.pipeline.platforms import for_system
 from proxy.registry import embedded
 from proxy.registry.client import Registry
 from proxy.registry.endpoint import client_session
 from proxy.registry.management import Management
 from proxy.settings import Settings
-from proxy.settings.sections import ImageSection
 from proxy.state import State, open
 from proxy.state.memory import MemoryState
 from proxy.telemetry.log import log_event
@@ -214,15 +215,19 @@ async def _embedded(settings: Settings) -> AsyncIterator[str]:
         lock.close()
 
 
-async def build(settings: Settings, repository: str, tag: str, folder: Path) -> str:
-    """Write this image into `folder` as an OCI image layout, and return the digest of its manifest.
+async def build(settings: Settings, repository: str, tag: str, folder: Path, platform: str = "") -> str:
+    """Write this image into `folder` as an OCI image layout, and return the digest of its manifest or index.
 
-    It needs no registry, and may run beside a nixfront on the same data folder. Raises a `NixfrontError`.
+    It is the plain manifest of this `platform`, or what a pull gets. It needs no registry, and may run beside a nixfront on
+    the same data folder. Raises a `NixfrontError`.
     """
-    settings = settings.model_copy(update={"image": ImageSection(format="oci")})
+    oci = settings.image.model_copy(update={"format": "oci"})
+    settings = settings.model_copy(update={"image": oci})
     request = parse(repository, tag, settings.vocabulary)
     if request is None:
         raise NameInvalid(f"{repository}:{tag} cannot be an image of ours")
+    if platform:
+        request = for_system(request, system_of(platform))
     digests: list[str] = []
 
     def keep_digest(event: Event) -> None:
@@ -258,11 +263,11 @@ async def attribute_names(settings: Settings, package_set: str, tag: str) -> tup
         return await packages.evaluator.names(await packages.sets.resolve(package_set, tag))
 
 
-async def explanation(settings: Settings, repository: str, tag: str) -> Explanation:
+async def explanation(settings: Settings, repository: str, tag: str, platform: str = "") -> Explanation:
     """The layers of an image of the registry, or of nixfront's, which builds it if need be. Raises a `NixfrontError`."""
     registry = await asyncio.to_thread(image_endpoint, settings)
     async with registry.opened() as connection:
-        return await explain(connection, repository, tag)
+        return await explain(connection, repository, tag, platform)
 
 
 async def census_of_set(

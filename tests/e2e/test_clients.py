@@ -145,7 +145,11 @@ async def test_skopeo_copies_without_a_change(demo: Demo, tmp_path: Path) -> Non
 
 
 async def test_skopeo_copies_what_was_built_into_a_folder(demo: Demo, store: Path, tmp_path: Path) -> None:
-    own = {"data": {"dir": str(tmp_path / "data")}, "nix": {"store": str(store)}}
+    own = {
+        "data": {"dir": str(tmp_path / "data")},
+        "nix": {"store": str(store)},
+        "image": {"index": False},
+    }
     config = str(write(tmp_path / "nixfront.yml", json.dumps(own)))
     argv = (program("nixfront"), "build", "shell/git", "--demo", "--config", config)
     said = await succeed((*argv, "--to", f"oci:{tmp_path / 'layout'}"), deadline=600)

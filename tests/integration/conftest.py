@@ -28,6 +28,12 @@ def _nix_is_not_behind_us(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _tags_name_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands that an operator runs read the settings of the service, which are `tests.support.front`'s."""
+    monkeypatch.setenv("NIXFRONT_IMAGE_INDEX", "false")
+
+
+@pytest.fixture(autouse=True)
 def _pulls_are_written_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that makes an image old in the state stays right if the machine takes half a minute for the rest of it."""
     monkeypatch.setattr(pulls, "_EVERY", 3600.0)

@@ -34,6 +34,7 @@ def chosen(tmp_path: Path) -> Settings:
         nix={"store": str(tmp_path / "store")},
         packages={"kind": "path", "path": str(PACKAGES)},
         images={"file": str(tmp_path / "images.nix")},
+        image={"index": False},
     )
 
 

@@ -99,6 +99,23 @@ async def test_a_sound_host_has_nothing_to_cure(examine: Callable[..., Any], reg
     }
 
 
+async def test_each_further_platform_says_what_this_host_can_do_for_it(
+    examine: Callable[..., Any], registry: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {"registry": {"url": registry.url}, "image": {"platforms": ("linux/amd64", "linux/s390x")}}
+    alone = {finding.check: finding for finding in await examine(**chosen)}
+    cached = {
+        finding.check: finding
+        for finding in await examine(**chosen, nix={"substituters": ("http://127.0.0.1:1",)})
+    }
+
+    assert alone["platform linux/s390x"].level == cached["platform linux/s390x"].level == "doubtful"
+    assert "there is no binary cache" in alone["platform linux/s390x"].message
+    assert "has what is in http://127.0.0.1:1" in cached["platform linux/s390x"].message
+    assert "nix.builders with a machine for s390x-linux" in alone["platform linux/s390x"].cure
+    assert "platform linux/amd64" not in alone, "the build of every examination is for this one"
+
+
 async def test_what_it_tries_leaves_no_repository(examine: Callable[..., Any], registry: Server) -> None:
     await examine(registry={"url": registry.url})
 

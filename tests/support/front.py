@@ -65,6 +65,8 @@ async def front(folder: Path, count: Path, registry_url: str, **sections: Any) -
     sections["builds"] = {**patient, **sections.get("builds", {})}
     # All tests of a file are one client, whose builds nobody counts.
     sections["access"] = {"builds_per_minute": 0, **sections.get("access", {})}
+    # Most tests read the manifest of a tag. What an index adds has tests of its own.
+    sections["image"] = {"index": False, **sections.get("image", {})}
     sections["packages"] = {"kind": "path", "path": str(PACKAGES), **sections.get("packages", {})}
     chosen = settings.load(
         None,

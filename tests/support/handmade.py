@@ -156,7 +156,23 @@ async def push(
                 f"{location}{joined}digest={digest_of(blob)}", data=io.BytesIO(blob)
             ) as stored:
                 assert stored.status == 201, f"PUT of a blob answered {stored.status}: {await stored.text()}"
-        path = f"/v2/{repository}/manifests/{tag}"
-        async with session.put(path, data=made.manifest, headers={"Content-Type": made.media_type}) as named:
-            assert named.status == 201, f"PUT {path} answered {named.status}: {await named.text()}"
+    await put_manifest(base_url, repository, tag, made.media_type, made.manifest, headers=headers)
     return digest_of(made.manifest)
+
+
+async def put_manifest(
+    base_url: str,
+    repository: str,
+    tag: str,
+    media_type: str,
+    data: bytes,
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Let the tag name this manifest or index. Raises `AssertionError`."""
+    path = f"/v2/{repository}/manifests/{tag}"
+    async with (
+        aiohttp.ClientSession(base_url, headers=headers) as session,
+        session.put(path, data=data, headers={"Content-Type": media_type}) as named,
+    ):
+        assert named.status == 201, f"PUT {path} answered {named.status}: {await named.text()}"

@@ -94,9 +94,15 @@ def check_image(
 async def fetch(
     session: aiohttp.ClientSession, repository: str, reference: str, folder: Path, accept: Sequence[str]
 ) -> FetchedImage:
-    """Every part of an image, as one client after another would ask for it. Blobs become files in `folder`."""
+    """Every part of an image, as one client after another would ask for it. Blobs become files in `folder`.
+
+    Of an index it is the first image, as a client of that platform would choose.
+    """
     headers = CIMultiDict(("Accept", media_type) for media_type in accept)
     document, content_type, digest = await _manifest(session, repository, reference, headers)
+    if content_type in (DOCKER_LIST, OCI_INDEX):
+        reference = json.loads(document)["manifests"][0]["digest"]
+        document, content_type, digest = await _manifest(session, repository, reference, headers)
     if reference.startswith("sha256:"):
         assert digest == reference, f"asked for {reference}, Docker-Content-Digest is {digest}"
     manifest = check_manifest(document, content_type, digest)

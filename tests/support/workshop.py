@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -34,13 +35,15 @@ def request(*attributes: str, repository: str = "", tag: str = "latest") -> Imag
 class FolderContents:
     """Packages in a folder that stands for the Nix store: each has one file, and is a layer of its own.
 
-    A content opens when `go` is set, and not at all with an `error`. `revision` is of the package set.
+    A content opens when `go` is set, and not at all with an `error`, or with one of `errors` by Nix system. `revision` is of
+    the package set.
     """
 
     def __init__(self, folder: Path) -> None:
         self.go = asyncio.Event()
         self.go.set()
         self.error: Exception | None = None
+        self.errors: dict[str, Exception] = {}
         self.revision = "0123"
         self.opened = 0
         self.closed = 0
@@ -55,15 +58,16 @@ class FolderContents:
         return file
 
     async def resolve(self, request: ImageRequest) -> ResolvedContent:
-        key = sha256_hex(canonical_json([sorted(request.attributes), self.revision]))
+        system = request.preset.system
+        key = sha256_hex(canonical_json([sorted(request.attributes), self.revision, system]))
         return ResolvedContent(key, partial(self._open, request))
 
     @asynccontextmanager
     async def _open(self, request: ImageRequest) -> AsyncIterator[Content]:
         self.opened += 1
         await self.go.wait()
-        if self.error is not None:
-            raise self.error
+        if (error := self.errors.get(request.preset.system, self.error)) is not None:
+            raise error
         names = sorted(request.attributes)
         paths = {name: f"/nix/store/{name}-1.0" for name in names}
         packages = {
@@ -87,7 +91,12 @@ class Workshop:
     """A pipeline and its parts. `events` are those of all its builds."""
 
     def __init__(
-        self, folder: Path, executor: ThreadPoolExecutor, destination: MemoryDestination, state: State
+        self,
+        folder: Path,
+        executor: ThreadPoolExecutor,
+        destination: MemoryDestination,
+        state: State,
+        options: ImageOptions,
     ) -> None:
         self.events: list[Event] = []
         self.contents = FolderContents(folder)
@@ -101,7 +110,7 @@ class Workshop:
             tags=self.tags,
             publisher=self.publisher,
             listing=store_tree.StoreListing(str(folder)),
-            options=OPTIONS,
+            options=options,
             sink=self.events.append,
         )
 
@@ -124,11 +133,15 @@ def publisher(
 
 @asynccontextmanager
 async def workshop(
-    folder: Path, destination: MemoryDestination | None = None, state: State | None = None
+    folder: Path,
+    destination: MemoryDestination | None = None,
+    state: State | None = None,
+    platforms: tuple[str, ...] = (),
 ) -> AsyncIterator[Workshop]:
-    """A workshop with packages `a`, `b` and `c` in its store."""
+    """A workshop with packages `a`, `b` and `c` in its store; `platforms` are the systems of an index."""
+    options = replace(OPTIONS, platforms=platforms)
     with ThreadPoolExecutor(2) as executor:
-        made = Workshop(folder, executor, destination or MemoryDestination(), state or MemoryState())
+        made = Workshop(folder, executor, destination or MemoryDestination(), state or MemoryState(), options)
         for name in "abc":
             made.contents.add(name, name * 100)
         try:

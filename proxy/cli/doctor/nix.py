@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from proxy.cli.doctor.finding import Finding, doubtful, fine, wrong
 from proxy.core.errors import NixfrontError, NixUnavailable, ProcessFailed
-from proxy.nix.commands import child_environment
+from proxy.core.platforms import of_system
+from proxy.nix.commands import NO_CACHES, Caches, child_environment
 from proxy.settings import Settings
 from proxy.tools import process
 
@@ -41,8 +42,11 @@ async def check_nix(settings: Settings) -> list[Finding]:
         await _run(("nix", "store", "ping"), settings.nix_store)
     except NixfrontError as error:
         return [*findings, wrong("nix store", f"Nix cannot open its store: {error}", _store_cure(settings))]
-    findings += _check_configuration(await _configuration(settings.nix_store))
-    return [*findings, await _check_build(settings)]
+    configuration = await _configuration(settings.nix_store)
+    findings += _check_configuration(configuration)
+    others = [system for system in settings.systems if system != settings.system and settings.image.index]
+    platforms = [await _check_platform(settings, system, configuration) for system in others]
+    return [*findings, await _check_build(settings), *platforms]
 
 
 def _store_cure(settings: Settings) -> str:
@@ -109,6 +113,28 @@ async def _check_build(settings: Settings) -> Finding:
             )
 
 
+async def _check_platform(settings: Settings, system: str, configuration: dict[str, Any]) -> Finding:
+    """What this host can do for another platform of `image.platforms`: build, or fetch at least."""
+    name = of_system(system).name
+    section = settings.nix
+    caches = Caches(section.substituters, section.public_keys, section.builders)
+    outcome, line = await _build(settings.nix_store, system, caches)
+    if outcome in ("success", "no-shell"):
+        return fine(
+            f"platform {name}", f"a build for {system} succeeds, here or on a machine of nix.builders"
+        )
+    cure = (
+        f"nix.builders with a machine for {system}, or qemu for it in the kernel (binfmt) and extra-platforms = {system} in "
+        "nix.conf; a package set may also have packages that any builder makes"
+    )
+    sources = [*section.substituters, *configuration.get("substituters", [])]
+    if sources:
+        message = f"no build for {system} succeeds, so {name} has what is in {', '.join(sources)}: {line}"
+        return doubtful(f"platform {name}", message, cure)
+    message = f"no build for {system} succeeds, and there is no binary cache, so images lack {name}: {line}"
+    return doubtful(f"platform {name}", message, f"nix.substituters with a cache that has {name}; or {cure}")
+
+
 async def _version() -> tuple[int, ...]:
     """The version of Nix, such as `(2, 8, 0)`. Raises `NixUnavailable`."""
     output = await _run(("nix-store", "--version"), "")
@@ -132,12 +158,12 @@ async def _configuration(store: str) -> dict[str, Any]:
         return {}
 
 
-async def _build(store: str, system: str) -> tuple[_Outcome, str]:
+async def _build(store: str, system: str, caches: Caches = NO_CACHES) -> tuple[_Outcome, str]:
     """The outcome of a build that is new each time, and the line of its log that says why."""
     expression = _EXPRESSION.format(nonce=secrets.token_hex(8))
     argv = ("nix-build", "--no-out-link", "--argstr", "system", system, "-E", expression)
     try:
-        await process.run(argv, env=_environment(store), deadline=_DEADLINE)
+        await process.run(argv, env=_environment(store, caches), deadline=_DEADLINE)
     except ProcessFailed as error:
         text = "\n".join(error.tail)
         line = next((line for line in reversed(error.tail) if "error" in line.lower()), str(error)).strip()
@@ -156,5 +182,5 @@ async def _run(argv: tuple[str, ...], store: str) -> bytes:
         raise NixUnavailable("; ".join(error.tail[-2:]) or str(error)) from error
 
 
-def _environment(store: str) -> dict[str, str]:
-    return child_environment(os.environ, store=store, substitutes=True)
+def _environment(store: str, caches: Caches = NO_CACHES) -> dict[str, str]:
+    return child_environment(os.environ, store=store, substitutes=True, caches=caches)

@@ -1,5 +1,6 @@
 """What a person can do after an error, said for this very client: where to look for names, and where the log is. Pure."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -8,9 +9,12 @@ from aiohttp import hdrs, web
 
 from proxy.core.errors import BuildFailed, NixfrontError, PackageUnknown
 from proxy.core.model import ImageRequest
+from proxy.core.platforms import client_first
 
 #: What a user agent holds -> the command with which that client searches a registry.
 _SEARCHES = {"docker/": "docker search", "libpod/": "podman search"}
+# docker's user agent names the architecture of its host.
+_ARCHITECTURE = re.compile(r"\barch/(\w+)")
 #: Where the log of this image's build is, for the client of this request.
 LogPlace = Callable[[web.Request, ImageRequest], str]
 #: Our origin as the client of this request has it, and whether this client may see the page for people there.
@@ -25,7 +29,10 @@ class WaysOut:
     origin: OriginPlace
 
     def add(self, error: NixfrontError, request: web.Request, image: ImageRequest) -> NixfrontError:
-        """The error, with the way out where there is one."""
+        """The error, with the way out where there is one; of several platforms, that of the client comes first."""
+        if (own := _ARCHITECTURE.search(request.headers.get(hdrs.USER_AGENT, ""))) is not None:
+            message = client_first(str(error), own[1])
+            error = error if message == str(error) else type(error)(message)
         if isinstance(error, PackageUnknown):
             return type(error)("; ".join([str(error), *self._search(request, image)]))
         if isinstance(error, BuildFailed):

@@ -13,7 +13,7 @@ from cachetools import LRUCache
 
 from proxy.core.errors import DigestMismatch, NixfrontError, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
-from proxy.image.documents import ImageManifest, Index, Manifest, read_config, read_manifest
+from proxy.image.documents import Child, ImageManifest, Index, Manifest, read_config, read_manifest
 from proxy.registry.client import Registry
 from proxy.web.page import views
 from proxy.web.page.listed import ListedImage, ListedLayer
@@ -23,6 +23,7 @@ _MOST_TAGS = 8  # of a repository, the newest alphabetically last
 _MOST_IMAGES = 300
 _MOST_LAYERS = 256  # of an image; no engine takes more than 127
 _MOST_PLATFORMS = 32
+_MOST_CHILDREN = 8  # of an index, whose layers the page shows
 _LONGEST_TEXT = 300  # characters of a label, and of what a layer holds
 _AT_ONCE = 8
 _FRESH = 10.0  # seconds for which a list is cached
@@ -107,8 +108,7 @@ class ImageList:
     async def _read_image(self, repository: str, digest: str) -> ListedImage:
         manifest = await self._manifest(repository, digest)
         if isinstance(manifest, Index):
-            platforms = [_short(child.platform) for child in manifest.children[:_MOST_PLATFORMS]]
-            return ListedImage(repository, (), digest, platforms=tuple(platforms))
+            return await self._read_index(repository, digest, manifest)
         if not isinstance(manifest, ImageManifest):
             return ListedImage(repository, (), digest, description=_short(manifest.media_type))
         if len(manifest.layers) > _MOST_LAYERS:
@@ -129,6 +129,25 @@ class ImageList:
                 for layer, comment in zip(manifest.layers, comments, strict=False)
             ),
         )
+
+    async def _read_index(self, repository: str, digest: str, index: Index) -> ListedImage:
+        """The index with what its first image is, and every image of it as one of the list."""
+        platforms = tuple(_short(child.platform) for child in index.children[:_MOST_PLATFORMS])
+        chosen = [child for child in index.children[:_MOST_CHILDREN] if not child.is_index]
+        children = [
+            image for child in chosen if (image := await self._read_child(repository, child)) is not None
+        ]
+        first = children[0] if children else ListedImage(repository, (), digest)
+        missing = tuple((_short(name), _short(text)) for name, text in index.missing)
+        return replace(first, digest=digest, platforms=platforms, children=tuple(children), missing=missing)
+
+    async def _read_child(self, repository: str, child: Child) -> ListedImage | None:
+        """The image of an index; None for one that the page cannot show, such as an attestation."""
+        try:
+            image = await self._read_image(repository, child.digest)
+        except (DocumentInvalid, DigestMismatch, RegistryRefused):
+            return None
+        return replace(image, platforms=(_short(child.platform),))
 
     async def _manifest(self, repository: str, digest: str) -> Manifest:
         async with self._slots:

@@ -15,9 +15,10 @@ class ListedLayer:
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
-    """One manifest with all tags that name it; `platforms` where it is a list of several.
+    """One manifest with all tags that name it; `platforms` where it is an index, and the platform of an image in one.
 
-    `trouble`: why nixfront cannot read it, or empty.
+    An index has its images as `children`, and shows what its first one holds. `missing`: (platform, reason) pairs of an index
+    of ours that lacks these platforms. `trouble`: why nixfront cannot read it, or empty.
     """
 
     repository: str
@@ -27,6 +28,8 @@ class ListedImage:
     description: str = ""
     layers: tuple[ListedLayer, ...] = ()
     platforms: tuple[str, ...] = ()
+    children: "tuple[ListedImage, ...]" = ()
+    missing: tuple[tuple[str, str], ...] = ()
     trouble: str = ""
 
     @property

@@ -4,6 +4,9 @@ The stock registry converts. A client without `Accept`, with `*/*`, or with OCI 
 that nobody can pull, or a 404. RFC 9110, section 12.5.1: no `Accept` means every type, and a server may disregard one that
 fits nothing. nixfront knows which images are its own, so it asks for these with every type, and says `Vary: Accept`.
 
+A tag of ours may name an index. A client that takes manifests alone, and no index, gets the one that the registry picks for
+it; the stock registry picks linux/amd64. Where it picks none that the client takes, the index goes out as it is.
+
 Images that others pushed stay the registry's affair, with the client's own `Accept`. Whether a tag is ours shows in the
 digest of the answer. A digest names one document, and the registry never converts that. So there only a 404 is asked about again.
 """
@@ -15,15 +18,15 @@ import aiohttp
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from proxy.core.model import DOCKER_MANIFEST, EVERY_MANIFEST_TYPE, OCI_MANIFEST
+from proxy.core.model import DOCKER_LIST, DOCKER_MANIFEST, EVERY_MANIFEST_TYPE, OCI_INDEX, OCI_MANIFEST
 from proxy.core.request import RegistryPath
 from proxy.state import State
 from proxy.telemetry.requests import path_of
 from proxy.web.passthrough import Passthrough
 from proxy.web.replies import conditions
 
-# The types in which images of ours are stored.
-_OURS = frozenset({DOCKER_MANIFEST, OCI_MANIFEST})
+_INDEXES = frozenset({DOCKER_LIST, OCI_INDEX})
+_MANIFESTS = frozenset({DOCKER_MANIFEST, OCI_MANIFEST})
 
 
 class Negotiation:
@@ -57,7 +60,8 @@ class Negotiation:
         async def ask(accept: str = "") -> aiohttp.ClientResponse:
             return await stack.enter_async_context(self._passthrough.send(request, accept=accept))
 
-        is_narrow = not names_every_type_of_ours(request.headers.getall(hdrs.ACCEPT, []))
+        accepted = types(request.headers.getall(hdrs.ACCEPT, []))
+        is_narrow = not accepted >= _INDEXES | _MANIFESTS
         if path.is_digest:
             answer = await ask()
             if (
@@ -74,6 +78,10 @@ class Negotiation:
         if answer.status == 200:
             if answer.headers.get("Docker-Content-Digest") in {record.digest, record.replaced} - {""}:
                 request[conditions.VARIES] = True
+                if answer.content_type in _INDEXES and takes_manifests_alone(accepted):
+                    picked = await ask()
+                    if picked.status == 200 and picked.content_type in accepted:
+                        answer = picked
             elif is_narrow:  # somebody has pushed to this tag
                 answer = await ask()
         return answer
@@ -85,7 +93,12 @@ class Negotiation:
         return await self._passthrough.relay(request, answer, start)
 
 
-def names_every_type_of_ours(lines: Iterable[str]) -> bool:
-    """Whether these Accept lines name each type in which an image of ours may be stored. Ranges (`*/*`) do not count."""
-    types = {kind.partition(";")[0].strip().lower() for line in lines for kind in line.split(",")}
-    return types >= _OURS
+def types(lines: Iterable[str]) -> frozenset[str]:
+    """The media types and ranges (`*/*`) in these Accept lines, without parameters."""
+    return frozenset(kind.partition(";")[0].strip().lower() for line in lines for kind in line.split(","))
+
+
+def takes_manifests_alone(accepted: frozenset[str]) -> bool:
+    """Whether a client that accepts these takes the manifest of one image, and neither an index nor any range."""
+    ranges = {kind for kind in accepted if kind.endswith("/*")}
+    return bool(accepted & _MANIFESTS) and not accepted & _INDEXES and not ranges

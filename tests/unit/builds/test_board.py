@@ -26,6 +26,7 @@ from proxy.core.events import (
     LayersReady,
     LogLine,
     NixBegun,
+    PlatformEnded,
     Resolved,
 )
 from proxy.state.sqlite import SqliteState, open_state
@@ -260,6 +261,30 @@ async def test_a_build_that_joins_a_content_is_as_far_as_that(builds: BuildBoard
     builds.see(Resolved("shell/git", "v2", "content"))
 
     assert step(builds, "shell/git", "v2") == "building: compiling"
+
+
+async def test_a_build_of_two_platforms_is_as_far_as_the_slower_one(builds: BuildBoard) -> None:
+    slow = "slow content"
+    for event in (STARTED, RESOLVED, Resolved("git", "latest", slow), BUILD, NixBegun(slow, "evaluating")):
+        builds.see(event)
+    steps = [step(builds)]
+    builds.see(line(f"building '/nix/store/{HASH}-x.drv'"))
+    builds.see(line(f"building '/nix/store/{HASH}-y.drv'", slow))
+    build = builds.current("git", "latest")
+    assert build is not None
+    builds.see(line("compiling"))
+    steps.append(step(builds))
+    builds.see(NixBegun(slow, "building"))
+    steps.append(step(builds))
+    builds.see(PlatformEnded("git", "latest", "linux/amd64"))
+    builds.see(PlatformEnded("git", "latest", "linux/arm64", "failing failed: its log", "BuildFailed"))
+    builds.see(BuildEnded("git", "latest", "sha256:0"))
+
+    assert steps == ["evaluating", "evaluating: compiling", "building: compiling"]
+    assert (build.nix.built, build.nix.to_build) == (2, 2)
+    ended = builds.ended[0]
+    assert ended.missing == (("linux/arm64", "failing failed: its log"),)
+    assert ended.without_log().missing == (("linux/arm64", "failing failed"),), "a log is for few"
 
 
 async def test_a_content_stays_until_its_last_build_has_ended(builds: BuildBoard) -> None:

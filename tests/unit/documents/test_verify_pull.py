@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
+LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 OCI = "application/vnd.oci.image.manifest.v1+json"
 GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 TAR = "application/vnd.docker.image.rootfs.diff.tar"
@@ -63,6 +64,7 @@ class Registry:
         self.layers = [self.descriptor(layer_type, layer) for layer in layers]
         self.manifest: dict[str, Any] = {"schemaVersion": 2, "mediaType": DOCKER, "layers": self.layers}
         self.headers: dict[str, str] = {"Content_Type": DOCKER}
+        self.index: dict[str, Any] | None = None
         self.store_config()
 
     @staticmethod
@@ -79,9 +81,12 @@ class Registry:
         kind, name = path.removeprefix("/v2/shell/git/").split("/")
         if kind == "blobs":
             return Answer(self.blobs[name])
-        assert (kind, name) == ("manifests", "latest")
+        assert kind == "manifests"
         assert DOCKER in accept
         body = json.dumps(self.manifest).encode()
+        if self.index is not None and name == "latest":
+            body = json.dumps(self.index).encode()
+            return Answer(body, Docker_Content_Digest=digest(body), Content_Type=LIST)
         return Answer(body, **{"Docker_Content_Digest": digest(body), **self.headers})
 
     def pull(self) -> list[str]:
@@ -128,6 +133,21 @@ def test_an_oci_manifest_may_leave_its_media_type_out() -> None:
     registry.headers["Content_Type"] = OCI
 
     assert registry.pull()[-1].startswith("ok: ")
+
+
+def test_of_an_index_every_image_is_checked() -> None:
+    registry = two_layers()
+    image = registry.descriptor(DOCKER, json.dumps(registry.manifest).encode())
+    registry.index = {"schemaVersion": 2, "mediaType": LIST, "manifests": [image, image]}
+
+    lines = registry.pull()
+
+    one = ["manifest", "config", "layer", "layer"]
+    assert [line.split()[0] for line in lines] == ["index", *one, *one, "ok:"]
+    assert lines[-1] == f"ok: shell/git@{digest(json.dumps(registry.index).encode())}"
+    registry.index["manifests"][1] = {**image, "size": 1}
+    with pytest.raises(verify_pull.PullError, match="the size in the index"):
+        registry.pull()
 
 
 def other_manifest_digest(registry: Registry) -> None:
@@ -188,7 +208,7 @@ def digest_of_another_kind(registry: Registry) -> None:
     [
         (other_manifest_digest, r"manifest: the digest should be sha256:e3b0c44"),
         (other_media_type, r"manifest: mediaType should be .*oci.* but is .*docker"),
-        (list_of_manifests, r"manifest: the registry sent .*index.*, which we did not accept"),
+        (list_of_manifests, r"manifest: mediaType should be .*index.*, but is .*manifest.v2"),
         (schema_1, r"manifest: schemaVersion should be 2, but is 1"),
         (no_config, r"no dict under config"),
         (other_config_bytes, r"config: the digest should be"),

@@ -162,7 +162,7 @@ def test_every_field_of_a_definition_changes_its_key(key: str) -> None:
 
     assert keys.definition_key(changed(key), OPTIONS) != one
     assert keys.definition_key(replace(IMAGE, package_set=replace(SET, revision="4567")), OPTIONS) != one
-    assert keys.definition_key(IMAGE, replace(OPTIONS, system="aarch64-linux")) != one
+    assert keys.definition_key(replace(IMAGE, system="aarch64-linux"), OPTIONS) != one
 
 
 @pytest.mark.parametrize(

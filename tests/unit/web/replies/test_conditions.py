@@ -4,7 +4,7 @@ import pytest
 
 from proxy.core.model import DOCKER_MANIFEST, EVERY_MANIFEST_TYPE, OCI_INDEX, OCI_MANIFEST
 from proxy.web.replies import conditions
-from proxy.web.replies.negotiation import names_every_type_of_ours
+from proxy.web.replies.negotiation import takes_manifests_alone, types
 
 DIGEST = "sha256:" + "1" * 64
 ETAG = f'"{DIGEST}"'
@@ -59,15 +59,17 @@ def test_a_304_has_all_headers_but_those_of_the_body() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "every"),
+    ("lines", "alone"),
     [
         ([], False),
         (["*/*"], False),
+        (["application/*", DOCKER_MANIFEST], False),
         ([OCI_MANIFEST, OCI_INDEX], False),
         ([f"{DOCKER_MANIFEST}, */*"], False),
-        ([EVERY_MANIFEST_TYPE], True),
+        ([EVERY_MANIFEST_TYPE], False),
+        (["text/html"], False),
         ([DOCKER_MANIFEST, f" {OCI_MANIFEST.upper()};q=0.1"], True),
     ],
 )
-def test_who_accepts_each_type_of_ours(lines: list[str], every: bool) -> None:
-    assert names_every_type_of_ours(lines) is every
+def test_who_takes_manifests_and_no_index(lines: list[str], alone: bool) -> None:
+    assert takes_manifests_alone(types(lines)) is alone
