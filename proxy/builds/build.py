@@ -29,6 +29,20 @@ _OWN_WORDS = frozenset(
 )
 _SUBJECT = re.compile(r": |[;\n]")  # ends what a message says in nixfront's own words
 
+#: What can be said of a build in a word. Whoever typed a name that is not there made a mistake, and no build failed.
+STATES = RUNNING, MADE, FAILED, REFUSED, NOT_FOUND = "running", "made", "failed", "refused", "not found"
+_STATE_OF = {
+    "PackageRefused": REFUSED,
+    "ImageTooLarge": REFUSED,
+    "TooManyBuilds": REFUSED,
+    "Busy": REFUSED,
+    "ImageUnknown": NOT_FOUND,
+    "NameInvalid": NOT_FOUND,
+    "PackageUnknown": NOT_FOUND,
+    "PackageUnusable": NOT_FOUND,
+    "TagUnknown": NOT_FOUND,
+}
+
 #: What a build does, in this order.
 RESOLVING, WAITING, EVALUATING, BUILDING, PACKING = (
     "fetching the package set",
@@ -75,8 +89,10 @@ class Build:
 
     @property
     def state(self) -> str:
-        """running, made or failed."""
-        return "failed" if self.error else "made" if self.ended else "running"
+        """One of `STATES`."""
+        if self.error:
+            return _STATE_OF.get(self.outcome, FAILED)
+        return MADE if self.ended else RUNNING
 
     @property
     def step(self) -> str:

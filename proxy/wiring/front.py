@@ -21,8 +21,11 @@ from proxy.web.healing import Healing
 from proxy.web.intercept import Front
 from proxy.web.mirror import Mirror, MirrorRules
 from proxy.web.page import Page
-from proxy.web.page.composer import Composer, Previews
+from proxy.web.page.composer import Composer
+from proxy.web.page.composer.packages import PackagePages
+from proxy.web.page.composer.previews import Previews
 from proxy.web.page.image_list import ImageList
+from proxy.web.page.make import Maker
 from proxy.web.page.rights import Rights
 from proxy.web.page.visitor import Visitors
 from proxy.web.replies.tag_list import TagLists
@@ -44,10 +47,12 @@ def add_images(
     sites: Sites,
     *,
     mirror: bool,
+    page: Page | None = None,
 ) -> None:
     """Let the application answer the whole interface of a registry.
 
-    With `mirror` every client of the application uses it as a mirror; without, only clients that say so (`?ns=`).
+    With `mirror` every client of the application uses it as a mirror; without, only clients that say so (`?ns=`). `page` answers
+    people who follow a link to nowhere.
     """
     section = settings.mirror
     if mirror and not (section.allow or section.prefix):
@@ -69,7 +74,8 @@ def add_images(
         settings.vocabulary,
         is_anonymous=not (settings.registry.username or settings.registry.client_certificate),
     )
-    application.router.add_route("*", r"/{path:[\s\S]*}", front.answer, expect_handler=passthrough.expect)
+    handler = page.before(front.answer, service.passthrough) if page is not None else front.answer
+    application.router.add_route("*", r"/{path:[\s\S]*}", handler, expect_handler=passthrough.expect)
     application.on_response_prepare.append(passthrough.drop_added_headers)
     application.on_response_prepare.append(requests.name_request)
 
@@ -109,8 +115,9 @@ async def add_page(
     application: web.Application,
     service: Service,
     settings: Settings,
+    sites: Sites,
     stack: AsyncExitStack,
-) -> None:
+) -> Page:
     """Let the application answer the page for people."""
     previews = Previews(
         service.packages.sets,
@@ -132,16 +139,22 @@ async def add_page(
         Networks(settings.page.networks),
         Networks(settings.page.log_networks),
     )
-    composer = Composer(previews, settings.vocabulary)
+    trusted = Networks(settings.http.trusted_proxies)
+    composer = Composer(previews, settings.vocabulary, trusted)
+    maker = Maker(sites, service.access, service.builds, settings.vocabulary)
+    stack.push_async_callback(maker.close)
     page = Page(
         service.board,
         visitors,
         composer,
-        packages=_default_set(settings),
-        trusted_proxies=Networks(settings.http.trusted_proxies),
+        PackagePages(composer, previews, sites, settings.package_policy),
+        maker,
+        default_set=_default_set(settings),
+        trusted_proxies=trusted,
         budget=service.packages.budget,
     )
     await page.add_to(application)
+    return page
 
 
 def sites(settings: Settings) -> Sites:

@@ -70,8 +70,9 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         limits = ConnectionLimits(_limits(settings))
         certificate = await _certificate(settings, stack)
         main = web.Application(middlewares=[*middlewares, sites.middleware])
+        page = None
         if settings.page.enabled:
-            await front.add_page(main, service, settings, stack)
+            page = await front.add_page(main, service, settings, sites, stack)
             sites.guard(main)
         if settings.status.addr:
             keep_off(main)
@@ -88,7 +89,7 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         if service.signer is not None:
             public_key.add_to(main, service.signer.public_pem)
         front.add_search(main, service, settings, sites, stack)
-        front.add_images(main, service, waiting, settings, sites, mirror=False)
+        front.add_images(main, service, waiting, settings, sites, mirror=False, page=page)
         # An answer from the cache passes all middlewares by, and a trace needs its own.
         ahead = None if tracer else partial(recall_first, answers=service.answers, observer=observer)
         origin = await listen(main, settings.http.addr, stack, limits, certificate, ahead)

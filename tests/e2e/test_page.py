@@ -1,35 +1,86 @@
-"""The page in a real browser: an image is composed, made, watched and found, on a wide screen and on a narrow one."""
+"""The page in a real browser: from a package to the layers of its image by keyboard alone, on a wide screen and on a narrow one.
+
+axe-core judges each page. What a hostile package set, a hostile registry and a hostile web site try ends as text, or as a refusal.
+"""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from playwright.async_api import Browser, Route, expect
 
-from tests.support.browser import chromium, tab
+from tests.support import handmade
+from tests.support.browser import Tab, chromium, tab
 from tests.support.front import PACKAGES
-from tests.support.servers import Server, nixfront
+from tests.support.servers import Server, nixfront, stock_registry
+from tests.support.shim import Rule, Says, shim
 
 SIZES = [
     pytest.param(1280, False, "slow", id="wide"),
-    pytest.param(390, True, "slow/alpha", id="narrow and dark"),
+    pytest.param(390, True, "slowctr", id="narrow and dark"),
 ]
+#: Either runs where it is taken for markup; then `hit` is there, or the security policy complains.
+MARKUP = "<img src=x onerror=hit=1><script>hit=1</script>"
+TAG = "<svg/onload=hit=1>"
+
+
+def hostile_set(folder: Path) -> Path:
+    """A package set whose texts are markup: the name of an attribute, a description, a licence and a log."""
+    folder.mkdir()
+    text = json.dumps(MARKUP)
+    (folder / "default.nix").write_text(
+        f"""{{ system, ... }}: rec {{
+          evil = derivation {{ name = "evil"; inherit system; builder = "/bin/sh"; args = [ "-c" ''echo '{MARKUP}' >&2; exit 1'' ]; }}
+            // {{ version = {text}; meta = {{ description = {text}; license = {{ free = true; spdxId = {text}; }}; }}; }};
+          {text} = evil;
+        }}""",
+        encoding="utf-8",
+    )
+    return folder
+
+
+def hostile_image() -> handmade.HandmadeImage:
+    """An image whose documents hold markup where the page shows them."""
+
+    def mark(config: dict[str, Any]) -> None:
+        config["created"] = MARKUP
+        config["config"]["Labels"] = {"nixfront.packages": MARKUP}
+        config["history"] = [{"comment": MARKUP} for _ in config["history"]]
+
+    return handmade.image([handmade.tar(entries) for entries in handmade.store_layers()], config=mark)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    """nixfront as installed, on the tests' packages, with one image made and one that failed."""
+    """nixfront as installed, on the tests' packages and a hostile set, before a registry that lies about one repository."""
     folder = tmp_path_factory.mktemp("page")
-    sandbox = "substituters =\nsandbox = true\nextra-sandbox-paths = /bin /usr /lib /lib64\n"
-    settings = {
-        "packages": {"kind": "path", "path": str(PACKAGES)},
-        "nix": {"store": str(folder / "store")},
-        "builds": {"grace_seconds": 0},  # one of them never ends
-    }
-    async with nixfront(folder, settings=settings, env={"NIX_CONFIG": sandbox}) as server:
-        yield server
+    (folder / "registry").mkdir()
+    async with stock_registry(folder / "registry") as registry:
+        digest = await handmade.push(registry.url, "evil", "latest", hostile_image())
+        lies = (
+            Rule("GET", r"^/v2/evil/tags/list$", Says(json.dumps({"tags": [TAG]}).encode()), times=10**6),
+            Rule(
+                "HEAD", r"^/v2/evil/manifests/[^s]", Says(b"", {"Docker-Content-Digest": digest}), times=10**6
+            ),
+        )
+        async with shim(registry.url, *lies) as relay:
+            settings = {
+                "registry": {"url": relay.url},
+                "packages": {"kind": "path", "path": str(PACKAGES)},
+                "sets": {"hostile": {"kind": "path", "path": str(hostile_set(folder / "hostile"))}},
+                "nix": {"store": str(folder / "store")},
+                "builds": {"grace_seconds": 0},  # one of them never ends
+            }
+            file = folder / "nixfront.yml"
+            file.write_text(json.dumps(settings), encoding="utf-8")
+            sandbox = "substituters =\nsandbox = true\nextra-sandbox-paths = /bin /usr /lib /lib64\n"
+            async with nixfront(folder, args=["--config", str(file)], env={"NIX_CONFIG": sandbox}) as server:
+                yield server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -38,58 +89,80 @@ async def browser() -> AsyncIterator[Browser]:
         yield running
 
 
+async def look(opened: Tab, file: Path) -> None:
+    """The page as it is now fits the window and pleases axe; `file` gets its picture."""
+    picture = await opened.page.screenshot(path=file, full_page=True)
+    assert len(picture) > 10_000, "something is to be seen"
+    assert await opened.overflow() <= 0, f"{file.stem} is wider than the window"
+    assert await opened.unfit() == [], file.stem
+
+
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize(("width", "dark", "image"), SIZES)
-async def test_compose_make_watch_and_find(
-    host: Server, browser: Browser, tmp_path: Path, width: int, dark: bool, image: str
+@pytest.mark.parametrize(("width", "dark", "name"), SIZES)
+async def test_find_read_start_watch_and_look_inside_by_keyboard(
+    host: Server, browser: Browser, tmp_path: Path, width: int, dark: bool, name: str
 ) -> None:
     async with tab(browser, width, dark=dark) as opened:
         page = opened.page
 
-        async def looked(name: str) -> None:
-            picture = await page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
-            assert len(picture) > 10_000, "something is to be seen"
-            assert await opened.overflow() <= 0, f"{name} is wider than the window"
-            assert await opened.unnamed() == [], name
+        async def follow(link: str, within: str = "body") -> None:
+            await opened.tab_to(page.locator(within).get_by_role("link", name=link, exact=True))
+            await page.keyboard.press("Enter")
 
         await page.goto(host.url)
-        await looked("overview")
-        names = page.get_by_role("combobox", name="Packages")
-        await names.press_sequentially("slo", delay=20)
-        await expect(page.get_by_role("option", name="slow", exact=True)).to_be_visible()
-        await names.press("ArrowDown")
-        await names.press("Enter")
-        await expect(names).to_have_value("slow ")
-        await names.fill(image.replace("/", " "))
-        await names.press("Enter")
-        await expect(page.locator("#composed").get_by_text("slow-1.0")).to_be_visible()
-        await expect(page.get_by_text(f"docker pull {host.host}/{image}", exact=True)).to_be_visible()
-        await looked("composed")
+        await look(opened, tmp_path / "overview.png")
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        await follow("Packages")
+        await opened.tab_to(page.get_by_role("searchbox", name="Name or description"))
+        await page.keyboard.type(name)
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/packages?*")
+        await expect(page.get_by_role("heading", level=2).first).to_have_text(name, ignore_case=True)
+        await look(opened, tmp_path / "packages.png")
 
-        await page.get_by_role("button", name="Make it now").click()
+        await page.get_by_role("heading", level=2).first.get_by_role("link").focus()
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        await expect(page.get_by_text(f"docker run --rm -it {host.host}/{name}", exact=True)).to_be_visible()
+        await expect(page.get_by_text(f'image: "{host.host}/shell/{name}"')).to_be_visible()
+        await look(opened, tmp_path / "package.png")
+
+        await opened.tab_to(page.get_by_role("button", name="Make it now"))
+        await page.keyboard.press("Enter")
         await page.wait_for_url("**/builds/*")
-        await expect(page.get_by_role("heading", level=1)).to_have_text(f"Build of {image}")
+        await expect(page.get_by_role("heading", level=1)).to_have_text(f"Build of {name}")
         await expect(page.locator(".badge")).to_have_text("made")
-        await expect(page.get_by_text("docker pull")).to_be_visible()
-        await looked("build")
+        await expect(page.get_by_role("rowheader", name="Nix")).to_be_visible()
+        await expect(page.locator("#L1")).to_contain_text("building '/nix/store/")
+        await look(opened, tmp_path / "build.png")
 
-        await page.get_by_role("link", name="Images").click()
-        await page.get_by_role("link", name=image, exact=True).click()
-        await expect(page.get_by_role("heading", level=1)).to_have_text(image)
-        await expect(page.get_by_role("cell", name="slow-1.0", exact=True)).to_be_visible()
-        await looked("image")
+        await opened.tab_to(page.get_by_label("Log of the build"))
+        build = page.url
+        await follow("as text")
+        await expect(page.locator("body")).to_contain_text("building '/nix/store/")
+        await page.goto(build)
+        digest = page.locator(".facts a")
+        await opened.tab_to(digest)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        await expect(page.get_by_role("cell", name="slow-", exact=False).first).to_be_visible()
+        await look(opened, tmp_path / "image.png")
+
+        await follow("Images", "header")
+        await expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
+        await look(opened, tmp_path / "images.png")
+        await follow("Builds", "header")
+        await follow("made 1" if width == 1280 else "made 2")
+        await expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
+        await look(opened, tmp_path / "builds.png")
     assert opened.complaints == []
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize(
-    ("width", "dark"), [size.values[:2] for size in SIZES], ids=[size.id for size in SIZES]
-)
-async def test_a_build_is_watched_and_its_log_read(
-    host: Server, browser: Browser, tmp_path: Path, width: int, dark: bool
-) -> None:
+async def test_a_build_is_watched_and_its_log_read(host: Server, browser: Browser, tmp_path: Path) -> None:
     """It never ends, so that what is live is there to be seen; the second who wants it finds it under way and joins it."""
-    async with tab(browser, width, dark=dark) as opened, tab(browser, width, dark=dark) as other:
+    async with tab(browser, 390) as opened, tab(browser, 1280, dark=True) as other:
         page = opened.page
         await page.goto(host.url)
         async with page.expect_response("**/suggest?*") as answer:
@@ -104,64 +177,38 @@ async def test_a_build_is_watched_and_its_log_read(
         await expect(page.locator("#log")).to_contain_text("this is how far it came")
         passed = await page.locator(".phase .quiet").inner_text()
         await expect(page.locator(".phase .quiet")).not_to_have_text(passed)
-        await page.screenshot(path=tmp_path / "running.png", full_page=True)
-        assert await opened.overflow() <= 0
+        await page.locator("#L1 a").click()
+        assert page.url.endswith("#L1")
+        await look(opened, tmp_path / "running.png")
 
         await other.page.goto(host.url)
         await expect(other.page.locator("li.running")).to_contain_text("endless-1.0")
-        await other.page.screenshot(path=tmp_path / "list.png", full_page=True)
-        assert await other.overflow() <= 0
-
-        assert opened.complaints == other.complaints == []
-        await page.get_by_role("link", name="as text").click()
-        await expect(page.locator("body")).to_contain_text("this is how far it came")
+        await look(other, tmp_path / "list.png")
+    assert opened.complaints == other.complaints == []
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_failure_says_why_where_it_was_begun(host: Server, browser: Browser) -> None:
-    async with tab(browser, 390) as opened:
-        await opened.page.goto(f"{host.url}/compose?names=needsbroken")
-        await opened.page.get_by_role("button", name="Make it now").click()
-        await expect(opened.page.get_by_text("this is how it failed").first).to_be_visible()
-        await opened.page.goto(host.url)
-        await expect(opened.page.locator("tr.failed").first).to_contain_text("building needsbroken failed")
-        assert await opened.overflow() <= 0
-
-
-@pytest.mark.asyncio(loop_scope="module")
-async def test_the_essentials_need_no_scripts(host: Server, browser: Browser) -> None:
+async def test_forms_and_links_need_no_scripts(host: Server, browser: Browser) -> None:
     async with tab(browser, 390, scripts=False) as opened:
         page = opened.page
         await page.goto(host.url)
         await expect(page.get_by_role("heading", name="Builds")).to_be_visible()
-        await page.get_by_label("Packages", exact=True).fill("hello")
+        await page.get_by_label("Packages", exact=True).fill("needsbroken")
         await page.get_by_role("button", name="Look it up").click()
-        await expect(page.get_by_text("Says hello")).to_be_visible()
-        await expect(page.get_by_text(f"docker pull {host.host}/hello", exact=True)).to_be_visible()
+        await expect(page.get_by_text(f"docker pull {host.host}/needsbroken", exact=True)).to_be_visible()
         assert await page.locator("button.copy:visible").count() == 0, "what cannot work is not shown"
-
-
-@pytest.mark.asyncio(loop_scope="module")
-async def test_the_keyboard_is_enough(host: Server, browser: Browser) -> None:
-    async with tab(browser, 1280) as opened:
-        page = opened.page
+        await page.get_by_role("button", name="Make it now").click()
+        await page.wait_for_url("**/builds/*")
+        failure = page.get_by_text("this is how it failed").first
+        while not await failure.is_visible():
+            await page.reload()
+        assert await opened.overflow() <= 0
         await page.goto(host.url)
-        await page.keyboard.press("Tab")
-        await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
-        await page.keyboard.press("Enter")
-        await expect(page.locator("main")).to_be_focused()
-        await page.get_by_role("combobox", name="Packages").focus()
-        await page.keyboard.type("hel")
-        await expect(page.get_by_role("listbox")).to_be_visible()
-        await page.keyboard.press("Escape")
-        await expect(page.get_by_role("listbox")).to_be_hidden()
-        await page.keyboard.type("lo")
-        await page.keyboard.press("Enter")
-        await expect(page.get_by_text("Says hello")).to_be_visible()
+        await expect(page.locator("tr.failed").first).to_contain_text("building needsbroken failed")
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_names_that_come_late_open_no_list(host: Server, browser: Browser) -> None:
+async def test_the_combobox_by_keyboard_and_names_that_come_late(host: Server, browser: Browser) -> None:
     asked, released = asyncio.Event(), asyncio.Event()
 
     async def late(route: Route) -> None:
@@ -171,14 +218,109 @@ async def test_names_that_come_late_open_no_list(host: Server, browser: Browser)
 
     async with tab(browser, 1280) as opened:
         page = opened.page
-        await page.route("**/suggest?*", late)
         await page.goto(host.url)
-        await page.get_by_role("combobox", name="Packages").press_sequentially("hello")
+        names, listed = page.get_by_role("combobox", name="Packages"), page.get_by_role("listbox")
+        await names.focus()
+        await page.keyboard.type("hel")
+        await expect(listed).to_be_visible()
+        await page.keyboard.press("Escape")
+        await expect(listed).to_be_hidden()
+        await names.fill("")
+        await names.press_sequentially("slo", delay=20)
+        await expect(page.get_by_role("option", name="slow", exact=True)).to_be_visible()
+        await page.keyboard.press("ArrowDown")
+        await page.keyboard.press("Enter")
+        await expect(names).to_have_value("slow ")
+
+        await page.route("**/suggest?*", late)
+        await names.fill("")
+        await names.press_sequentially("hello")
         await asked.wait()
         await page.keyboard.press("Enter")
         await expect(page.get_by_text("Says hello")).to_be_visible()
         async with page.expect_response("**/suggest?*") as answer:
             released.set()
-        await (await answer.value).finished()
+            await (await answer.value).finished()
         await page.evaluate("fetch('/status.json').then((answer) => answer.text())")
         assert not await page.locator("#names-list").is_visible(), "over what was looked up"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_others_wrote_is_text(host: Server, browser: Browser) -> None:
+    async with tab(browser, 1280) as opened:
+        page = opened.page
+
+        async def harmless(shown: str = MARKUP) -> None:
+            await expect(page.get_by_text(shown).first).to_be_visible()
+            assert await page.locator("img[src=x], svg[onload], main script").count() == 0
+            assert await page.evaluate("typeof hit") == "undefined"
+
+        await page.goto(f"{host.url}/packages?q=evil&set=hostile")
+        while not await page.get_by_role("link", name="evil", exact=True).is_visible():
+            await page.reload()  # the names are listed
+        await harmless()
+        await page.get_by_role("link", name="evil", exact=True).click()
+        await harmless()
+        await page.get_by_role("button", name="Make it now").click()
+        await page.wait_for_url("**/builds/*")
+        await expect(page.locator(".badge")).to_have_text("failed")
+        await harmless()
+        for path in ("/", "/builds?state=failed"):
+            await page.goto(host.url + path)
+            await harmless("hostile/evil")
+        await page.goto(host.url)
+        await page.get_by_label("Package set").select_option("hostile")
+        await page.get_by_role("combobox", name="Packages").press_sequentially("img")
+        await expect(page.get_by_role("option").first).to_contain_text(MARKUP)
+        await harmless()
+        await page.goto(f"{host.url}/images?q=evil")
+        await page.get_by_role("link", name="evil", exact=True).click()
+        await harmless()
+        await harmless(TAG)
+        await page.goto(f"{host.url}/{MARKUP}")
+        await harmless()
+        assert opened.complaints[:-1] == [], "the last one is the 404"
+
+
+ATTACK = """<!doctype html><title>attack</title><iframe name=frame></iframe>
+<form method=post action="TARGET/make" target=frame><input name=repository value=alpha></form>
+<form method=post action="TARGET/make" id=top><input name=repository value=alpha></form>
+<script>
+  const ended = (element) => new Promise((then) => { element.onload = element.onerror = then; });
+  const image = new Image(), frame = document.querySelector("iframe");
+  const read = (path, options) => fetch("TARGET" + path, options).then((answer) => answer.text()).catch(() => "");
+  (async () => {
+    const waits = [ended(image), ended(frame)];
+    image.src = "TARGET/v2/alpha/manifests/latest";
+    document.forms[0].submit();
+    await Promise.all(waits);
+    const body = new URLSearchParams({repository: "alpha"});
+    const read_by_it = [await read("/status.json"), await read("/suggest?q=al"), await read("/make", {method: "POST", body}),
+      await read("/make", {method: "POST", body, mode: "no-cors"}), await read("/v2/alpha/manifests/latest")];
+    document.title = "read: " + read_by_it.join("");
+  })();
+</script>"""
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_another_web_site_builds_and_reads_nothing(host: Server, browser: Browser) -> None:
+    async def page_of_the_attacker(_: web.Request) -> web.Response:
+        return web.Response(text=ATTACK.replace("TARGET", host.url), content_type="text/html")
+
+    site = web.Application()
+    site.router.add_get("/", page_of_the_attacker)
+    runner = web.AppRunner(site)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        async with tab(browser, 1280) as opened:
+            page = opened.page
+            await page.goto(f"http://attacker.localhost:{runner.addresses[0][1]}/")
+            await expect(page).to_have_title("read: ")
+            await page.evaluate("document.getElementById('top').submit()")
+            await expect(page.locator("body")).to_contain_text("may not do this")
+            await page.goto(f"{host.url}/builds?q=alpha")
+            await expect(page.get_by_text("No build is running now.")).to_be_visible()
+            await expect(page.get_by_role("table")).to_have_count(0)
+    finally:
+        await runner.cleanup()

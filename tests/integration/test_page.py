@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -17,7 +17,19 @@ from tests.support.shim import Rule, Status, shim
 from tests.support.wait import PATIENCE, Gate, until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
-READ = ("/", "/images", "/compose", "/status.json", "/events", "/static/style.css", "/static/page.js")
+READ = (
+    "/",
+    "/packages",
+    "/builds",
+    "/images",
+    "/compose",
+    "/status.json",
+    "/events",
+    "/static/style.css",
+    "/static/page.js",
+)
+HTML = {"Accept": "text/html,application/xhtml+xml"}
+FOLLOWED = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 MARKUP = "<script>alert(1)</script>"
 
 
@@ -110,6 +122,107 @@ async def test_names_are_completed_from_the_set(start: Start, registry: Server) 
 
     assert [each["pull"] for each in found["names"]] == ["shell", "haskellpackages.shellcheck"]
     assert nothing["names"] == elsewhere["names"] == []
+
+
+async def test_a_package_is_found_and_has_a_page(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        async with asyncio.timeout(60):
+            while "lists the names" in (every := await text(front, "/packages")):
+                await asyncio.sleep(0.1)
+        by_text = await text(front, "/packages?q=says")
+        nothing = await text(front, "/packages?q=nosuch")
+        before = await text(front, "/packages/hello")
+        assert await builds(front) == []
+        await front.pull("hello")
+        after = await text(front, "/packages/hello")
+        named = await front.get("/packages/helo")
+        linked = await front.get("/packages/alpha", headers=FOLLOWED)
+
+    assert 'href="/packages/haskellpackages.shellcheck"' in every
+    assert "page 1 of " in every
+    assert 'href="/packages/hello"' in by_text, "by its description"
+    assert "nosuch" in nothing
+    for words in ("Says hello", "MIT", "version 1.0", "Make it now", "kind: Pod", "COPY --from="):
+        assert words in before
+    assert "common-1.0" in after
+    assert "Make it now" not in after
+    assert named[0] == 404
+    assert "did you mean hello?" in named[2].decode()
+    assert linked[0] == 200
+    assert "Look at alpha" in linked[2].decode(), "another web site has nobody evaluate"
+
+
+async def test_the_button_builds_and_leads_to_the_build(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        answers = [await press(front, name) for name in ("hello", "hello", "needsbroken", "helo", "//")]
+        shown = await text(front, answers[0][1]["Location"])
+
+    assert [answer[0] for answer in answers] == [303, 303, 303, 303, 404]
+    assert answers[0][1]["Location"] == answers[1][1]["Location"], "one build, and then its image is there"
+    assert "Build of hello" in shown
+
+
+async def test_the_button_obeys_the_rules_of_a_pull(start: Start, registry: Server) -> None:
+    rules = {"repositories": ("alpha", "be*"), "builds_per_minute": 1}
+    async with start(registry.url, access=rules) as front:
+        elsewhere = [
+            await press(front, "alpha", {"Sec-Fetch-Site": "cross-site"}),
+            await press(front, "alpha", {"Origin": "http://attacker.example"}),
+            await front.get("/make"),
+        ]
+        assert await builds(front) == []
+        denied = await press(front, "hello")
+        first = await press(front, "alpha")
+        second = await press(front, "beta")
+
+    assert [answer[0] for answer in elsewhere[:2]] == [403, 403]
+    assert elsewhere[2][0] in (404, 405)
+    assert (denied[0], first[0], second[0]) == (404, 303, 429)
+    assert "access.repositories" in denied[2].decode()
+    assert "access.builds_per_minute" in second[2].decode()
+
+
+async def test_a_mistake_is_no_failed_build_and_builds_have_filters(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        for name in ("hello", "helo", "unfree", "needsbroken"):
+            await front.get(f"/v2/{name}/manifests/latest")
+        states = {build["repository"]: build["state"] for build in await builds(front)}
+        overview = await text(front, "/")
+        lists = {
+            state: await text(front, f"/builds?state={state}")
+            for state in ("made", "failed", "refused", "not+found")
+        }
+        named = await text(front, "/builds?q=hel")
+
+    assert states == {"hello": "made", "helo": "not found", "unfree": "refused", "needsbroken": "failed"}
+    assert "helo<" not in overview
+    for state, name in zip(lists, ("hello", "needsbroken", "unfree", "helo"), strict=True):
+        assert f">{name}<" in lists[state]
+        assert lists[state].count("<tr class=") == 1
+    assert ">hello<" in named
+    assert ">unfree<" not in named
+
+
+async def test_a_link_to_nowhere_leads_to_a_page(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        person = await front.get("/nosuch", headers=HTML)
+        program = await front.get("/nosuch")
+        stranger = await front.get("/nosuch", headers={**HTML, "X-Forwarded-For": "203.0.113.5"})
+        api = await front.get("/v2/nosuch", headers=HTML)
+
+    assert [answer[0] for answer in (person, program, stranger, api)] == [404] * 4
+    assert '<html lang="en">' in person[2].decode()
+    assert "<title>Not here" in person[2].decode()
+    assert all(b"<title>Not here" not in answer[2] for answer in (program, stranger, api)), (
+        "the registry's own"
+    )
+
+
+async def press(
+    front: Front, repository: str, headers: Mapping[str, str] | None = None
+) -> tuple[int, dict[str, str], bytes]:
+    """The answer to the button "Make it now"."""
+    return await front.get("/make", "POST", data={"repository": repository}, headers=headers)
 
 
 async def test_only_its_visitors_see_it(start: Start, registry: Server) -> None:

@@ -165,3 +165,49 @@ async def test_a_token_registry_decides_for_each_visitor(start: Start, tmp_path:
     assert names == [["public/a", "team/b", "private/c"], ["public/a"], ["public/a", "team/b"], []] * 2
     assert logins == [303, 401, 303, 401]
     assert ("bob", ()) in tokens.asked
+
+
+async def test_names_of_a_private_set_are_for_those_who_may_pull_from_it(
+    start: Start, tmp_path: Path
+) -> None:
+    folder, own = tmp_path / "registry", tmp_path / "set"
+    folder.mkdir()
+    own.mkdir()
+    (own / "default.nix").write_text(
+        """{ system, ... }: { secretplan = derivation { name = "secretplan"; inherit system; builder = "/bin/sh"; }
+             // { meta.description = "takes over the world"; }; }""",
+        encoding="utf-8",
+    )
+    sets = {"team": {"kind": "path", "path": str(own)}}
+    tokens = TokenService(WORDS, RIGHTS)
+    paths = (
+        "/",
+        "/suggest?q=secret&set=team",
+        "/packages?q=&set=team",
+        "/packages/team/secretplan",
+        "/packages/team/secretplam",
+        "/compose?names=secretplan&set=team",
+        "/compose?names=team/secretplam",
+    )
+
+    async def all_of_it(headers: dict[str, str]) -> str:
+        texts = [(await front.get(path, headers=headers))[2].decode() for path in paths]
+        return "\n".join(texts)
+
+    async def is_listed() -> bool:
+        answer = await front.get("/suggest?q=secret&set=team", headers=basic("bob", "builder"))
+        return "secretplan" in answer[2].decode()
+
+    async with token_registry(folder, tokens) as server, start(server.url, sets=sets, **OURS) as front:
+        await until(is_listed)
+        bob = await all_of_it(basic("bob", "builder"))
+        others = [await all_of_it(each) for each in ({}, basic("bob", "guess"))]
+        pressed = await front.get("/make", "POST", data={"repository": "team/secretplan"})
+
+    assert "takes over the world" in bob
+    assert "<option>team</option>" in bob
+    for other in others:
+        assert "world" not in other
+        assert "did you mean" not in other, "a suggestion is a name"
+        assert "<option>team</option>" not in other
+    assert pressed[0] == 404

@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
 
 from tests.support.processes import program
 
@@ -19,6 +20,8 @@ _FLAGS = (
     "--disable-sync",
 )
 _PATIENCE = 120_000.0  # milliseconds: a busy machine is no failure
+_MOST_TABS = 80
+_AXE = Axe()
 expect.set_options(timeout=_PATIENCE)
 
 
@@ -36,15 +39,18 @@ class Tab:
         )
         return wide
 
-    async def unnamed(self) -> list[str]:
-        """What a screen reader could not name: fields without labels, buttons and links without words, images without alt."""
-        found: list[str] = await self.page.evaluate(
-            """() => [...document.querySelectorAll("input, select, button, a[href], img, svg[role=img], progress")]
-                .filter((e) => !(e.labels && e.labels.length) && !e.getAttribute("aria-label") &&
-                    !(e.textContent || "").trim() && !e.hasAttribute("alt"))
-                .map((e) => e.outerHTML.slice(0, 120))"""
-        )
-        return found
+    async def unfit(self) -> list[str]:
+        """What axe-core says against this page, as the rule and the markup."""
+        result = await _AXE.run(self.page)
+        return [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in result.response["violations"]]
+
+    async def tab_to(self, place: Locator) -> None:
+        """Press Tab until the focus is there."""
+        for _ in range(_MOST_TABS):
+            if await place.evaluate("(element) => element === document.activeElement"):
+                return
+            await self.page.keyboard.press("Tab")
+        raise AssertionError(f"the keyboard does not lead to {place}")
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -82,7 +82,15 @@ class AnswerHeld:
     go: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-Fault = Status | Cut | Delay | WrongDigest | Held | AnswerHeld
+@dataclass(frozen=True, slots=True, eq=False)
+class Says:
+    """Answer 200 with this body and these headers; the registry never sees the request."""
+
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Fault = Status | Cut | Delay | WrongDigest | Held | AnswerHeld | Says
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +163,8 @@ class Shim:
             case Status(status):
                 error = {"code": "UNKNOWN", "message": "broken on purpose"}
                 return web.json_response({"errors": [error]}, status=status)
+            case Says(body, headers):
+                return web.Response(body=body, headers=headers)
             case Cut(after) if request.can_read_body:
                 await _read(request.content, after)
                 return _break(request)

@@ -1,24 +1,28 @@
-"""The page at `/`, for people: what this host is, a composer, builds, images. Its markup is in `templates`.
+"""The page at `/`, for people: what this host is, packages, a composer, builds, images. Its markup is in `templates`.
 
-Viewing the page never starts a build. Only the composer evaluates anything, within its own bounds. The composer's button
-pulls from `/v2/` in the browser, so the same rules decide who may build. Templates escape every value, and the
-content security policy forbids what comes from elsewhere. Only the live parts need JavaScript.
+Viewing the page never starts a build. Only the composer and the page of a package evaluate anything, within bounds of their own.
+The button that builds is a form, and the rules of a pull decide who may press it (`make`). Templates escape every value, and
+the content security policy forbids what comes from elsewhere. Only the live parts need JavaScript.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
-from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from proxy import __version__
 from proxy.nix.budget import StoreBudget
 from proxy.web.client import NO_NETWORKS, Networks
-from proxy.web.page import templating, views
+from proxy.web.page import builds, templating, views
 from proxy.web.page.composer import Composer
+from proxy.web.page.composer.lines import Line
+from proxy.web.page.composer.packages import PackagePages
 from proxy.web.page.live import Changes, Live
+from proxy.web.page.make import Maker
 from proxy.web.page.templating import StaticFile
 from proxy.web.page.visitor import Visitor, Visitors
+from proxy.web.passthrough import Passthrough
 
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -32,8 +36,8 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _RECENT = 12
-_MOST_LINES = 2000  # of a log, on the page of its build
 
+_OF_A_REGISTRY = re.compile(r"/v[12](?:/|$)")
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="the registry of this host", charset="UTF-8"'}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -48,15 +52,19 @@ class Page:
         board: Changes,
         visitors: Visitors,
         composer: Composer,
+        packages: PackagePages,
+        maker: Maker,
         *,
-        packages: str,
+        default_set: str,
         trusted_proxies: Networks = NO_NETWORKS,
         budget: StoreBudget,
     ) -> None:
-        """`packages` names the default package set; `trusted_proxies` may say who their client is."""
+        """`default_set` names the default package set; `trusted_proxies` may say who their client is."""
         self._visitors = visitors
         self._composer = composer
         self._packages = packages
+        self._maker = maker
+        self._default_set = default_set
         self._live = Live(board, _HEADERS, trusted_proxies)
         self._budget = budget
         self._files: Mapping[str, StaticFile] = {}
@@ -67,11 +75,14 @@ class Page:
         for path, answer in (
             ("/", self._overview),
             ("/events", self._builds_stream),
+            ("/builds", builds.all_builds),
             ("/builds/{id}", self._build),
-            ("/builds/{id}/log", self._log),
+            ("/builds/{id}/log", builds.log),
             ("/builds/{id}/events", self._build_stream),
             ("/images", self._all_images),
             ("/images/{digest}/{name:.+}", self._image),
+            ("/packages", self._packages.search),
+            ("/packages/{name:.+}", self._packages.package),
             ("/compose", self._composer.compose),
             ("/suggest", self._composer.suggest),
             ("/login", self._login),
@@ -79,7 +90,20 @@ class Page:
             ("/static/{file}", self._static),
         ):
             application.router.add_get(path, self._guarded(answer))
+        application.router.add_post("/make", self._guarded(self._maker.make))
         application.on_shutdown.append(self._close)
+
+    def before(self, registry: Handler, passthrough: Passthrough) -> Handler:
+        """The handler of all other paths: a person who follows a link to nowhere gets a page, and a program the registry's answer."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            visitor = self._visitors.of(request) if _is_person(request) else None
+            if visitor is None or not await _is_nowhere(request, passthrough):
+                return await registry(request)
+            request[templating.VISITOR] = visitor
+            return _with_headers(templating.missing(request, f"There is no page {request.path} here."))
+
+        return answer
 
     async def _close(self, _: web.Application) -> None:
         self._live.close()
@@ -93,29 +117,26 @@ class Page:
                 text = "page.networks of this host does not hold your address\n"
                 return web.Response(status=403, text=text, headers=_HEADERS)
             request[templating.VISITOR] = visitor
-            response = await answer(request, visitor)
-            if not response.prepared:
-                for name, value in _HEADERS.items():
-                    response.headers.setdefault(name, value)
-            return response
+            return _with_headers(await answer(request, visitor))
 
         return guarded
 
     async def _overview(self, request: web.Request, visitor: Visitor) -> web.Response:
         images, trouble = await visitor.images()
         context = {
-            **await _builds(request, visitor),
-            **self._composer.choices,
+            **await builds.recent(request, visitor),
+            **await self._composer.choices(visitor),
             "images": images[:_RECENT],
             "more_images": max(0, len(images) - _RECENT),
             "trouble": trouble,
-            "packages": self._packages,
+            "packages": self._default_set,
             "words": "",
+            "package_set": "",
         }
         return templating.page(request, "overview.html", context)
 
     async def _builds_stream(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
-        return await self._live.builds(request, lambda: _builds(request, visitor))
+        return await self._live.builds(request, lambda: builds.recent(request, visitor))
 
     async def _build_stream(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
         return await self._live.build(request, visitor, request.match_info["id"])
@@ -129,34 +150,20 @@ class Page:
         images, trouble = await visitor.images()
         image = next((image for image in images if (image.repository, image.digest) == (name, digest)), None)
         if image is None:
-            return _missing(request, trouble or f"{name} has no image {views.short(digest)} here.")
-        pull = views.pull_lines(request.host, image.name)
-        return templating.page(request, "image.html", {"image": image, "pull": pull})
+            return templating.missing(request, trouble or f"{name} has no image {views.short(digest)} here.")
+        context = {"image": image, "lines_to_type": self._lines(request, image.name)}
+        return templating.page(request, "image.html", context)
 
     async def _build(self, request: web.Request, visitor: Visitor) -> web.Response:
         build = await visitor.build(request.match_info["id"])
         if build is None:
-            return _missing(request, f"There is no build {request.match_info['id']} here (any more).")
-        lines = (await visitor.log(build)).splitlines()
-        context = {
-            "build": build,
-            "logs": visitor.reads_logs,
-            "here": visitor.is_here(build),
-            "lines": lines[-_MOST_LINES:],
-            "earlier": max(0, len(lines) - _MOST_LINES),
-            "seen": build.lines,
-            "pull": views.pull_lines(request.host, views.reference(build.repository, build.tag)),
-        }
-        return templating.page(request, "build.html", context)
+            message = f"There is no build {request.match_info['id']} here (any more)."
+            return templating.missing(request, message)
+        name = views.reference(build.repository, build.tag)
+        return await builds.one_build(request, visitor, build, {"lines_to_type": self._lines(request, name)})
 
-    async def _log(self, request: web.Request, visitor: Visitor) -> web.Response:
-        build = await visitor.build(request.match_info["id"])
-        if build is None or not visitor.reads_logs:
-            text = "no such log, or page.log_networks does not hold your address\n"
-            return web.Response(status=404 if build is None else 403, text=text)
-        if not visitor.is_here(build):
-            return web.Response(status=404, text=f"the log is on {build.host}, which built this image\n")
-        return web.Response(text=await visitor.log(build) or "the log is empty\n")
+    def _lines(self, request: web.Request, name: str) -> list[Line]:
+        return self._composer.lines(request, name)
 
     async def _login(self, request: web.Request, visitor: Visitor) -> web.Response:
         """Make a browser ask for user and password, until the registry accepts them."""
@@ -167,22 +174,22 @@ class Page:
             if visitor.user
             else "Log in with your user and password of the registry, as for docker login."
         )
-        response = _missing(request, message)
+        response = templating.missing(request, message)
         response.set_status(401)
         response.headers.update(_CHALLENGE)
         return response
 
     async def _status(self, _: web.Request, visitor: Visitor) -> web.Response:
-        builds = await visitor.builds()
+        seen = await visitor.builds()
         return web.json_response(
             {
                 "version": __version__,
-                "packages": self._packages,
-                "running": len(builds.running),
+                "packages": self._default_set,
+                "running": len(seen.running),
                 "store": asdict(self._budget.usage),
                 "builds": [
                     {**asdict(build), "state": build.state}
-                    for build in (*builds.running, *builds.ended[:_RECENT])
+                    for build in (*seen.running, *seen.ended[:_RECENT])
                 ],
             }
         )
@@ -199,15 +206,25 @@ class Page:
         )
 
 
-async def _builds(request: web.Request, visitor: Visitor) -> dict[str, Any]:
-    builds = await visitor.builds()
-    return {
-        "host": request.host,
-        "running": builds.running,
-        "ended": builds.ended[:_RECENT],
-        "is_here": visitor.is_here,
-    }
+def _with_headers(response: web.StreamResponse) -> web.StreamResponse:
+    """The answer with the headers of every page."""
+    if not response.prepared:
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+    return response
 
 
-def _missing(request: web.Request, message: str) -> web.Response:
-    return templating.page(request, "missing.html", {"message": message}, status=404)
+def _is_person(request: web.Request) -> bool:
+    """Whether a browser wants to show this path, which is none of the registry's interface."""
+    return (
+        request.method == hdrs.METH_GET
+        and not request.body_exists
+        and any("text/html" in accept for accept in request.headers.getall(hdrs.ACCEPT, []))
+        and not _OF_A_REGISTRY.match(request.path)
+    )
+
+
+async def _is_nowhere(request: web.Request, passthrough: Passthrough) -> bool:
+    """Whether the registry has nothing at this path. Raises `RegistryUnavailable`."""
+    async with passthrough.send(request) as reply:
+        return reply.status == 404

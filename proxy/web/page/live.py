@@ -70,7 +70,7 @@ class Live:
         """The list of builds, whenever it changes; `context` gives what its template needs."""
 
         async def messages() -> AsyncIterator[tuple[str, str]]:
-            yield "builds", templating.text(request, "_builds.html", await context())
+            yield "builds", templating.text(request, "parts/builds.html", await context())
 
         return await self._stream(request, messages)
 
@@ -87,7 +87,7 @@ class Live:
             lines, seen = visitor.lines_since(build, seen)
             if lines:
                 yield "lines", json.dumps(list(lines))
-            yield "state", templating.text(request, "_build.html", {"build": build})
+            yield "state", templating.text(request, "parts/build.html", {"build": build})
             if build.ended:
                 yield ENDED, build.state
 

@@ -3,10 +3,10 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp_jinja2
 import jinja2
@@ -20,6 +20,8 @@ from proxy.web.page.visitor import Visitor
 #: Whom a request comes from.
 VISITOR: web.RequestKey[Visitor] = web.RequestKey("visitor", Visitor)
 _HERE = Path(__file__).parent
+_LONGEST_NUMBER = 9  # digits
+_T = TypeVar("_T")
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -30,6 +32,29 @@ class StaticFile:
     path: str
     data: bytes
     content_type: str
+
+
+class Pages:
+    """A long list in pages; the query of the request says which one is shown."""
+
+    def __init__(self, request: web.Request, total: int, of_a_page: int) -> None:
+        """`total` things, so many on each page."""
+        self._url = request.rel_url
+        self._of_a_page = of_a_page
+        typed = request.query.get("page", "")
+        number = int(typed) if typed.isascii() and typed.isdigit() and len(typed) < _LONGEST_NUMBER else 1
+        self.total = total
+        self.last = max(1, -(-total // of_a_page))
+        self.number = min(max(number, 1), self.last)
+
+    def part(self, items: Sequence[_T]) -> Sequence[_T]:
+        """Those of this page."""
+        first = (self.number - 1) * self._of_a_page
+        return items[first : first + self._of_a_page]
+
+    def url(self, number: int) -> str:
+        """The address of another page of the same list."""
+        return str(self._url.update_query(page=str(number)))
 
 
 async def set_up(application: web.Application) -> Mapping[str, StaticFile]:
@@ -55,6 +80,11 @@ def page(request: web.Request, template: str, context: Mapping[str, Any], status
     return aiohttp_jinja2.render_template(template, request, shown, status=status)
 
 
+def missing(request: web.Request, message: str, status: int = 404) -> web.Response:
+    """The page that says why there is nothing here."""
+    return page(request, "missing.html", {"message": message}, status)
+
+
 def _set_up(application: web.Application) -> dict[str, StaticFile]:
     files = {file.name: _static(file) for file in (_HERE / "static").iterdir() if file.suffix in _TYPES}
     environment = aiohttp_jinja2.setup(
@@ -72,6 +102,7 @@ def _set_up(application: web.Application) -> dict[str, StaticFile]:
         "span": views.span,
         "iso": views.iso,
         "short": views.short,
+        "slug": lambda text: text.replace(" ", "-"),
         "reference": lambda build: views.reference(build.repository, build.tag),
     }
     environment.globals |= {

@@ -1,6 +1,5 @@
 """Values as people read them on the page: sizes, times, lines to copy, and the picture of layers. All functions are pure."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,18 +53,6 @@ def iso(moment: float) -> str:
 def reference(repository: str, tag: str) -> str:
     """The name to pull; a client adds `latest` by itself."""
     return repository if tag == "latest" else f"{repository}:{tag}"
-
-
-def pull_lines(host: str, name: str) -> dict[str, str]:
-    """Lines to copy for the image of this name, by what they are for."""
-    image = f"{host}/{name}"
-    return {
-        "Docker": f"docker pull {image}",
-        "Run it": f"docker run --rm -it {image}",
-        "Kubernetes": f"containers: [{{name: main, image: {json.dumps(image)}}}]",
-        "Dockerfile": f"FROM {image}",
-        "Its files in a Dockerfile": f"COPY --from={image} / /",
-    }
 
 
 def short(digest: str) -> str:

@@ -73,6 +73,14 @@ class Visitor:
             return None
         return self._reduced(build)
 
+    async def newest(self, repository: str, tag: str) -> Build | None:
+        """The build of this image that runs, or that ended last, if it is there for this visitor."""
+        await self._board.refresh()
+        build = self._board.latest(repository, tag)
+        if build is None or not await self._readable([repository]):
+            return None
+        return self._reduced(build)
+
     def is_here(self, build: Build) -> bool:
         """Whether this machine has the build's log."""
         return self._board.is_here(build)
@@ -100,6 +108,15 @@ class Visitor:
             )
             for image in images
         ], trouble
+
+    async def pullable(self, repositories: Iterable[str]) -> set[str]:
+        """Those of these names of repositories that the registry lets the visitor pull, also where no image is there yet."""
+        return await self._readable(repositories)
+
+    async def package_sets(self, names: Iterable[str]) -> set[str]:
+        """Those of these named package sets from which the visitor may pull: a package with the name of the set stands for all."""
+        by_repository = {f"{name}/{name}": name for name in names}
+        return {by_repository[repository] for repository in await self._readable(by_repository)}
 
     async def _readable(self, repositories: Iterable[str]) -> set[str]:
         return await self._rights.readable(self._credentials, repositories)

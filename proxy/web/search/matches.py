@@ -54,7 +54,7 @@ def packages(
     for name in suggest.search(question.text, [*aliases, *attributes]):
         attribute = aliases.get(name, name)
         spelled = name if name in aliases else names.spelled(name)
-        if spelled is not None and _may_be_pulled(attribute, policy):
+        if spelled is not None and may_be_pulled(attribute, policy):
             matches.setdefault(prefix + spelled, descriptions.get(attribute, ""))
         if len(matches) >= _MOST:
             break
@@ -97,7 +97,7 @@ def answer(
     }
 
 
-def _may_be_pulled(attribute: str, policy: Policy) -> bool:
+def may_be_pulled(attribute: str, policy: Policy) -> bool:
     """Whether the lists of names of the policy allow this; licences are in no name."""
     parts = attribute.split(".")
     endings = [".".join(parts[start:]) for start in range(len(parts))]

@@ -28,6 +28,17 @@
 
   // --- live parts: a section with data-stream listens; each event replaces the child with that name as its data-event
   const log = document.getElementById("log");
+  const row = (line) => {  // as in the markup of the server
+    const number = Number(log.dataset.earlier) + log.childElementCount + 1;
+    const whole = document.createElement("span");
+    whole.id = `L${number}`;
+    const link = document.createElement("a");
+    link.href = `#L${number}`;
+    link.tabIndex = -1;
+    link.textContent = number;
+    whole.append(link, `${line}\n`);
+    return whole;
+  };
   const atEnd = () => log && log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   const listen = (section) => {
     const source = new EventSource(section.dataset.stream);
@@ -41,13 +52,12 @@
         } else {
           part.innerHTML = message.data;
         }
-        openBuild(part);
       });
     });
     source.addEventListener("lines", (message) => {
       if (!log) return;
       const stay = atEnd();
-      log.append(JSON.parse(message.data).map((line) => line + "\n").join(""));
+      JSON.parse(message.data).forEach((line) => log.append(row(line)));
       document.getElementById("no-log").hidden = true;
       if (stay) log.scrollTop = log.scrollHeight;
     });
@@ -58,61 +68,21 @@
       addEventListener("beforeunload", () => clearTimeout(reload));  // do not bring back a person who leaves meanwhile
     });
   };
-  if (log) log.scrollTop = log.scrollHeight;
+  if (log && !location.hash) log.scrollTop = log.scrollHeight;
   document.querySelectorAll("[data-stream]").forEach(listen);
+
+  // --- the button that builds: the answer is the page of the build
+  document.addEventListener("submit", (event) => {
+    const button = event.target.closest("form.make")?.querySelector("button");
+    if (!button) return;
+    button.textContent = "Building";
+    say("Building");
+    setTimeout(() => { button.disabled = true; });  // after the form is on its way
+  });
+  addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 
   // --- the composer
   const form = document.querySelector("form.composer");
-  let awaited = null, before = new Set();  // the image that this page pulls, and the builds that ended before that
-  const openBuild = (part) => {  // go to the page of our build when the list has it
-    if (!awaited) return;
-    const link = [...part.querySelectorAll("a[href^='/builds/']")].find(
-      (each) => each.textContent.trim() === awaited && !before.has(each.getAttribute("href")));
-    if (link) location.assign(link.getAttribute("href"));
-  };
-  document.addEventListener("submit", async (event) => {
-    const maker = event.target.closest("form.make");
-    if (!maker) return;
-    event.preventDefault();
-    const button = maker.querySelector("button");
-    button.disabled = true;
-    button.textContent = "Building";
-    awaited = maker.dataset.make;
-    say(`Building ${awaited}`);
-    const types = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, " +
-      "application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
-    const name = awaited;
-    before = new Set([...document.querySelectorAll("tr a[href^='/builds/']")].map((link) => link.getAttribute("href")));
-    maker.parentNode.querySelectorAll(".trouble[role=alert]").forEach((message) => message.remove());
-    find(name);
-    const answer = await fetch(maker.action, { headers: { Accept: types } }).catch(() => null);
-    awaited = null;
-    const failure = answer && !answer.ok ? await answer.json().catch(() => null) : null;
-    if (answer && answer.ok) {  // the build ended before the list showed it
-      say(`${name} is ready`);
-      const build = await latest(name);
-      if (build) location.assign(`/builds/${build.id}`); else if (form) look(); else location.reload();
-      return;
-    }
-    button.disabled = false;
-    button.textContent = "Try again";
-    const message = document.createElement("p");
-    message.className = "trouble";
-    message.setAttribute("role", "alert");
-    message.textContent = (failure && failure.errors && failure.errors[0].message) || "The build failed.";
-    maker.after(message);
-  });
-  const latest = async (image) => {
-    const status = await fetch("/status.json").then((answer) => answer.json()).catch(() => ({ builds: [] }));
-    return status.builds.find((each) => each.repository === image);
-  };
-  const find = async (image) => {  // on a page without a list of builds
-    for (let pause = 500; awaited === image && !document.querySelector("[data-stream='/events']"); pause = Math.min(pause * 1.2, 5000)) {
-      const build = await latest(image);
-      if (build && build.state === "running") { location.assign(`/builds/${build.id}`); return; }
-      await new Promise((then) => setTimeout(then, pause));
-    }
-  };
   if (!form) return;
   const input = form.querySelector("#names");
   const list = document.getElementById("names-list");

@@ -59,7 +59,7 @@ def test_only_a_visitor_reads_builds_and_images() -> None:
     folder = Path(proxy.web.page.__file__).parent
     importers = {
         file.stem
-        for file in folder.glob("*.py")
+        for file in folder.rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom)
         and node.module in ("proxy.builds.board", "proxy.web.page.image_list")

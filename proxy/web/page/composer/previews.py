@@ -1,23 +1,18 @@
-"""The composer: names of packages for what a person types, and what the image of these packages would be.
+"""What the image of some packages would be, before anybody builds it; and the names and descriptions of a set's packages.
 
-It builds nothing. It evaluates as a pull does, with the same restrictions; evaluations are bounded in number, and their
-results are cached.
+It evaluates as a pull does, with the same restrictions; evaluations are bounded in number, and their results are cached.
 """
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from aiohttp import web
 from cachetools import TTLCache
 
 from proxy.core import names
 from proxy.core.errors import NixfrontError
 from proxy.core.explained import explained
-from proxy.core.model import ImageRequest, Package, PackageSet
-from proxy.core.names import Vocabulary
+from proxy.core.model import Closure, ImageRequest, Package, PackageSet
 from proxy.image import layering
 from proxy.image.layer_table import NO_TABLE, LayerTable
 from proxy.image.manifest import Compression
@@ -27,25 +22,20 @@ from proxy.nix.store import NixStore
 from proxy.pipeline.contents import chosen_set
 from proxy.pipeline.packing import CODECS
 from proxy.state import State, layer_key
-from proxy.tools import suggest
 from proxy.tools.flight import SingleFlight
-from proxy.web.page import templating, views
-from proxy.web.page.visitor import Visitor
 
 _FRESH = 600.0  # seconds for which a preview is cached
 _AT_ONCE = 2
 _MOST_WAITING = 16  # previews that wait for their turn
-_MOST_SUGGESTIONS = 12
-_LONGEST_WORD = 100  # characters of what a person types
-_PATIENCE = 4.0  # seconds for a list of names
-_SEPARATORS = re.compile(r"[\s,/]+")
+_MOST_CONTENTS = 12  # store paths that a preview names
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
     """`size`: bytes of the unpacked closure, 0 if they are unknown. `layers_here` of the `layers` are packed already.
 
-    `in_store`: the Nix store has the whole closure, so nothing needs to be built or fetched.
+    `in_store`: the Nix store has the whole closure, so nothing needs to be built or fetched. `contents`: its largest store
+    paths, as pairs of a name and bytes, of the `paths` that it has.
     """
 
     packages: tuple[Package, ...]
@@ -55,6 +45,8 @@ class Preview:
     layers: int = 0
     layers_here: int = 0
     bytes_here: int = 0
+    contents: tuple[tuple[str, int], ...] = ()
+    paths: int = 0
 
 
 class Previews:
@@ -94,6 +86,13 @@ class Previews:
             )
         except TimeoutError:
             return None
+
+    async def descriptions(self, package_set: str) -> Mapping[str, str]:
+        """What the packages of a set say of themselves, by name; those that nixfront can read within a moment."""
+        try:
+            return await self._evaluator.descriptions_soon(await self._sets.resolve(package_set, "latest"))
+        except NixfrontError:  # the names are worth a page without them
+            return {}
 
     async def of(self, request: ImageRequest) -> Preview | None:
         """The preview of this image; None if too many others wait for theirs. Raises a `NixfrontError`."""
@@ -149,72 +148,14 @@ class Previews:
                     layers=len(plans) + 1,  # and the root
                     layers_here=len(here),
                     bytes_here=sum(layer.size for layer in here),
+                    contents=_largest(closure),
+                    paths=len(closure.paths),
                 )
         self._cache[key] = preview
         return preview
 
 
-class Composer:
-    """Answers the questions of the page's form."""
-
-    def __init__(self, previews: Previews, words: Vocabulary) -> None:
-        self._previews = previews
-        self._words = words
-
-    @property
-    def choices(self) -> dict[str, list[str]]:
-        """What the form offers: package sets, and meta-packages."""
-        return {"sets": sorted(self._words.package_sets), "presets": sorted(self._words.presets)}
-
-    async def suggest(self, request: web.Request, _: Visitor) -> web.Response:
-        """Names for the word that was typed so far; `later` means that the list of names is still being made."""
-        text, package_set = request.query.get("q", "").strip()[:_LONGEST_WORD], request.query.get("set", "")
-        if not text or (package_set and package_set not in self._words.package_sets):
-            return web.json_response({"names": [], "later": False})
-        try:
-            attributes = await self._previews.attributes(package_set, _PATIENCE)
-        except NixfrontError as error:
-            return web.json_response({"names": [], "later": False, "error": str(error)})
-        matches = await asyncio.to_thread(suggest.search, text, attributes or ())
-        pairs = [(name, names.spelled(name)) for name in matches[: 4 * _MOST_SUGGESTIONS]]
-        presets = [] if package_set else sorted(self._words.presets)
-        suggestions = [
-            *(
-                {"attribute": f"{name} (meta-package)", "pull": name}
-                for name in presets
-                if name.startswith(text.lower())
-            ),
-            *({"attribute": name, "pull": pull} for name, pull in pairs if pull),
-        ]
-        return web.json_response({"names": suggestions[:_MOST_SUGGESTIONS], "later": attributes is None})
-
-    async def compose(self, request: web.Request, visitor: Visitor) -> web.Response:
-        """What the image of these packages would be: a page, or with `part` the result alone."""
-        words = [word for word in _SEPARATORS.split(request.query.get("names", "").strip().lower()) if word]
-        package_set = request.query.get("set", "")
-        repository = "/".join([*([package_set] if package_set else []), *words])[: names.LONGEST_REPOSITORY]
-        context = {
-            "words": " ".join(words),
-            "result": await self._result(request, visitor, repository) if words else None,
-        }
-        if request.query.get("part"):
-            return templating.page(request, "_composed.html", context)
-        return templating.page(request, "compose.html", {**context, **self.choices})
-
-    async def _result(self, request: web.Request, visitor: Visitor, repository: str) -> Mapping[str, Any]:
-        try:
-            image_request = names.parse(repository, "latest", self._words)
-            if image_request is None:
-                return {"error": f"{repository!r} is no name of an image", "pull": None}
-            preview = None if image_request.image else await self._previews.of(image_request)
-        except NixfrontError as error:
-            return {"error": str(error), "pull": None}
-        images, _ = await visitor.images()
-        return {
-            "error": "",
-            "repository": repository,
-            "pull": views.pull_lines(request.host, repository),
-            "preview": preview,
-            "named": image_request.image,
-            "image": next((image for image in images if image.repository == repository), None),
-        }
+def _largest(closure: Closure) -> tuple[tuple[str, int], ...]:
+    """The names and sizes of the largest store paths."""
+    largest = sorted(closure.paths, key=lambda info: (-info.nar_size, info.path))[:_MOST_CONTENTS]
+    return tuple((", ".join(names.store_names(info.path)), info.nar_size) for info in largest)

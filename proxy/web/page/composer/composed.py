@@ -1,0 +1,77 @@
+"""What the page shows of an image that somebody composed. Pure."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from proxy.core import names
+from proxy.core.model import ImageRequest, Package
+from proxy.web.page.composer.lines import Line
+from proxy.web.page.composer.previews import Preview
+from proxy.web.page.listed import ListedImage
+
+#: A tag of nixfront's own that never moves ends in a hash.
+_NEVER_MOVES = re.compile(r"(?:.*[-.])?[0-9a-f]{12,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A tag to choose, and what it means."""
+
+    name: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """`error` says why there is nothing to show, and `login` that a user of the registry may see more.
+
+    `preview` is None for a named image, `named`, and where too many others wait for theirs. `image`: the image of this name that
+    the registry has already.
+    """
+
+    repository: str
+    error: str = ""
+    login: bool = False
+    named: str = ""
+    first: str = ""
+    preview: Preview | None = None
+    lines: Sequence[Line] = ()
+    image: ListedImage | None = None
+
+    @property
+    def package(self) -> Package | None:
+        """The package whose version the image has."""
+        packages = self.preview.packages if self.preview is not None else ()
+        return next((each for each in packages if names.spelled(each.attribute) == self.first), None) or (
+            packages[-1] if packages else None
+        )
+
+    @property
+    def tags(self) -> list[Tag]:
+        """The tags that are worth a line: those to choose, and those that the registry has."""
+        chosen = [Tag("latest", "the newest revision that this host serves")]
+        version = self.package and names.version_tag(self.package.version)
+        if version:
+            chosen.append(Tag(version, "this version, as long as latest has it"))
+        known = {tag.name for tag in chosen}
+        there = self.image.tags if self.image is not None else ()
+        return chosen + [Tag(tag, _meaning(tag)) for tag in there if tag not in known]
+
+
+def composed(
+    request: ImageRequest, preview: Preview | None, lines: Sequence[Line], image: ListedImage | None
+) -> Composed:
+    """All of it for one image."""
+    return Composed(
+        request.repository,
+        named=request.image,
+        first=request.first,
+        preview=preview,
+        lines=lines,
+        image=image,
+    )
+
+
+def _meaning(tag: str) -> str:
+    return "never moves" if _NEVER_MOVES.fullmatch(tag) else "in the registry"

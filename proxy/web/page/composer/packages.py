@@ -1,0 +1,116 @@
+"""Packages: a search by name and description, and a page for each of them.
+
+A search starts no Nix but for the list of names, once for each revision. The page of a package evaluates it, as the composer does,
+unless another web site made the visitor's browser come here.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from proxy.core import names
+from proxy.core.errors import NixfrontError
+from proxy.core.model import Policy
+from proxy.tools import suggest
+from proxy.web.page import templating
+from proxy.web.page.composer import Composer
+from proxy.web.page.composer.previews import Previews
+from proxy.web.page.templating import Pages
+from proxy.web.page.visitor import Visitor
+from proxy.web.search.matches import may_be_pulled
+from proxy.web.sites import Sites
+
+_OF_A_PAGE = 25
+_AT_ONCE = 2  # searches; each takes a processor for some hundredths of a second
+_LONGEST_TEXT = 100  # characters of what a person types
+_PATIENCE = 4.0  # seconds for a list of names
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A package of a search: its attribute, how a client pulls it, and what it says of itself."""
+
+    attribute: str
+    pull: str
+    description: str
+    version: str = ""
+    license: str = ""
+
+
+def find(text: str, attributes: Sequence[str], descriptions: Mapping[str, str]) -> list[str]:
+    """The attributes whose names hold the text, best first; then those whose descriptions hold each word of it."""
+    if not text:
+        return sorted(attributes, key=str.lower)
+    by_name = suggest.search(text, attributes)
+    words, seen = text.lower().split(), set(by_name)
+    return by_name + [
+        name
+        for name in attributes
+        if name not in seen
+        and (said := descriptions.get(name, "").lower())
+        and all(word in said for word in words)
+    ]
+
+
+class PackagePages:
+    """The pages of one application."""
+
+    def __init__(self, composer: Composer, previews: Previews, sites: Sites, policy: Policy) -> None:
+        """`policy` hides what its lists of names forbid; licences are judged when a package is built."""
+        self._composer = composer
+        self._previews = previews
+        self._sites = sites
+        self._policy = policy
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def search(self, request: web.Request, visitor: Visitor) -> web.Response:
+        """The packages that hold a text."""
+        text = request.query.get("q", "").strip()[:_LONGEST_TEXT]
+        choices = await self._composer.choices(visitor)
+        package_set = request.query.get("set", "")
+        attributes: tuple[str, ...] | None = ()
+        trouble = ""
+        if package_set and package_set not in choices["sets"]:
+            package_set, trouble = "", "This host has no such package set for you."
+        else:
+            try:
+                attributes = await self._previews.attributes(package_set, _PATIENCE)
+            except NixfrontError as error:
+                trouble = str(error)
+        descriptions = await self._previews.descriptions(package_set) if attributes else {}
+        async with self._slots:
+            found = await asyncio.to_thread(self._find, text, attributes or (), descriptions)
+        pages = Pages(request, len(found), _OF_A_PAGE)
+        prefix = f"{package_set}/" if package_set else ""
+        rows = [
+            Row(name, prefix + pull, descriptions.get(name, ""))
+            for name in pages.part(found)
+            if (pull := names.spelled(name))
+        ]
+        allowed = await visitor.pullable(row.pull for row in rows)
+        context = {
+            "rows": [row for row in rows if row.pull in allowed],
+            "hidden": bool(rows) and not allowed,
+            "later": attributes is None,
+            "text": text,
+            "package_set": package_set,
+            "pages": pages,
+            "trouble": trouble,
+        }
+        return templating.page(request, "packages.html", {**context, **choices})
+
+    async def package(self, request: web.Request, visitor: Visitor) -> web.Response:
+        """What is in the image of a package, and what a person types for it."""
+        name = request.match_info["name"]
+        if self._sites.build_refusal(request):
+            # A link from elsewhere: the visitor decides whether this host looks.
+            return templating.page(request, "package.html", {"name": name, "result": None})
+        result = await self._composer.result(request, visitor, name)
+        status = 404 if result.error else 200
+        return templating.page(request, "package.html", {"name": name, "result": result}, status)
+
+    def _find(self, text: str, attributes: Sequence[str], descriptions: Mapping[str, str]) -> list[str]:
+        found = find(text, attributes, descriptions)
+        return [name for name in found if may_be_pulled(name, self._policy)]
