@@ -7,6 +7,7 @@ additions. Labels come from small closed sets; nothing that a client can choose 
 import asyncio
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -36,6 +37,25 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
 _LONG = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the page shows of the counts: manifests that clients got, builds, and bytes of layers that nobody had to send again."""
+
+    manifests: float = 0.0
+    made: float = 0.0
+    failed: float = 0.0
+    saved: float = 0.0
+
+    def since(self, before: "Totals") -> "Totals":
+        """What was added after `before`."""
+        return Totals(
+            self.manifests - before.manifests,
+            self.made - before.made,
+            self.failed - before.failed,
+            self.saved - before.saved,
+        )
 
 
 class Metrics:
@@ -155,6 +175,16 @@ class Metrics:
             case _:
                 pass
 
+    def totals(self) -> Totals:
+        """The counts of this moment, in a few numbers."""
+        made = _sum(self._builds, outcome="made")
+        return Totals(
+            _sum(self._requests, kind="manifest", method="GET", status="200"),
+            made,
+            _sum(self._builds) - made,
+            _sum(self._layer_bytes, how="present") + _sum(self._layer_bytes, how="mounted"),
+        )
+
     def text(self) -> bytes:
         """All of it in the text format."""
         return generate_latest(self._registry)
@@ -178,3 +208,13 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"nixfront_{name}", text, labels, buckets=buckets, registry=self._registry)
+
+
+def _sum(counter: Counter, **labels: str) -> float:
+    """The sum of a count over all its labels but these."""
+    return sum(
+        sample.value
+        for metric in counter.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total") and labels.items() <= sample.labels.items()
+    )

@@ -13,6 +13,7 @@ from proxy.core.model import ImageRequest, without_credentials
 from proxy.registry import anonymous
 from proxy.settings import Settings
 from proxy.telemetry import requests
+from proxy.telemetry.history import History
 from proxy.web import client as web_client
 from proxy.web import passthrough
 from proxy.web.client import Networks
@@ -129,7 +130,7 @@ async def add_page(
         compression=settings.layers.compression,
         tables=service.tables,
     )
-    images = ImageList(service.registry)
+    images = ImageList(service.registry, service.state)
     stack.push_async_callback(previews.close)
     stack.push_async_callback(images.close)
     visitors = Visitors(
@@ -141,6 +142,9 @@ async def add_page(
     )
     trusted = Networks(settings.http.trusted_proxies)
     composer = Composer(previews, settings.vocabulary, trusted)
+    history = History(service.metrics.totals)
+    watching = asyncio.create_task(history.watch())
+    stack.callback(watching.cancel)
     maker = Maker(sites, service.access, service.builds, settings.vocabulary)
     stack.push_async_callback(maker.close)
     page = Page(
@@ -149,6 +153,7 @@ async def add_page(
         composer,
         PackagePages(composer, previews, sites, settings.package_policy),
         maker,
+        history,
         default_set=_default_set(settings),
         trusted_proxies=trusted,
         budget=service.packages.budget,

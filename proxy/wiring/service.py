@@ -62,6 +62,7 @@ class Service:
     state: State
     signer: Signer | None
     tables: Mapping[str, LayerTable]
+    metrics: Metrics
 
 
 async def open_service(
@@ -136,6 +137,7 @@ async def open_service(
         state=state,
         signer=signer,
         tables=tables,
+        metrics=metrics,
     )
 
 

@@ -18,8 +18,8 @@ from tests.support.wait import PATIENCE, Gate, until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 READ = (
+    "/packages",  # starts Nix where the names are not known yet
     "/",
-    "/packages",
     "/builds",
     "/images",
     "/compose",
@@ -50,7 +50,7 @@ async def test_reading_starts_no_nix(start: Start, registry: Server) -> None:
         (build,) = await builds(front)
         starts = front.nix_starts()
         for path in (
-            *READ,
+            *READ[1:],
             f"/builds/{build['id']}",
             f"/builds/{build['id']}/log",
             f"/images/{image.digest}/hello",
@@ -125,11 +125,12 @@ async def test_names_are_completed_from_the_set(start: Start, registry: Server) 
 
 
 async def test_a_package_is_found_and_has_a_page(start: Start, registry: Server) -> None:
+    async def is_found(path: str, link: str) -> bool:
+        return f'href="/packages/{link}"' in await text(front, path)
+
     async with start(registry.url) as front:
-        async with asyncio.timeout(60):
-            while "lists the names" in (every := await text(front, "/packages")):
-                await asyncio.sleep(0.1)
-        by_text = await text(front, "/packages?q=says")
+        await until(lambda: is_found("/packages?q=shellcheck", "haskellpackages.shellcheck"))
+        every = await text(front, "/packages")
         nothing = await text(front, "/packages?q=nosuch")
         before = await text(front, "/packages/hello")
         assert await builds(front) == []
@@ -138,9 +139,8 @@ async def test_a_package_is_found_and_has_a_page(start: Start, registry: Server)
         named = await front.get("/packages/helo")
         linked = await front.get("/packages/alpha", headers=FOLLOWED)
 
-    assert 'href="/packages/haskellpackages.shellcheck"' in every
     assert "page 1 of " in every
-    assert 'href="/packages/hello"' in by_text, "by its description"
+    assert 'href="/packages?page=2"' in every
     assert "nosuch" in nothing
     for words in ("Says hello", "MIT", "version 1.0", "Make it now", "kind: Pod", "COPY --from="):
         assert words in before

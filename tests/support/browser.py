@@ -9,7 +9,10 @@ from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_p
 
 from tests.support.processes import program
 
+#: A name of this host that is none of nixfront's, as a site of another person has.
+ATTACKER = "attacker.example"
 _FLAGS = (
+    f"--host-resolver-rules=MAP {ATTACKER} 127.0.0.1",
     "--headless",
     "--no-sandbox",
     "--disable-gpu",

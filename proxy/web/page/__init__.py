@@ -13,8 +13,9 @@ from aiohttp import hdrs, web
 
 from proxy import __version__
 from proxy.nix.budget import StoreBudget
+from proxy.telemetry.history import COLUMNS, History
 from proxy.web.client import NO_NETWORKS, Networks
-from proxy.web.page import builds, templating, views
+from proxy.web.page import builds, chart, images, templating, views
 from proxy.web.page.composer import Composer
 from proxy.web.page.composer.lines import Line
 from proxy.web.page.composer.packages import PackagePages
@@ -54,6 +55,7 @@ class Page:
         composer: Composer,
         packages: PackagePages,
         maker: Maker,
+        history: History,
         *,
         default_set: str,
         trusted_proxies: Networks = NO_NETWORKS,
@@ -64,6 +66,7 @@ class Page:
         self._composer = composer
         self._packages = packages
         self._maker = maker
+        self._history = history
         self._default_set = default_set
         self._live = Live(board, _HEADERS, trusted_proxies)
         self._budget = budget
@@ -79,7 +82,7 @@ class Page:
             ("/builds/{id}", self._build),
             ("/builds/{id}/log", builds.log),
             ("/builds/{id}/events", self._build_stream),
-            ("/images", self._all_images),
+            ("/images", images.all_images),
             ("/images/{digest}/{name:.+}", self._image),
             ("/packages", self._packages.search),
             ("/packages/{name:.+}", self._packages.package),
@@ -122,16 +125,20 @@ class Page:
         return guarded
 
     async def _overview(self, request: web.Request, visitor: Visitor) -> web.Response:
-        images, trouble = await visitor.images()
+        listed, trouble = await visitor.images()
         context = {
             **await builds.recent(request, visitor),
             **await self._composer.choices(visitor),
-            "images": images[:_RECENT],
-            "more_images": max(0, len(images) - _RECENT),
+            "images": images.choose(listed, "", "", "age")[:_RECENT],
+            "more_images": max(0, len(listed) - _RECENT),
             "trouble": trouble,
             "packages": self._default_set,
             "words": "",
             "package_set": "",
+            "drawings": chart.drawings(self._history.columns()),
+            "chart_width": self._history.width,
+            "chart_columns": COLUMNS,
+            "chart_size": (chart.WIDTH, chart.HEIGHT),
         }
         return templating.page(request, "overview.html", context)
 
@@ -141,18 +148,8 @@ class Page:
     async def _build_stream(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
         return await self._live.build(request, visitor, request.match_info["id"])
 
-    async def _all_images(self, request: web.Request, visitor: Visitor) -> web.Response:
-        images, trouble = await visitor.images()
-        return templating.page(request, "images.html", {"images": images, "trouble": trouble})
-
     async def _image(self, request: web.Request, visitor: Visitor) -> web.Response:
-        name, digest = request.match_info["name"], request.match_info["digest"]
-        images, trouble = await visitor.images()
-        image = next((image for image in images if (image.repository, image.digest) == (name, digest)), None)
-        if image is None:
-            return templating.missing(request, trouble or f"{name} has no image {views.short(digest)} here.")
-        context = {"image": image, "lines_to_type": self._lines(request, image.name)}
-        return templating.page(request, "image.html", context)
+        return await images.one_image(request, visitor, lambda name: self._lines(request, name))
 
     async def _build(self, request: web.Request, visitor: Visitor) -> web.Response:
         build = await visitor.build(request.match_info["id"])

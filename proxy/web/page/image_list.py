@@ -15,6 +15,7 @@ from proxy.core.errors import DigestMismatch, NixfrontError, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
 from proxy.image.documents import Child, ImageManifest, Index, Manifest, read_config, read_manifest
 from proxy.registry.client import Registry
+from proxy.state import ImageRecord, State
 from proxy.web.page import views
 from proxy.web.page.listed import ListedImage, ListedLayer
 
@@ -32,8 +33,10 @@ _FRESH = 10.0  # seconds for which a list is cached
 class ImageList:
     """The images of one registry."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, state: State) -> None:
+        """`state` says which images are ours, and when each was last pulled."""
         self._registry = registry
+        self._state = state
         self._images: LRUCache[tuple[str, str], ListedImage] = LRUCache(2048)
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._reading: asyncio.Task[tuple[ListedImage, ...]] | None = None
@@ -68,9 +71,13 @@ class ImageList:
         try:
             repositories = await self._registry.repositories(_MOST_REPOSITORIES)
             listed = await asyncio.gather(*(self._repository(name) for name in repositories))
+            ours = {(each.repository, each.digest): each async for each in self._state.images()}
         finally:
             self._until = time.monotonic() + _FRESH
-        return tuple(image for images in listed for image in images)[:_MOST_IMAGES]
+        listed_images = [image for images in listed for image in images][:_MOST_IMAGES]
+        return tuple(
+            _with_record(image, ours.get((image.repository, image.digest))) for image in listed_images
+        )
 
     async def _repository(self, repository: str) -> list[ListedImage]:
         try:
@@ -157,3 +164,8 @@ class ImageList:
 
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+
+
+def _with_record(image: ListedImage, record: ImageRecord | None) -> ListedImage:
+    """The image with what we know of one that we made."""
+    return image if record is None else replace(image, is_ours=True, made=record.made, pulled=record.pulled)

@@ -1,6 +1,10 @@
 """The images of a list as values, reduced to what the page shows."""
 
+import re
 from dataclasses import dataclass
+
+#: A tag that never moves ends in a hash.
+_FIXED = re.compile(r"(?:.*[-._])?[0-9a-f]{12,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,8 @@ class ListedImage:
     """One manifest with all tags that name it; `platforms` where it is an index, and the platform of an image in one.
 
     An index has its images as `children`, and shows what its first one holds. `missing`: (platform, reason) pairs of an index
-    of ours that lacks these platforms. `trouble`: why nixfront cannot read it, or empty.
+    of ours that lacks these platforms. `trouble`: why nixfront cannot read it, or empty. `made` and `pulled`, of an image of
+    ours, are seconds since 1970, and 0 for never.
     """
 
     repository: str
@@ -31,6 +36,19 @@ class ListedImage:
     children: "tuple[ListedImage, ...]" = ()
     missing: tuple[tuple[str, str], ...] = ()
     trouble: str = ""
+    is_ours: bool = False
+    made: float = 0.0
+    pulled: float = 0.0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tags that somebody chooses: those that may move, and versions."""
+        return tuple(tag for tag in self.tags if not _FIXED.fullmatch(tag))
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The tags that nixfront gave, and that never move."""
+        return tuple(tag for tag in self.tags if _FIXED.fullmatch(tag))
 
     @property
     def size(self) -> int:

@@ -1,6 +1,5 @@
 """What the page shows of an image that somebody composed. Pure."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +8,6 @@ from proxy.core.model import ImageRequest, Package
 from proxy.web.page.composer.lines import Line
 from proxy.web.page.composer.previews import Preview
 from proxy.web.page.listed import ListedImage
-
-#: A tag of nixfront's own that never moves ends in a hash.
-_NEVER_MOVES = re.compile(r"(?:.*[-.])?[0-9a-f]{12,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +51,10 @@ class Composed:
         if version:
             chosen.append(Tag(version, "this version, as long as latest has it"))
         known = {tag.name for tag in chosen}
-        there = self.image.tags if self.image is not None else ()
-        return chosen + [Tag(tag, _meaning(tag)) for tag in there if tag not in known]
+        if self.image is not None:
+            chosen += [Tag(tag, "in the registry") for tag in self.image.names if tag not in known]
+            chosen += [Tag(tag, "never moves") for tag in self.image.fixed]
+        return chosen
 
 
 def composed(
@@ -71,7 +69,3 @@ def composed(
         lines=lines,
         image=image,
     )
-
-
-def _meaning(tag: str) -> str:
-    return "never moves" if _NEVER_MOVES.fullmatch(tag) else "in the registry"

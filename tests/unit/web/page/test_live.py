@@ -59,7 +59,7 @@ async def streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         board = BuildBoard(BuildLogs(tmp_path / "logs"), shared, lambda: 1000.0, host="here")
         streaming = Live(board, HEADERS)
         unguarded = await stack.enter_async_context(Endpoint("http://127.0.0.1:1").opened())
-        images, rights = ImageList(Registry(unguarded)), Rights(unguarded)
+        images, rights = ImageList(Registry(unguarded), state), Rights(unguarded)
 
         def visitor(request: web.Request) -> Visitor:
             return Visitor(board, images, rights, Credentials(), logs="logs" in request.query)

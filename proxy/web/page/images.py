@@ -1,0 +1,79 @@
+"""The pages of images: all of them with filters and an order, one of them with its layers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aiohttp import web
+
+from proxy.web.page import templating, views
+from proxy.web.page.listed import ListedImage
+from proxy.web.page.visitor import Visitor
+
+_LONGEST_WORD = 100  # characters of what a person types
+_MOST_OTHERS = 3  # images that a layer names
+#: Where an image comes from, and its orders, as the form names them.
+ORIGINS = {"": "all", "ours": "made by this host", "pushed": "pushed"}
+ORDERS = {"": "name", "age": "newest", "size": "largest", "pull": "last pulled"}
+_KEYS: Mapping[str, Callable[[ListedImage], Any]] = {
+    "age": lambda image: (-image.made, image.name),
+    "size": lambda image: (-image.size, image.name),
+    "pull": lambda image: (-image.pulled, image.name),
+}
+
+
+def choose(images: Sequence[ListedImage], word: str, origin: str, order: str) -> list[ListedImage]:
+    """The images whose names, tags or contents hold the word, of this origin, in this order."""
+    chosen = [
+        image
+        for image in images
+        if word in " ".join((image.repository, *image.tags, image.description)).lower()
+        and (origin not in ("ours", "pushed") or image.is_ours == (origin == "ours"))
+    ]
+    return sorted(chosen, key=_KEYS[order]) if order in _KEYS else chosen
+
+
+def holders(image: ListedImage, images: Sequence[ListedImage]) -> dict[str, list[ListedImage]]:
+    """For each layer of the image the other images that hold it."""
+    own = {layer.digest for layer in image.layers}
+    found: dict[str, list[ListedImage]] = {digest: [] for digest in own}
+    for other in images:
+        if other is not image:
+            for digest in own & {layer.digest for layer in other.layers}:
+                found[digest].append(other)
+    return found
+
+
+async def all_images(request: web.Request, visitor: Visitor) -> web.Response:
+    """The images that a person wants to see."""
+    images, trouble = await visitor.images()
+    word = request.query.get("q", "").strip().lower()[:_LONGEST_WORD]
+    origin, order = request.query.get("from", ""), request.query.get("sort", "")
+    context = {
+        "images": choose(images, word, origin, order),
+        "total": len(images),
+        "trouble": trouble,
+        "word": word,
+        "origin": origin,
+        "order": order,
+        "origins": ORIGINS,
+        "orders": ORDERS,
+    }
+    return templating.page(request, "images.html", context)
+
+
+async def one_image(
+    request: web.Request, visitor: Visitor, lines: Callable[[str], Sequence[object]]
+) -> web.Response:
+    """An image with its layers; `lines` gives what a person types for the image of a name."""
+    name, digest = request.match_info["name"], request.match_info["digest"]
+    images, trouble = await visitor.images()
+    image = next((image for image in images if (image.repository, image.digest) == (name, digest)), None)
+    if image is None:
+        return templating.missing(request, trouble or f"{name} has no image {views.short(digest)} here.")
+    context = {
+        "image": image,
+        "holders": holders(image, images),
+        "most_others": _MOST_OTHERS,
+        "lines_to_type": lines(image.name),
+    }
+    return templating.page(request, "image.html", context)
