@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from proxy import cli
+from tests.support import handmade
 from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.shim import Rule, Status, shim
@@ -125,11 +126,9 @@ async def test_names_are_completed_from_the_set(start: Start, registry: Server) 
 
 
 async def test_a_package_is_found_and_has_a_page(start: Start, registry: Server) -> None:
-    async def is_found(path: str, link: str) -> bool:
-        return f'href="/packages/{link}"' in await text(front, path)
-
     async with start(registry.url) as front:
-        await until(lambda: is_found("/packages?q=shellcheck", "haskellpackages.shellcheck"))
+        link = 'href="/packages/haskellpackages.shellcheck"'
+        await until(lambda: is_there(front, "/packages?q=shellcheck", link))
         every = await text(front, "/packages")
         nothing = await text(front, "/packages?q=nosuch")
         before = await text(front, "/packages/hello")
@@ -201,6 +200,30 @@ async def test_a_mistake_is_no_failed_build_and_builds_have_filters(start: Start
         assert lists[state].count("<tr class=") == 1
     assert ">hello<" in named
     assert ">unfree<" not in named
+
+
+async def test_images_say_where_they_come_from_and_what_they_share(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        alpha = await front.pull("alpha")
+        await front.pull("beta")
+        made = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
+        await handmade.push(registry.url, "team/app", "v1", made)
+        await until(lambda: is_there(front, "/images?from=pushed", ">team/app<"))
+        ours = await text(front, "/images?from=ours&sort=age")
+        shown = await text(front, f"/images/{alpha.digest}/alpha")
+        overview = await text(front, "/")
+
+    assert ">team/app<" not in ours
+    assert ours.index(">beta<") < ours.index(">alpha<"), "the newest first"
+    assert "never pulled" in ours
+    assert re.search(r'data-label="Also in"><a href="/images/sha256:[0-9a-f]{64}/beta">beta</a>', shown)
+    assert re.search(r"<dt>Tags that never move</dt><dd><code>[0-9a-f]{12}", shown)
+    assert re.search(r"<b>[1-9]\d*</b> <span class=\"quiet\">manifests sent to clients", overview)
+    assert re.search(r"<b>2</b> <span class=\"quiet\">builds", overview)
+
+
+async def is_there(front: Front, path: str, words: str) -> bool:
+    return words in await text(front, path)
 
 
 async def test_a_link_to_nowhere_leads_to_a_page(start: Start, registry: Server) -> None:
