@@ -32,12 +32,12 @@ TAG = "<svg/onload=hit=1>"
 def hostile_set(folder: Path) -> Path:
     """A package set whose texts are markup: the name of an attribute, a description, a licence and a log."""
     folder.mkdir()
-    text = json.dumps(MARKUP)
+    text, named = json.dumps(MARKUP), json.dumps(f"x{MARKUP}")
     (folder / "default.nix").write_text(
         f"""{{ system, ... }}: rec {{
           evil = derivation {{ name = "evil"; inherit system; builder = "/bin/sh"; args = [ "-c" ''echo '{MARKUP}' >&2; exit 1'' ]; }}
             // {{ version = {text}; meta = {{ description = {text}; license = {{ free = true; spdxId = {text}; }}; }}; }};
-          {text} = evil;
+          {named} = evil;
         }}""",
         encoding="utf-8",
     )

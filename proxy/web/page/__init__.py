@@ -91,6 +91,7 @@ class Page:
             ("/login", self._login),
             ("/status.json", self._status),
             ("/static/{file}", self._static),
+            ("/favicon.ico", self._icon),  # of a log as text, for which no markup names another
         ):
             application.router.add_get(path, self._guarded(answer))
         application.router.add_post("/make", self._guarded(self._maker.make))
@@ -190,6 +191,9 @@ class Page:
                 ],
             }
         )
+
+    async def _icon(self, _: web.Request, __: Visitor) -> web.Response:
+        return web.Response(status=302, headers={"Location": self._files["mark.svg"].path})
 
     async def _static(self, request: web.Request, _: Visitor) -> web.Response:
         file = self._files.get(request.match_info["file"])
