@@ -70,12 +70,9 @@ def test_the_totals_are_those_of_the_counts() -> None:
         LayerStored("packed", 100),
     ):
         metrics.see(event)
-    for kind, method, status in (
-        ("manifest", "GET", 200),
-        ("manifest", "HEAD", 200),
-        ("blob", "GET", 200),
-        ("manifest", "GET", 404),
-    ):
-        metrics.answered(kind, method, status, 0.1, 1, 0)
+    metrics.answered("manifest", "GET", 200, 0.1, 1, 0)
+    metrics.answered("manifest", "HEAD", 200, 0.1, 1, 0)
+    metrics.answered("manifest", "GET", 404, 0.1, 1, 0)
+    metrics.answered("blob", "GET", 200, 0.1, 1, 0)
 
     assert metrics.totals() == Totals(manifests=1, made=1, failed=1, saved=15)
