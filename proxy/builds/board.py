@@ -147,8 +147,8 @@ class BuildBoard:
     def see(self, event: Event) -> None:
         """Take note of an event."""
         match event:
-            case BuildStarted(repository, tag):
-                self._start(repository, tag)
+            case BuildStarted(repository, tag, client):
+                self._start(repository, tag, client)
             case Resolved(repository, tag, content):
                 self._resolve(repository, tag, content)
             case NixBegun(content, part):
@@ -166,13 +166,15 @@ class BuildBoard:
                 return
         self._announce()
 
-    def _start(self, repository: str, tag: str) -> None:
+    def _start(self, repository: str, tag: str, client: str) -> None:
         if (repository, tag) in self._running:
             return
         identity = request.CURRENT.get()
         if not identity or self.get(identity) is not None:  # a request may begin more than one build
             identity = request.choose(None)
-        build = Build(identity, repository, tag, self._clock(), machine=self._machine, host=self._host)
+        build = Build(
+            identity, repository, tag, self._clock(), client=client, machine=self._machine, host=self._host
+        )
         self._running[repository, tag] = build
         self._shared.report(build)
         while len(self._running) > _MOST_RUNNING:

@@ -59,7 +59,8 @@ class Build:
 
     A build that has ended has a `digest`, or an `error` and the class of that error as its `outcome`. `machine` is
     the machine that builds: it alone has the log. `host` is the name of that machine for people. `contents`: one for each
-    platform. `missing`: (platform, error) pairs of an index that lacks these platforms.
+    platform. `missing`: (platform, error) pairs of an index that lacks these platforms. `client` wanted the image first, and is
+    known on that machine alone.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Build:
     machine: str = ""
     host: str = ""
     missing: tuple[tuple[str, str], ...] = ()
+    client: str = ""
 
     @property
     def image(self) -> str:
@@ -104,13 +106,19 @@ class Build:
         return self.phase
 
     def without_log(self) -> "Build":
-        """The build for those who may not read its log: without a word of what Nix or a builder printed."""
+        """The build for those who may not read its log: without a word of what Nix or a builder printed, and of the client."""
         error = self.error
         if error and self.outcome not in _OWN_WORDS:
             error = f"{_SUBJECT.split(error, maxsplit=1)[0] or self.outcome or 'it failed'}; its log says why"
         missing = tuple((platform, _SUBJECT.split(text, maxsplit=1)[0]) for platform, text in self.missing)
         return replace(
-            self, last_line="", lines=0, nix=replace(self.nix, now=""), error=error, missing=missing
+            self,
+            client="",
+            last_line="",
+            lines=0,
+            nix=replace(self.nix, now=""),
+            error=error,
+            missing=missing,
         )
 
 

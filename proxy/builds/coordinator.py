@@ -163,7 +163,11 @@ class Coordinator:
             await self._raise_failure(key)
         elif await is_done():
             return
-        await self._alone(key, ticket, lambda: self._pipeline.make(request), is_done)
+
+        def work() -> Awaitable[None]:
+            return self._pipeline.make(request, client=next(iter(ticket.clients), _OURSELVES))
+
+        await self._alone(key, ticket, work, is_done)
 
     async def _is_there(self, request: ImageRequest) -> bool:
         """Whether the tag is there under any media type: then it stays, no matter who pushed it. Likewise a digest."""

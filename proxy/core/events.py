@@ -7,10 +7,14 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class BuildStarted:
-    """A build of this image begins, because a client wants a tag that the registry does not have."""
+    """A build of this image begins, because a client wants a tag that the registry does not have.
+
+    `client` is the first one that wants it, as the queue counts clients; empty where this host itself wants it.
+    """
 
     repository: str
     tag: str
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,13 +73,15 @@ class Pipeline:
         self._sink = sink
         self._contents: Shared[str, Content] = Shared()
 
-    async def make(self, request: ImageRequest, record: TagRecord | None = None) -> None:
+    async def make(self, request: ImageRequest, record: TagRecord | None = None, client: str = "") -> None:
         """Build the image and put its tags. A tag that is there stays as it is, except the one of `record`.
+
+        `client` wants the image.
 
         `record` is of a tag of ours, which names the new image afterwards. A request with a digest puts that manifest and
         no tag. Raises a `NixfrontError`.
         """
-        self._sink(BuildStarted(request.repository, request.tag))
+        self._sink(BuildStarted(request.repository, request.tag, client))
         stages = _Stages()
         try:
             digest = await self._make(request, record, stages)

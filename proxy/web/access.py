@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 from aiohttp import hdrs, web
 from cachetools import LRUCache
 
+from proxy.builds.coordinator import Coordinator
 from proxy.core.errors import BuildDenied, NotMadeHere, PushDenied, TooManyBuilds
 from proxy.core.model import ImageRequest
 from proxy.web import client as web_client
@@ -98,15 +99,17 @@ class Access:
         """Whether nixfront builds images of this name for any client."""
         return self._rules.makes(repository)
 
-    @property
-    def has_rate(self) -> bool:
-        """Whether the builds that a client begins are counted."""
-        return self._rate is not None
+    async def build(
+        self, builds: Coordinator, image: ImageRequest, client: str, *, is_absent: bool = False
+    ) -> None:
+        """The registry has the image when this returns; a build that begins for this client of `admit` counts against its rate.
 
-    def charge(self, client: str, image: ImageRequest) -> None:
-        """Count a build that is about to begin for this client of `admit`. Raises `TooManyBuilds`."""
-        if self._rate is not None:
+        `is_absent`: as for `Coordinator.image`. Raises a `NixfrontError`.
+        """
+        if self._rate is not None and await builds.is_new(image, is_absent=is_absent):
             self._rate.count(client, image.key)
+            is_absent = True
+        await builds.image(image, client, is_absent=is_absent)
 
     async def admit(self, request: web.Request, image: ImageRequest) -> str:
         """The name under which builds are counted and queued for the client of this request, which got a 404.

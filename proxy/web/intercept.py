@@ -23,7 +23,7 @@ from proxy.core.names import Vocabulary
 from proxy.core.request import RegistryPath
 from proxy.state.pulls import Pulls
 from proxy.telemetry.requests import PATH, Observer, path_of
-from proxy.web import building, error_responses
+from proxy.web import error_responses
 from proxy.web.access import Access
 from proxy.web.answer_cache import AnswerCache
 from proxy.web.blobs import Blobs
@@ -159,7 +159,7 @@ class Front:
         # A 404 to one who accepts every type is an answer to nixfront too, unless its login sees more than the client's.
         accepts_all = bool(image.blob) or accepts_every_manifest(request.headers.getall(hdrs.ACCEPT, []))
         is_absent = self._is_anonymous and accepts_all
-        await building.build(self._access, self._builds, image, client, is_absent=is_absent)
+        await self._access.build(self._builds, image, client, is_absent=is_absent)
 
     async def _is_stale(
         self, request: web.Request, sent: RegistryPath, path: RegistryPath, answer: ClientResponse

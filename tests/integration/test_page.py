@@ -159,6 +159,7 @@ async def test_the_button_builds_and_leads_to_the_build(start: Start, registry: 
     assert [answer[0] for answer in answers] == [303, 303, 303, 303, 404]
     assert answers[0][1]["Location"] == answers[1][1]["Location"], "one build, and then its image is there"
     assert "Build of hello" in shown
+    assert "<dt>Wanted by</dt><dd>127.0.0.1</dd>" in shown
 
 
 async def test_the_button_obeys_the_rules_of_a_pull(start: Start, registry: Server) -> None:
@@ -269,6 +270,8 @@ async def test_logs_can_be_for_fewer(start: Start, registry: Server) -> None:
         log = await front.get(f"/builds/{build['id']}/log")
 
     assert "page.log_networks" in shown
+    assert build["client"] == "", "nor whose it was"
+    assert "Wanted by" not in shown
     assert "building &#39;/nix/store" not in shown.split("Log</h2>")[1]
     assert log[0] == 403
 

@@ -16,7 +16,6 @@ from proxy.core import names
 from proxy.core.errors import NixfrontError, SiteDenied
 from proxy.core.model import ImageRequest
 from proxy.core.names import Vocabulary
-from proxy.web import building
 from proxy.web.access import Access
 from proxy.web.error_responses import WIRE
 from proxy.web.page import templating
@@ -108,7 +107,7 @@ class Maker:
     async def _build(self, image: ImageRequest, client: str) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HOLD):
-                await building.build(self._access, self._builds, image, client)
+                await self._access.build(self._builds, image, client)
 
 
 def _pull(request: web.Request) -> web.Request:
