@@ -24,6 +24,7 @@ from proxy.core.model import (
 from proxy.registry.client import Registry
 from proxy.registry.endpoint import Endpoint
 from proxy.settings import Settings
+from proxy.state.memory import MemoryState
 from proxy.upkeep import census
 from proxy.upkeep.explain import explain
 from proxy.web.page.image_list import ImageList
@@ -289,7 +290,7 @@ async def test_commands_and_the_page_show_the_images_of_an_index(
             with pytest.raises(TagUnknown, match=r"for linux/s390x; it has linux/amd64, linux/arm64"):
                 await explain(reached, "hello", "latest", "linux/s390x")
             assert list((await explain(reached, "onlyamd", "latest")).missing) == ["linux/arm64"]
-            listed = ImageList(Registry(reached))
+            listed = ImageList(Registry(reached), MemoryState())
             images = {(image.repository, image.digest): image for image in await listed.all(1)}
         assert (first.digest, first.platform, first.index) == (amd, "linux/amd64", digest)
         assert (second.digest, second.platform, second.index) == (arm, "linux/arm64", digest)
