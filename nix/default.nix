@@ -14,7 +14,8 @@
 #   listed       the attributes (as `at` below; "" is the set itself) whose names the caller has
 #
 # result: { results; names; }
-#   names = { AT = [ NAME ... ]; }: the attributes of the first few `at` of missing packages, without those in `listed`
+#   names = { AT = "NAME ..."; }: the attributes of the first few `at` of missing packages, without those in `listed`; one text,
+#           because it may have a hundred thousand names, and a name with a space is no name that a client can spell
 #   results has one entry for each attribute, in the order of the request (optional ones last):
 #   { kind = "package"; typed; attribute; name; pname; drvPath; outputs = [ { name; path; } ]; mainProgram; description; license; }
 #   { kind = "missing"; typed; at; part; depth; }        `at`, the first `depth` parts of the path, has no attribute `part`
@@ -45,7 +46,7 @@ let
   first = builtins.genList (builtins.elemAt (builtins.attrNames levels)) (
     let count = builtins.length (builtins.attrNames levels); in if count < 3 then count else 3
   );
-  namesOf = at: { name = at; value = (builtins.head levels.${at}).names; };
+  namesOf = at: { name = at; value = builtins.concatStringsSep " " (builtins.head levels.${at}).names; };
 in
 {
   results = map (result: if isMissing result then removeAttrs result [ "names" ] else result) results;

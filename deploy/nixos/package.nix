@@ -16,6 +16,7 @@ python3Packages.buildPythonApplication {
     aiohttp-jinja2
     aiohttp-sse
     aiosqlite
+    brotli
     cachetools
     deflate
     h11

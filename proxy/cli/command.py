@@ -88,6 +88,11 @@ class Console:
         sys.stderr.flush()
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
+    def note(self, text: str) -> None:
+        """Say what helps a person, on standard error."""
+        if not self.as_json:
+            sys.stderr.write(f"{printable(text)}\n")
+
     @contextmanager
     def progress(self, text: str) -> Iterator["Bar"]:
         """A moving bar on standard error during the context, where that is a terminal."""

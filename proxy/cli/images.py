@@ -10,7 +10,9 @@ from proxy.cli.command import Command, Console, check_set
 from proxy.core import names, platforms, typed
 
 if TYPE_CHECKING:
+    from proxy.core.model import PackageFacts
     from proxy.settings import Settings
+    from proxy.tools.name_index import NameIndex
 
 
 def _images(settings: "Settings", _: argparse.Namespace, console: Console) -> int:
@@ -20,28 +22,32 @@ def _images(settings: "Settings", _: argparse.Namespace, console: Console) -> in
 
 
 def _search(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
-    """Print each matching attribute and the name to pull. As with grep, the exit code is 1 where nothing matches."""
-    from proxy.tools.suggest import search
-
+    """Print a page of packages: attribute, name to pull, version, description. The exit code is 1 where nothing matches."""
     check_set(settings, arguments.set)
-    names_of_set = _names(settings, arguments.set, arguments.tag, console)
+    index = _index(settings, arguments.set, arguments.tag, console)
     prefix = f"{arguments.set}/" if arguments.set else ""
-    matches = [(name, _pull_name(prefix, name)) for name in search(arguments.text, names_of_set)]
-    console.document([{"attribute": name, "pull": pull} for name, pull in matches])
-    width = max((len(name) for name, _ in matches), default=0)
-    for name, pull in matches:
-        console.line(f"{name:<{width}}  {pull or '(no name can spell it: set one in names.aliases)'}")
-    if not matches:
-        source = settings.package_sources[arguments.set]
-        which = arguments.set or source.kind
+    positions = index.search(arguments.text)
+    page = positions[(arguments.page - 1) * arguments.most :][: arguments.most]
+    matches = [(facts, _pull_name(prefix, facts.name)) for facts in map(index.facts, page)]
+    console.document([{"attribute": facts.name, "pull": pull, **_said(facts)} for facts, pull in matches])
+    unspelled = "(no name can spell it: set one in names.aliases)"
+    rows = [(facts.name, pull or unspelled, facts.version, facts.description) for facts, pull in matches]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        console.line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    pages = -(-len(positions) // arguments.most)
+    if pages > arguments.page:
+        console.note(f"page {arguments.page} of {pages}; --page {arguments.page + 1} shows more")
+    if not positions:
+        which = arguments.set or settings.package_sources[arguments.set].kind
         console.complain(
-            f"no package of set {which} has {arguments.text!r} in its name ({len(names_of_set)} names)"
+            f"no package of set {which} has {arguments.text!r} in its name or description ({len(index)} names)"
         )
     return 0 if matches else 1
 
 
-def _names(settings: "Settings", package_set: str, tag: str, console: Console) -> tuple[str, ...]:
-    """The names of the set: those of an earlier search while they are fresh, else those that Nix lists."""
+def _index(settings: "Settings", package_set: str, tag: str, console: Console) -> "NameIndex":
+    """The packages of the set: those of an earlier search while they are fresh, else those of the channel or of Nix."""
     from proxy.wiring import known_names
 
     if (known := known_names.recall(settings, package_set, tag)) is not None:
@@ -50,9 +56,18 @@ def _names(settings: "Settings", package_set: str, tag: str, console: Console) -
     from proxy.wiring import commands
 
     with console.progress("reading the names of the package set"):
-        found = run(commands.attribute_names(settings, package_set, tag))
+        found = run(commands.name_index(settings, package_set, tag))
     known_names.keep(settings, package_set, tag, found)
     return found
+
+
+def _said(facts: "PackageFacts") -> dict[str, str]:
+    return {
+        "version": facts.version,
+        "description": facts.description,
+        "license": facts.license,
+        "main_program": facts.main_program,
+    }
 
 
 def _pull_name(prefix: str, attribute: str) -> str | None:
@@ -62,9 +77,22 @@ def _pull_name(prefix: str, attribute: str) -> str | None:
 
 
 def _search_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("text", metavar="TEXT", help="part of a name")
+    parser.add_argument("text", metavar="TEXT", help="part of a name, a program, or words of a description")
+    parser.add_argument(
+        "--page", type=_positive, default=1, metavar="N", help="the page to print (default: 1)"
+    )
+    parser.add_argument(
+        "--most", type=_positive, default=25, metavar="N", help="lines of a page (default: 25)"
+    )
     parser.add_argument("--set", default="", metavar="NAME", help="one of `sets` (default: the default set)")
     parser.add_argument("--tag", default="latest", metavar="TAG", help="a revision of it (default: latest)")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
 
 
 def _explain(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
@@ -156,11 +184,13 @@ COMMANDS = (
     Command(
         "search",
         "find packages by name",
-        "Find the attributes of a package set whose name contains TEXT, and how to pull each. Case does not matter.",
+        "Find packages of a package set by name, program or description, and how to pull each: best first, a page at a time. "
+        "Case does not matter.",
         _search,
         _search_arguments,
-        "Example: `nixfront search numpy` prints python3Packages.numpy and python3packages.numpy, the name to pull. The first "
-        "search in a revision of nixpkgs takes a while, as Nix lists all its names. The exit code is 1 where nothing matches.",
+        "Example: `nixfront search numpy` prints python3Packages.numpy and python3packages.numpy, the name to pull. A channel "
+        "of nixpkgs publishes its list; the first search in another set takes a while, as Nix lists all its names. The exit code is 1 where "
+        "nothing matches.",
         demo=True,
     ),
     Command(

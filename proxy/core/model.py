@@ -122,7 +122,8 @@ class PackageSet:
     `expression`: absolute path of the file or folder to import. `arguments`: for the function in it, as far as it
     takes them. `revision`: identifies the source exactly. `created`: a date in RFC 3339 that never comes from the clock.
     `nar_hash`: of the source tree (SRI), or empty. `substitutes`: whether a binary cache may hold
-    its packages. `import_from_derivation`: whether an evaluation may build.
+    its packages. `import_from_derivation`: whether an evaluation may build. `listing`: the address of a channel's own list of
+    its packages, or empty.
     """
 
     name: str
@@ -134,6 +135,21 @@ class PackageSet:
     nar_hash: str = ""
     substitutes: bool = True
     import_from_derivation: bool = False
+    listing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PackageFacts:
+    """What a package set says of one package, for people who look for it; what it does not say is empty.
+
+    `name`: the attribute. `license`: an SPDX identifier where there is one; several are joined by " AND ".
+    """
+
+    name: str
+    version: str = ""
+    description: str = ""
+    license: str = ""
+    main_program: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,13 @@ from typing import Any
 from proxy.core.errors import EvaluationFailed, PackageRefused, ProcessFailed
 from proxy.core.model import Package, PackageSet, Policy, canonical_json
 from proxy.core.names import attribute_path
-from proxy.nix.evaluation_cache import ImageNames, Levels, PackageCache, Result
-from proxy.nix.name_lists import NameLists
+from proxy.nix.evaluation_cache import ImageNames, Level, Levels, PackageCache, Result
+from proxy.nix.name_lists import SOON, NameLists
+from proxy.nix.name_lists.channel import ChannelLists
 from proxy.nix.output import last_lines, read_json
 from proxy.nix.package_results import own_refusal, read_packages
 from proxy.nix.runner import Expressions, NixRunner, readable_paths
+from proxy.tools.name_index import NameIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,18 @@ class Evaluator:
     """Evaluates package sets for one system, under the operator's policy."""
 
     def __init__(
-        self, runner: NixRunner, expressions: Path, *, system: str, policy: Policy, folder: Path
+        self,
+        runner: NixRunner,
+        expressions: Path,
+        *,
+        system: str,
+        policy: Policy,
+        folder: Path,
+        channels: ChannelLists | None = None,
     ) -> None:
-        """`folder` keeps a file with the attribute names of each revision."""
+        """`folder` keeps lists of attribute names; those of channels come through `channels`, if there is one."""
         self._expressions = Expressions(runner, expressions, system=system, policy=policy)
-        self._lists = NameLists(self._expressions, folder)
+        self._lists = NameLists(self._expressions, folder, channels)
         self._packages = PackageCache()
         self._levels = Levels()
         self._image_names = ImageNames()
@@ -79,11 +88,10 @@ class Evaluator:
                 "listed": self._levels.listed(by_client),
             }
             output = await self._run("default.nix", package_set, request, " ".join(attributes))
-            answer = await asyncio.to_thread(read_json, output)
-            results = answer["results"]
+            results, levels = await asyncio.to_thread(_read_answer, output)
             self._packages.store(by_client, results[: len(new)])
             self._packages.store(by_operator, results[len(new) :], others)
-            self._levels.store(by_client, answer["names"], results)
+            self._levels.store(by_client, levels, results)
             answers |= {result["typed"]: result for result in results}
         if not _lacks(answers):
             results = [result for name in (*attributes, *optional) if (result := answers.get(name))]
@@ -91,8 +99,8 @@ class Evaluator:
         results = [
             self._with_names(by_client, result) for name in attributes if (result := answers.get(name))
         ]
-        names = await self.names_soon(package_set)
-        return await asyncio.to_thread(read_packages, results, package_set.name, names)
+        index = await self.index_soon(package_set)
+        return await asyncio.to_thread(read_packages, results, package_set.name, index)
 
     def _with_names(self, question: bytes, result: Mapping[str, Any]) -> Mapping[str, Any]:
         """The result; one of kind `missing` with the names that are there."""
@@ -138,16 +146,16 @@ class Evaluator:
         return result
 
     async def names(self, package_set: PackageSet) -> tuple[str, ...]:
-        """As `NameLists.names`."""
-        return await self._lists.names(package_set)
+        """The names of `NameLists.index`."""
+        return (await self._lists.index(package_set)).names
 
-    async def names_soon(self, package_set: PackageSet) -> Sequence[str]:
-        """As `NameLists.names_soon`."""
-        return await self._lists.names_soon(package_set)
+    async def index_soon(self, package_set: PackageSet) -> NameIndex:
+        """As `NameLists.index_soon`."""
+        return await self._lists.index_soon(package_set)
 
-    async def descriptions_soon(self, package_set: PackageSet) -> Mapping[str, str]:
-        """As `NameLists.descriptions_soon`."""
-        return await self._lists.descriptions_soon(package_set)
+    async def facts_soon(self, package_set: PackageSet, patience: float = SOON) -> NameIndex:
+        """As `NameLists.facts_soon`."""
+        return await self._lists.facts_soon(package_set, patience)
 
     def forget(self) -> None:
         """Forget every package: a garbage collection took one derivation, and others with it."""
@@ -181,6 +189,12 @@ class Evaluator:
                     "import_from_derivation in the settings of this package set would allow it"
                 )
             raise EvaluationFailed(f"Nix cannot evaluate {subject}: {reason}") from error
+
+
+def _read_answer(output: bytes) -> tuple[list[Mapping[str, Any]], dict[str, Level]]:
+    """The results and the levels in an answer of `nix/default.nix`."""
+    answer = read_json(output)
+    return answer["results"], {at: Level.of(names.split()) for at, names in answer["names"].items()}
 
 
 def _file_and_version(path: Path) -> tuple[Path, list[int]]:

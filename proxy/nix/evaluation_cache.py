@@ -12,6 +12,7 @@ from typing import Any
 from cachetools import LRUCache, TTLCache
 
 from proxy.core.names import attribute_path
+from proxy.tools.name_index import NO_NAMES, NameIndex
 
 _PACKAGES = 10_000  # packages in the cache, of about a kilobyte each
 _MOST_NAMES = 200_000  # in all levels together, of about 200 bytes each
@@ -52,11 +53,16 @@ class PackageCache:
 
 
 @dataclass(frozen=True, slots=True)
-class _Level:
-    """The attributes of one level; `folded` has their names in lowercase."""
+class Level:
+    """The attributes of one level. Making one of a hundred thousand names takes a while, so it is made in a thread."""
 
-    names: tuple[str, ...]
+    index: NameIndex
     folded: frozenset[str]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> "Level":
+        """The level of these names; `folded` has them in lowercase."""
+        return cls(NameIndex(names), frozenset(map(_folded, names)))
 
     def matches(self, part: str) -> bool:
         """Whether a part of a name may mean one of the attributes, as in `nix/resolve.nix`."""
@@ -68,14 +74,14 @@ class Levels:
     """The levels that evaluations shipped, by question (set, system, policy) and attribute; the oldest give way."""
 
     def __init__(self, most_names: int = _MOST_NAMES) -> None:
-        self._levels: LRUCache[tuple[bytes, str], _Level] = LRUCache(most_names, getsizeof=_size)
+        self._levels: LRUCache[tuple[bytes, str], Level] = LRUCache(most_names, getsizeof=_size)
         # The attribute that the parts in front of a wrong name mean.
         self._attributes: LRUCache[tuple[bytes, tuple[str, ...]], str] = LRUCache(_MOST_PREFIXES)
 
     def store(
-        self, question: bytes, names: Mapping[str, Sequence[str]], results: Iterable[Mapping[str, Any]] = ()
+        self, question: bytes, levels: Mapping[str, Level], results: Iterable[Mapping[str, Any]] = ()
     ) -> None:
-        """Keep the names of each level, and the levels that these results name.
+        """Keep these levels, by attribute, and the attributes that these results name.
 
         A level that is too large for the cache is not kept.
         """
@@ -83,8 +89,7 @@ class Levels:
             if result["kind"] == "missing":
                 front = attribute_path(result["typed"])[: result["depth"]]
                 self._attributes[question, front] = result["at"]
-        for at, attributes in names.items():
-            level = _Level(tuple(attributes), frozenset(map(_folded, attributes)))
+        for at, level in levels.items():
             if _size(level) <= self._levels.maxsize:
                 self._levels[question, at] = level
 
@@ -92,10 +97,10 @@ class Levels:
         """The attributes of the levels that the cache has for this question."""
         return [at for key, at in self._levels if key == question]
 
-    def names(self, question: bytes, at: str) -> Sequence[str]:
+    def names(self, question: bytes, at: str) -> NameIndex:
         """The attributes of a level; empty if the cache lacks it."""
         level = self._levels.get((question, at))
-        return level.names if level else ()
+        return level.index if level else NO_NAMES
 
     def missing(self, question: bytes, typed: str) -> Mapping[str, Any] | None:
         """A result of kind `missing` for a name that the set certainly lacks; None where only Nix can say."""
@@ -113,23 +118,23 @@ class ImageNames:
     """The names of the images in a file, by question about the file; for a short time, as the file may change."""
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
-        self._levels: TTLCache[bytes, _Level] = TTLCache(_IMAGE_FILES, _IMAGE_SECONDS, timer)
+        self._levels: TTLCache[bytes, Level] = TTLCache(_IMAGE_FILES, _IMAGE_SECONDS, timer)
 
     def store(self, question: bytes, names: Sequence[str]) -> None:
         """Keep all names of a file."""
-        self._levels[question] = _Level(tuple(names), frozenset(map(_folded, names)))
+        self._levels[question] = Level.of(names)
 
     def missing(self, question: bytes, typed: str) -> Mapping[str, Any] | None:
         """A result of kind `missing` for an image that the file lacks; None where only Nix can say."""
         level = self._levels.get(question)
         if level is None or level.matches(typed):
             return None
-        return {"kind": "missing", "part": typed, "names": list(level.names)}
+        return {"kind": "missing", "part": typed, "names": list(level.index.names)}
 
 
-def _size(level: _Level) -> float:
+def _size(level: Level) -> float:
     """In names; no level is smaller than its share of the most levels."""
-    return max(len(level.names), _MOST_NAMES // _MOST_LEVELS)
+    return max(len(level.index), _MOST_NAMES // _MOST_LEVELS)
 
 
 def _folded(name: str) -> str:

@@ -13,7 +13,7 @@ from proxy.core.names import is_store_path, store_paths
 from proxy.image import base
 from proxy.image.recipe import Definition, Recipe, TextPaths
 from proxy.nix.package_results import package, read_packages
-from proxy.tools.suggest import close
+from proxy.tools.name_index import NO_NAMES, NameIndex, close
 
 #: What `nix/images.nix` prints.
 ImageResult = Mapping[str, Any]
@@ -26,8 +26,8 @@ _HIGHEST_ID = (1 << 32) - 2
 _FEWEST_LAYERS, _MOST_LAYERS = 2, 125
 
 
-def read_image(result: ImageResult, typed: str, package_set: str, names: Sequence[str] = ()) -> Definition:
-    """The definition of the image that the client named `typed`; `package_set` and `names` as for `read_packages`.
+def read_image(result: ImageResult, typed: str, package_set: str, index: NameIndex = NO_NAMES) -> Definition:
+    """The definition of the image that the client named `typed`; `package_set` and `index` as for `read_packages`.
 
     Raises `ImageUnknown`, `ImageInvalid`, and for a package of the image `PackageUnknown` or `PackageRefused`.
     """
@@ -45,12 +45,12 @@ def read_image(result: ImageResult, typed: str, package_set: str, names: Sequenc
     if problems := list(_problems(result)):
         raise _invalid(result["image"], problems)
     return Definition(
-        recipe=_recipe(result, _packages(result, package_set, names)),
+        recipe=_recipe(result, _packages(result, package_set, index)),
         runs=_text_paths(result["runs"]),
         most_layers=result["maxLayers"],
         script=result["extraCommands"],
         commands=_text_paths(result["commands"]),
-        tools=_tools(result, package_set, names),
+        tools=_tools(result, package_set, index),
     )
 
 
@@ -78,13 +78,13 @@ def _recipe(result: ImageResult, packages: tuple[Package, ...]) -> Recipe:
     )
 
 
-def _packages(result: ImageResult, package_set: str, names: Sequence[str]) -> tuple[Package, ...]:
+def _packages(result: ImageResult, package_set: str, index: NameIndex) -> tuple[Package, ...]:
     """The packages of the root, none twice: `packages`, then `contents`, then the packages of every image.
 
     Raises as `read_packages` does, with the image's name.
     """
     items = [*result["packages"], *result["contents"], *result["optional"]]
-    _check(f"image {result['image']}", items, package_set, names)
+    _check(f"image {result['image']}", items, package_set, index)
     ordered: dict[tuple[tuple[str, str], ...], Package] = {}
     for item in items:
         one = _content(item) if item["kind"] == "path" else package(item)
@@ -92,15 +92,15 @@ def _packages(result: ImageResult, package_set: str, names: Sequence[str]) -> tu
     return tuple(ordered.values())
 
 
-def _tools(result: ImageResult, package_set: str, names: Sequence[str]) -> tuple[Package, ...]:
+def _tools(result: ImageResult, package_set: str, index: NameIndex) -> tuple[Package, ...]:
     """The packages that run the operator's commands. Raises as `read_packages` does, with their purpose."""
-    _check(f"image {result['image']}, for its extraCommands", result["tools"], package_set, names)
+    _check(f"image {result['image']}, for its extraCommands", result["tools"], package_set, index)
     return tuple(package(item) for item in result["tools"])
 
 
-def _check(image: str, items: Sequence[Mapping[str, Any]], package_set: str, names: Sequence[str]) -> None:
+def _check(image: str, items: Sequence[Mapping[str, Any]], package_set: str, index: NameIndex) -> None:
     try:
-        read_packages([item for item in items if item["kind"] != "path"], package_set, names)
+        read_packages([item for item in items if item["kind"] != "path"], package_set, index)
     except (PackageUnknown, PackageRefused) as error:
         raise type(error)(f"{image}: {error}") from error
 

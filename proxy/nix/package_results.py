@@ -11,7 +11,7 @@ from typing import Any
 from proxy.core.errors import PackageRefused, PackageUnknown, PackageUnusable
 from proxy.core.model import Package
 from proxy.core.names import is_store_path
-from proxy.tools.suggest import close, elsewhere
+from proxy.tools.name_index import NO_NAMES, NameIndex, close
 
 _SUGGESTIONS = 3
 _MOST_COMPARED = (
@@ -30,20 +30,20 @@ _PLACE = re.compile(r" in \S*/\S*")  # a client has no use for a path of this ho
 
 
 def read_packages(
-    results: Sequence[Mapping[str, Any]], package_set: str, names: Sequence[str] = ()
+    results: Sequence[Mapping[str, Any]], package_set: str, index: NameIndex = NO_NAMES
 ) -> dict[str, Package]:
     """The package of each name as the client typed it, in the order of the request.
 
-    `package_set` is the name of the set, for messages. `names` are its attribute names, for better suggestions.
+    `package_set` is the name of the set, for messages. `index` has its attribute names, for better suggestions.
 
     Raises `PackageUnknown`, which names every missing and every ambiguous package, with suggestions for the first few, and
     `PackageRefused`, which names every refused package with the setting that would allow it.
     """
     failed = [result for result in results if result["kind"] not in ("package", "refused")]
     compared = [result["typed"] for result in failed if result["kind"] == "missing"][:_MOST_COMPARED]
-    problems = [_problem(result, names, suggest=result["typed"] in compared) for result in failed]
+    problems = [_problem(result, index, suggest=result["typed"] in compared) for result in failed]
     if problems:
-        count = f" of {len(names)} packages" if names else ""
+        count = f" of {len(index)} packages" if index else ""
         raise PackageUnknown("; ".join(problems) + f" (package set {package_set}{count})")
     refusals = [_refusal(result) for result in results if result["kind"] == "refused"]
     if refusals:
@@ -51,15 +51,17 @@ def read_packages(
     return {result["typed"]: package(result) for result in results}
 
 
-def _problem(result: Mapping[str, Any], names: Sequence[str], *, suggest: bool) -> str:
+def _problem(result: Mapping[str, Any], index: NameIndex, *, suggest: bool) -> str:
     typed = result["typed"]
     match result["kind"]:
         case "missing":
             similar = close(result["part"], result["names"]) if suggest else ()
             close_by = [_join(result["at"], name) for name in similar]
             if suggest and not result["at"]:
-                close_by = [*elsewhere(result["part"], names), *close_by]
-            hint = f", did you mean {_either(close_by[:_SUGGESTIONS])}?" if close_by else ""
+                part = result["part"]
+                close_by = [*index.with_program(part), *index.elsewhere(part), *close_by]
+            likely = list(dict.fromkeys(close_by))[:_SUGGESTIONS]
+            hint = f", did you mean {_either(likely)}?" if likely else ""
             where = f" ({result['at']} has no {result['part']})" if result["at"] else ""
             return f"no package {typed}{where}{hint}"
         case "ambiguous":

@@ -25,6 +25,7 @@ from proxy.nix import image_results
 from proxy.nix.evaluate import Evaluator, ImagesFile
 from proxy.nix.sets import LATEST, PackageSets
 from proxy.nix.store import NixStore
+from proxy.tools.name_index import NO_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,10 @@ class NamedImages:
             own, unknown = await self._chosen(set_name, request.tag)
             package_set = replace(own, substitutes=own.substitutes or default.substitutes)
             answer = await self._evaluate(request, package_set, set_name, default)
-        names = await self._evaluator.names_soon(package_set) if image_results.lacks_package(answer) else ()
+        lacks = image_results.lacks_package(answer)
+        index = await self._evaluator.index_soon(package_set) if lacks else NO_NAMES
         definition = await asyncio.to_thread(
-            image_results.read_image, answer, request.image, package_set.name, names
+            image_results.read_image, answer, request.image, package_set.name, index
         )
         image = NamedImage(definition, package_set, set_name, system)
         if unknown is not None and version_tag(image.version) != request.tag:

@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from proxy.core.model import Preset
-from proxy.settings.values import AbsolutePath, Component, Date, Section, User
+from proxy.settings.values import AbsolutePath, Component, Date, Listing, Section, User
 
 _NIXPKGS = "https://github.com/NixOS/nixpkgs/archive/{revision}.tar.gz"
 _CHANNEL_COMMIT = "https://channels.nixos.org/{ref}/git-revision"
+_CHANNEL_LIST = "https://channels.nixos.org/{ref}/packages.json.br"
 _CHANNEL = "nixpkgs-unstable"
 _FULL_COMMIT = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
 
@@ -21,6 +22,7 @@ class PackageSource(Section):
     kind: Literal["nixpkgs", "tarball", "git", "path", "flake", "demo"] = "nixpkgs"
     url: str = ""
     pointer: str = ""
+    listing: Listing = ""
     ref: str = ""
     revision: str = ""
     path: str = ""
@@ -64,7 +66,11 @@ class PackageSource(Section):
         """The same source; nixpkgs gets its official addresses where the operator sets none."""
         if self.kind != "nixpkgs":
             return self
-        official = {} if self.url else {"url": _NIXPKGS, "pointer": _CHANNEL_COMMIT}
+        official = (
+            {}
+            if self.url
+            else {"url": _NIXPKGS, "pointer": _CHANNEL_COMMIT, "listing": self.listing or _CHANNEL_LIST}
+        )
         return self.model_copy(update={"ref": self.ref or _CHANNEL, **official})
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from proxy.tools import suggest
+from proxy.tools import name_index
 
 # What a value has to be, by pydantic's type of error.
 _WANTED: Mapping[str, str] = {
@@ -48,7 +48,7 @@ def in_words(error: ValidationError, sections: type[BaseModel]) -> str:
 
 def no_such(key: str, keys: Iterable[str], what: str = "setting") -> str:
     """That there is no such key, and the one that was perhaps meant."""
-    close = suggest.close(key, sorted(keys))
+    close = name_index.close(key, sorted(keys))
     return f"no such {what}" + (f", did you mean {close[0]}?" if close else "")
 
 

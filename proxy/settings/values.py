@@ -101,6 +101,16 @@ def _date(value: str) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _listing(value: str) -> str:
+    parts = urlsplit(value)
+    is_here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if value and (not (parts.scheme == "https" or is_here) or "{" in parts.netloc):
+        raise ValueError(
+            "a list has an https address, with {ref} in its path alone: https://HOST/{ref}/packages.json.br"
+        )
+    return value
+
+
 def _component(value: str) -> str:
     if not is_component(value):
         raise ValueError("a prefix is one component of a repository path, for example images")
@@ -137,4 +147,5 @@ Component = Annotated[str, AfterValidator(_component)]
 User = Annotated[str, AfterValidator(_user)]
 PathPrefix = Annotated[str, AfterValidator(_path_prefix)]
 PlatformName = Annotated[str, AfterValidator(_platform)]
+Listing = Annotated[str, AfterValidator(_listing)]
 Date = Annotated[str, BeforeValidator(_as_text), AfterValidator(_date)]

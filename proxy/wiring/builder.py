@@ -22,6 +22,7 @@ from proxy.nix.binary_cache import BinaryCache
 from proxy.nix.budget import StoreBudget
 from proxy.nix.commands import Caches
 from proxy.nix.evaluate import Evaluator, ImagesFile
+from proxy.nix.name_lists.channel import ChannelLists
 from proxy.nix.runner import Limits, NixRunner
 from proxy.nix.sets import Choice, PackageSets, Tools
 from proxy.nix.store import NixStore
@@ -80,7 +81,12 @@ def open_packages(
     )
     store = NixStore(runner, files.EXPRESSIONS)
     evaluator = Evaluator(
-        runner, files.EXPRESSIONS, system=settings.system, policy=settings.package_policy, folder=folder
+        runner,
+        files.EXPRESSIONS,
+        system=settings.system,
+        policy=settings.package_policy,
+        folder=folder,
+        channels=ChannelLists(session),
     )
     sets = PackageSets(
         {

@@ -33,6 +33,7 @@ from proxy.settings import Settings
 from proxy.state import State, open
 from proxy.state.memory import MemoryState
 from proxy.telemetry.log import log_event
+from proxy.tools.name_index import NameIndex
 from proxy.upkeep import census
 from proxy.upkeep.explain import Explanation, explain
 from proxy.upkeep.inventory import Inventory, StoredImage
@@ -42,6 +43,7 @@ from proxy.wiring import builder, files
 from proxy.wiring.registry import image_endpoint, registry_endpoint
 
 _LATEST = "latest"
+_PATIENCE = 300.0  # seconds for what the packages say of themselves, which is more than their names
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +257,12 @@ async def build(settings: Settings, repository: str, tag: str, folder: Path, pla
     return digests[0]
 
 
-async def attribute_names(settings: Settings, package_set: str, tag: str) -> tuple[str, ...]:
-    """The attribute names of a package set at this tag. Raises a `NixfrontError`."""
+async def name_index(settings: Settings, package_set: str, tag: str) -> NameIndex:
+    """The packages of a package set at this tag, by name. Raises a `NixfrontError`."""
     async with AsyncExitStack() as stack:
         await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
         packages = builder.open_packages(settings, stack, await stack.enter_async_context(client_session()))
-        return await packages.evaluator.names(await packages.sets.resolve(package_set, tag))
+        return await packages.evaluator.facts_soon(await packages.sets.resolve(package_set, tag), _PATIENCE)
 
 
 async def explanation(settings: Settings, repository: str, tag: str, platform: str = "") -> Explanation:

@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import TextIO
 
 from proxy.core.errors import NixfrontError
-from tests.bench import big_set, cold, crowd, layering, serving
+from tests.bench import big_set, cold, crowd, layering, names, serving
 from tests.bench.bench import Bench
 from tests.bench.result import Measure, Result, table
 
 #: Every measure, in the order in which they are made: each module has its `MEASURES`.
-MEASURES: tuple[Measure, ...] = (*cold.MEASURES, *layering.MEASURES, *serving.MEASURES, *crowd.MEASURES)
+MEASURES: tuple[Measure, ...] = (
+    *cold.MEASURES,
+    *layering.MEASURES,
+    *serving.MEASURES,
+    *crowd.MEASURES,
+    *names.MEASURES,
+)
 
 
 def main() -> int:

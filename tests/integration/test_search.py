@@ -1,13 +1,19 @@
 """`docker search` and `podman search` by the registry's old interface. The real clients are in `tests/e2e/test_errors.py`."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from proxy import cli
 from proxy.core.events import BuildStarted
-from tests.support import handmade
+from tests.integration.test_package_sets import files_over_http
+from tests.integration.test_power_loss import channel
+from tests.support import handmade, many_names
 from tests.support.front import Front
 from tests.support.guarded import PASSWORDS, basic, htpasswd_registry
 from tests.support.servers import Server
@@ -37,6 +43,7 @@ in {
   help = package "help-1" { };
   helper = package "helper-1" { description = throw "unsaid"; };
   removed = throw "removed is gone";
+  buildPackages = { buildPackages = { }; targetPackages = { }; hello = package "hello-1" { }; };
   helloPackages = { inner = package "inner-1" { description = "Is inside"; }; none = 1; };
 }
 """
@@ -52,7 +59,7 @@ async def test_packages_and_images_are_found_and_nix_lists_them_once(
     async with start(registry.url, packages={"path": str(own)}) as front:
 
         async def describes() -> bool:
-            return any(each["description"] == "Says hello" for each in await search(front, "q=hello&n=25"))
+            return any(each["description"] == "1: Says hello" for each in await search(front, "q=hello&n=25"))
 
         await until(describes)
         starts = front.nix_starts()
@@ -73,8 +80,8 @@ async def test_packages_and_images_are_found_and_nix_lists_them_once(
         "hellopackages.none",
         "hellopackages.inner",
     ]
-    assert [each["description"] for each in podman[1:4]] == ["", "Says hello", ""]
-    assert inner[0]["description"] == "Is inside"
+    assert [each["description"] for each in podman[1:4]] == ["1", "1: Says hello", "1"]
+    assert inner[0]["description"] == "1: Is inside"
     assert names(docker)[:2] == [f"{host}/team/hello-world", f"{host}/help"], "docker prints it as it is"
     assert len(few) == 3
     assert nothing == []
@@ -130,3 +137,38 @@ async def test_a_set_that_cannot_be_read_leaves_the_images(start: Start, registr
     await handmade.push(registry.url, "team/hello", "v1", handmade.image([handmade.tar([])]))
     async with start(registry.url, packages={"kind": "path", "path": "/nonexistent/set"}) as front:
         assert names(await search(front, "q=hello")) == ["team/hello"]
+
+
+async def test_a_channel_is_searched_by_its_own_list(
+    start: Start, registry: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served, settings = tmp_path / "served", tmp_path / "nixfront.yml"
+    channel(served, "1" * 40)
+    (served / "unstable" / "packages.json.br").write_bytes(many_names.channel_list(many_names.names(3000)))
+    async with files_over_http(served) as url:
+        nixpkgs = {
+            "kind": "nixpkgs",
+            "url": f"{url}/{{revision}}.tar.gz",
+            "pointer": f"{url}/{{ref}}/git-revision",
+            "listing": f"{url}/{{ref}}/packages.json.br",
+            "ref": "unstable",
+            "path": "",
+        }
+        async with start(registry.url, packages=nixpkgs, builds={"failure_seconds": 0}) as front:
+            found = await search(front, "q=rg&n=1")
+            pages = [names(await search(front, f"q=tools&n=10&page={page}")) for page in (1, 2)]
+            assert front.nix_starts("nix-instantiate") == 0, "the channel's list needs no evaluation"
+            status, _, body = await front.get("/v2/rg/manifests/latest")
+        data = {"data": {"dir": str(tmp_path / "cli")}, "packages": {**nixpkgs, "always": []}}
+        settings.write_text(json.dumps(data))
+        shown = await asyncio.to_thread(cli.main, ["search", "rg", "--most", "1", "--config", str(settings)])
+
+    printed = capsys.readouterr()
+    assert (found[0]["name"], found[0]["description"].split()[:2]) == ("ripgrep", ["14.1.1:", "Utility"])
+    assert len({*pages[0], *pages[1]}) == 20
+    assert status == 404
+    assert "no package rg, did you mean ripgrep" in json.loads(body)["errors"][0]["message"]
+    assert "of 3000 packages" in json.loads(body)["errors"][0]["message"]
+    assert shown == 0
+    assert printed.out.split()[:4] == ["ripgrep", "ripgrep", "14.1.1", "Utility"]
+    assert "--page 2 shows more" in printed.err

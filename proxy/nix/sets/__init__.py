@@ -110,8 +110,12 @@ class PackageSets:
         except TagUnknown as error:
             self._unknown[key] = str(error)
             raise
-        # This is a setting of today and no fact about the revision, so no record has it.
-        return replace(package_set, import_from_derivation=chosen.choice.import_from_derivation)
+        # These are settings of today and no facts about the revision, so no record has them.
+        return replace(
+            package_set,
+            import_from_derivation=chosen.choice.import_from_derivation,
+            listing=chosen.listing(reference),
+        )
 
     async def has(self, name: str, tag: str) -> bool:
         """Whether a tag chooses a revision of this set by itself, as a branch does; True if nobody can say now."""

@@ -36,7 +36,8 @@ class Choice:
     """The operator's settings of one set; what a kind does not use is empty.
 
     `url`: the address of a git repository, a flake reference, or a template of a tarball's address with `{ref}` or
-    `{revision}`. `pointer`: a template with `{ref}` of the address of a text that holds a commit. `ref`: what `latest`
+    `{revision}`. `pointer`: a template with `{ref}` of the address of a text that holds a commit; `listing`: such
+    a template of the address of a channel's list of packages. `ref`: what `latest`
     means; `revision`: a commit, instead of `ref`. `path`: a folder or file of this host. `date`: RFC 3339, the date of every
     image. `archive`: the URL of a Debian archive. `recipe`: of the demo set: empty, `big`, or a file. `attribute`: the
     output of a flake that holds its packages by system.
@@ -48,6 +49,7 @@ class Choice:
     kind: Kind
     url: str = ""
     pointer: str = ""
+    listing: str = ""
     ref: str = ""
     revision: str = ""
     path: str = ""
@@ -146,6 +148,10 @@ class ConfiguredSet(ABC):
 
         Raises `PackageSetUnavailable` where nobody can say.
         """
+
+    def listing(self, reference: str) -> str:  # noqa: ARG002 - only channels publish lists
+        """The address of the list of packages at this reference, which chooses a revision; empty where there is none."""
+        return ""
 
     def note_head(self, reference: str, commit: str) -> None:  # noqa: B027 - only channels need their past
         """A branch or channel that `allows` allows is at this commit now. Blocking: it may write a file."""

@@ -102,6 +102,12 @@ class NixpkgsSet(TarballSet):
         )
 
     @override
+    def listing(self, reference: str) -> str:
+        # Nobody lists the packages of a commit. Those of our own channel are hardly different.
+        channel = self.choice.ref if is_revision(reference) else reference
+        return self.choice.listing.replace("{ref}", channel) if self.has_commits else ""
+
+    @override
     def note_head(self, reference: str, commit: str) -> None:
         if self.has_commits:
             self._heads.add(commit, reference)

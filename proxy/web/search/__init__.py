@@ -10,7 +10,6 @@ policy refuses a licence.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
 
 from aiohttp import hdrs, web
 
@@ -21,6 +20,7 @@ from proxy.core.names import Vocabulary
 from proxy.nix.evaluate import Evaluator
 from proxy.nix.sets import PackageSets
 from proxy.tools.flight import SingleFlight
+from proxy.tools.name_index import NameIndex
 from proxy.web.access import Access
 from proxy.web.passthrough import Passthrough
 from proxy.web.search import matches
@@ -55,11 +55,11 @@ class Search:
         self._evaluator = evaluator
         self._words = words
         self._policy = policy
-        self._listing: SingleFlight[str, tuple[Sequence[str], Mapping[str, str]]] = SingleFlight()
+        self._listing: SingleFlight[str, NameIndex] = SingleFlight()
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """The answer to `/v1/search?q=TEXT&n=25`. Raises `SiteDenied`, `RegistryUnavailable`."""
+        """The answer to `/v1/search?q=TEXT&n=25&page=1`. Raises `SiteDenied`, `RegistryUnavailable`."""
         if reason := self._sites.registry_refusal(request) or self._sites.build_refusal(request):
             raise SiteDenied(reason)
         async with self._passthrough.send(request, path="/v2/") as answer:
@@ -79,21 +79,16 @@ class Search:
         """The packages that hold the text; none as long as their names are being listed."""
         name = question.package_set
         try:
-            names, texts = await asyncio.wait_for(
-                self._listing.run(name, lambda: self._list(name)), _PATIENCE
-            )
+            index = await asyncio.wait_for(self._listing.run(name, lambda: self._list(name)), _PATIENCE)
         except (TimeoutError, NixfrontError):  # a pull from this set meets the same error, and says it
             return []
         async with self._slots:
             aliases = {} if name else self._words.aliases
-            names_that_fit = await asyncio.to_thread(
-                matches.packages, names, texts, aliases, question, self._policy
-            )
+            names_that_fit = await asyncio.to_thread(matches.packages, index, aliases, question, self._policy)
         return [each for each in names_that_fit if self._access.makes(each.name)]
 
-    async def _list(self, package_set: str) -> tuple[Sequence[str], Mapping[str, str]]:
-        resolved = await self._sets.resolve(package_set, "latest")
-        return await self._evaluator.names(resolved), await self._evaluator.descriptions_soon(resolved)
+    async def _list(self, package_set: str) -> NameIndex:
+        return await self._evaluator.facts_soon(await self._sets.resolve(package_set, "latest"))
 
     async def _repositories(self, request: web.Request) -> list[str]:
         """The first page of the registry's catalog, as this client sees it; empty where the registry shows none."""

@@ -1,25 +1,27 @@
 """The matches of a search among names. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from proxy.core import names
-from proxy.core.model import Policy
-from proxy.tools import suggest
+from proxy.core.model import PackageFacts, Policy
+from proxy.tools.name_index import NameIndex
 
 _DEFAULT, _MOST = 25, 100  # results; docker sends no other numbers than 1 to 100
+_MOST_LISTED = 1000  # packages on all pages together
 _LONGEST_TEXT = 100  # characters
 _IMAGE = "an image of this registry"
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The text to look for, in the names of this package set and in those of repositories; `most` results."""
+    """The text to look for, in the names of this package set and in those of repositories; `most` results on each page."""
 
     text: str
     package_set: str
     repository: str
     most: int
+    page: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +38,39 @@ def parse(query: Mapping[str, str], package_sets: Collection[str]) -> Question:
     first, slash, rest = typed.partition("/")
     package_set = first if slash and first in package_sets else ""
     text = (rest if package_set else typed).rpartition("/")[2]
-    number = query.get("n", "")
-    most = int(number) if number.isascii() and number.isdigit() and len(number) < 5 else _DEFAULT
-    return Question(text, package_set, typed, min(max(most, 1), _MOST))
+    most, page = _number(query.get("n", ""), _DEFAULT), _number(query.get("page", ""), 1)
+    return Question(text, package_set, typed, min(max(most, 1), _MOST), max(page, 1))
 
 
-def packages(
-    attributes: Sequence[str],
-    descriptions: Mapping[str, str],
-    aliases: Mapping[str, str],
-    question: Question,
-    policy: Policy,
-) -> list[Match]:
-    """The packages whose names hold the text, best first, as a client pulls them."""
+def packages(index: NameIndex, aliases: Mapping[str, str], question: Question, policy: Policy) -> list[Match]:
+    """The packages that the text fits, best first, as a client pulls them: those of all pages."""
     prefix = f"{question.package_set}/" if question.package_set else ""
-    matches: dict[str, str] = {}
-    for name in suggest.search(question.text, [*aliases, *attributes]):
-        attribute = aliases.get(name, name)
-        spelled = name if name in aliases else names.spelled(name)
-        if spelled is not None and may_be_pulled(attribute, policy):
-            matches.setdefault(prefix + spelled, descriptions.get(attribute, ""))
-        if len(matches) >= _MOST:
+    matches: dict[str, Match] = {}
+    for spelled, facts in _found(index, aliases, question.text):
+        if spelled is not None and may_be_pulled(facts.name, policy):
+            name = prefix + spelled
+            matches.setdefault(name, Match(name, _line(facts)))
+        if len(matches) >= _MOST_LISTED:
             break
-    return [Match(name, description) for name, description in matches.items()]
+    return list(matches.values())
+
+
+def _found(
+    index: NameIndex, aliases: Mapping[str, str], text: str
+) -> Iterator[tuple[str | None, PackageFacts]]:
+    """The name to pull and the facts of each package: by the operator's aliases first, then by attributes."""
+    own = NameIndex(sorted(aliases))
+    for position in own.search(text):
+        alias = own.names[position]
+        at = index.find(aliases[alias])
+        yield alias, PackageFacts(aliases[alias]) if at is None else index.facts(at)
+    for position in index.search(text):
+        yield names.spelled(index.names[position]), index.facts(position)
+
+
+def _line(facts: PackageFacts) -> str:
+    """The version and the description, which both clients show in one column."""
+    return ": ".join(text for text in (facts.version, facts.description) if text)
 
 
 def images(repositories: Iterable[str], question: Question) -> list[Match]:
@@ -71,17 +83,18 @@ def answer(
 ) -> dict[str, object]:
     """The answer as docker and podman read it. `host` stands in front of each name, if any.
 
-    Half of the results is for either kind, and more where the other one has fewer.
+    Half of the first page is for either kind, and more where the other one has fewer.
     """
     ours = {each.name for each in packages}
     others = [each for each in images if each.name not in ours]
-    others = others[: max(question.most // 2, question.most - len(packages))]
-    results = [*others, *packages][: question.most]
+    first = max(question.most // 2, question.most - len(packages))
+    every = [*others[:first], *packages, *others[first:]]
+    results = every[(question.page - 1) * question.most :][: question.most]
     return {
         "query": question.repository,
         "num_results": len(results),
-        "num_pages": 1,
-        "page": 1,
+        "num_pages": max(1, -(-len(every) // question.most)),
+        "page": question.page,
         "page_size": question.most,
         "results": [
             {
@@ -95,6 +108,10 @@ def answer(
             for each in results
         ],
     }
+
+
+def _number(text: str, default: int) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 5 else default
 
 
 def may_be_pulled(attribute: str, policy: Policy) -> bool:

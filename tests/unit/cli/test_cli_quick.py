@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from proxy import cli, settings
+from proxy.tools.name_index import NameIndex
 from proxy.wiring import known_names
 
 SLOW = {
@@ -63,7 +64,9 @@ def test_help_loads_nothing_slow(argv: list[str], tmp_path: Path) -> None:
 def test_a_search_among_known_names_needs_the_settings_alone(tmp_path: Path) -> None:
     environment = {"NIXFRONT_DATA_DIR": str(tmp_path), "NIXFRONT_PACKAGES_KIND": "demo"}
     (tmp_path / "sets").mkdir()
-    known_names.keep(settings.load(None, environment), "", "latest", ("hello", "python3Packages.numpy"))
+    known_names.keep(
+        settings.load(None, environment), "", "latest", NameIndex(("hello", "python3Packages.numpy"))
+    )
 
     code, modules, printed = loaded("search", "--demo", "NUMPY", data=tmp_path)
 
@@ -75,9 +78,11 @@ def test_other_settings_have_other_names(tmp_path: Path) -> None:
     environment = {"NIXFRONT_DATA_DIR": str(tmp_path), "NIXFRONT_PACKAGES_KIND": "demo"}
     demo = settings.load(None, environment)
     (tmp_path / "sets").mkdir()
-    known_names.keep(demo, "", "latest", ("hello",))
+    known_names.keep(demo, "", "latest", NameIndex(("hello",)))
 
-    assert known_names.recall(demo, "", "latest") == ("hello",)
+    known = known_names.recall(demo, "", "latest")
+    assert known is not None
+    assert known.names == ("hello",)
     assert known_names.recall(demo, "", "12") is None
     for key, value in {
         "PACKAGES_KIND": "nixpkgs",
@@ -92,7 +97,7 @@ def test_other_settings_have_other_names(tmp_path: Path) -> None:
 def test_a_damaged_file_is_no_list(tmp_path: Path, text: str) -> None:
     chosen = settings.load(None, {"NIXFRONT_DATA_DIR": str(tmp_path)})
     (tmp_path / "sets").mkdir()
-    known_names.keep(chosen, "", "latest", ("hello",))
+    known_names.keep(chosen, "", "latest", NameIndex(("hello",)))
     (file,) = (tmp_path / "sets").iterdir()
     file.write_text(text)
 
@@ -104,7 +109,7 @@ def test_names_are_known_for_the_time_to_live(tmp_path: Path) -> None:
         None, {"NIXFRONT_DATA_DIR": str(tmp_path), "NIXFRONT_PACKAGES_TIME_TO_LIVE": "100"}
     )
     (tmp_path / "sets").mkdir()
-    known_names.keep(chosen, "", "latest", ("hello",))
+    known_names.keep(chosen, "", "latest", NameIndex(("hello",)))
     (file,) = (tmp_path / "sets").iterdir()
     written = file.stat().st_mtime
     os.utime(file, (written - 200, written - 200))

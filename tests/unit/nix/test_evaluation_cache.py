@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.nix.evaluation_cache import ImageNames, Levels, PackageCache
+from proxy.nix.evaluation_cache import ImageNames, Level, Levels, PackageCache
 
 HELLO = {"kind": "package", "typed": "hello", "drvPath": "/nix/store/a.drv"}
 GONE = {"kind": "missing", "typed": "gone"}
@@ -56,7 +56,7 @@ def levels() -> Levels:
     levels = Levels()
     names = {"": ["git", "Twice", "twice", "sameName", "samenamE", "_7zz", "Deep"], "Deep.er": ["Inner"]}
     gone = {"kind": "missing", "typed": "deep.er.gone", "at": "Deep.er", "part": "gone", "depth": 2}
-    levels.store(b"set", names, [gone])
+    levels.store(b"set", {at: Level.of(listed) for at, listed in names.items()}, [gone])
     return levels
 
 
@@ -78,8 +78,9 @@ def test_a_name_that_no_level_has_is_missing(levels: Levels, typed: str, at: str
 
 def test_levels_have_a_bound() -> None:
     levels = Levels(most_names=10_000)
-    levels.store(b"set", {"too many": [f"name{number}" for number in range(10_001)], "a": ["x"]})
-    levels.store(b"set", {at: ["x"] for at in "bcdefg"})
+    many = [f"name{number}" for number in range(10_001)]
+    levels.store(b"set", {"too many": Level.of(many), "a": Level.of(["x"])})
+    levels.store(b"set", {at: Level.of(["x"]) for at in "bcdefg"})
 
     assert set(levels.listed(b"set")) == {"e", "f", "g"}
 

@@ -9,6 +9,7 @@ from proxy import settings
 from proxy.core.errors import PackageRefused, PackageUnknown, PackageUnusable
 from proxy.core.model import Package
 from proxy.nix import package_results
+from proxy.tools.name_index import NameIndex
 
 STORE = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz"
 
@@ -78,7 +79,7 @@ def test_nothing_asked_is_nothing_found() -> None:
     ("result", "message"),
     [
         pytest.param(
-            missing("gti", "tig", "git"), "no package gti, did you mean tig or git?", id="two close"
+            missing("gti", "git", "gtk"), "no package gti, did you mean git or gtk?", id="two close"
         ),
         pytest.param(missing("gti", "git"), "no package gti, did you mean git?", id="one close"),
         pytest.param(
@@ -124,7 +125,7 @@ def test_each_problem_is_told_with_what_to_type_instead(result: dict[str, Any], 
 
 def test_an_unknown_package_says_how_many_there_are() -> None:
     with pytest.raises(PackageUnknown, match=r"\(package set demo of 3 packages\)"):
-        package_results.read_packages([missing("gti", "git")], "demo", ["git", "hello", "a.b"])
+        package_results.read_packages([missing("gti", "git")], "demo", NameIndex(["git", "hello", "a.b"]))
 
 
 def test_every_failed_name_is_told_at_once() -> None:
@@ -213,11 +214,22 @@ def test_what_a_set_refuses_itself_is_told_in_our_words(error: str, message: str
     assert package_results.own_refusal(error) == message
 
 
-def test_a_name_that_is_elsewhere_in_the_set_is_suggested_first() -> None:
-    missing = {"kind": "missing", "typed": "numpy", "at": "", "part": "numpy", "names": ["numpyz"]}
+def test_the_package_of_a_program_is_suggested() -> None:
+    missing = {"kind": "missing", "typed": "rg", "at": "", "part": "rg", "names": ["ripgrep"]}
+    index = NameIndex(["ripgrep"], ["14.1\tMIT\trg\tA fast grep"])
 
     with pytest.raises(PackageUnknown) as caught:
-        package_results.read_packages([missing], "demo", ["git", "python3Packages.numpy", "x.numpyx"])
+        package_results.read_packages([missing], "demo", index)
+
+    assert "no package rg, did you mean ripgrep?" in str(caught.value)
+
+
+def test_a_name_that_is_elsewhere_in_the_set_is_suggested_first() -> None:
+    missing = {"kind": "missing", "typed": "numpy", "at": "", "part": "numpy", "names": ["numpyz"]}
+    index = NameIndex(["git", "python3Packages.numpy", "x.numpyx"])
+
+    with pytest.raises(PackageUnknown) as caught:
+        package_results.read_packages([missing], "demo", index)
 
     assert "did you mean python3Packages.numpy or numpyz?" in str(caught.value)
 

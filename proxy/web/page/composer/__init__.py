@@ -11,9 +11,9 @@ from aiohttp import web
 
 from proxy.core import names
 from proxy.core.errors import NixfrontError
-from proxy.core.model import Package
+from proxy.core.model import Package, PackageFacts
 from proxy.core.names import Vocabulary
-from proxy.tools import suggest
+from proxy.tools.name_index import NO_NAMES, NameIndex
 from proxy.web import client as web_client
 from proxy.web.client import NO_NETWORKS, Networks
 from proxy.web.page import templating
@@ -54,11 +54,11 @@ class Composer:
         if not text or not known:
             return web.json_response(_NOTHING)
         try:
-            attributes = await self._previews.attributes(package_set, _PATIENCE)
+            index = await self._previews.index(package_set, _PATIENCE)
         except NixfrontError as error:
             return web.json_response({**_NOTHING, "error": str(error)})
-        matches = await asyncio.to_thread(suggest.search, text, attributes or ())
-        pairs = [(name, pull) for name in matches[: 4 * _MOST_SUGGESTIONS] if (pull := names.spelled(name))]
+        best = await asyncio.to_thread(_best, index or NO_NAMES, text)
+        pairs = [(facts.name, pull) for facts in best if (pull := names.spelled(facts.name))]
         prefix = f"{package_set}/" if package_set else ""
         allowed = await visitor.pullable(prefix + pull for _, pull in pairs[:_MOST_SUGGESTIONS])
         presets = [] if package_set else sorted(self._words.presets)
@@ -70,7 +70,7 @@ class Composer:
             ),
             *({"attribute": name, "pull": pull} for name, pull in pairs if prefix + pull in allowed),
         ]
-        return web.json_response({"names": suggestions[:_MOST_SUGGESTIONS], "later": attributes is None})
+        return web.json_response({"names": suggestions[:_MOST_SUGGESTIONS], "later": index is None})
 
     async def compose(self, request: web.Request, visitor: Visitor) -> web.Response:
         """What the image of these packages would be: a page, or with `part` the result alone."""
@@ -113,3 +113,7 @@ class Composer:
         image = next((image for image in images if image.repository == repository), None)
         packages = preview.packages if preview is not None else ()
         return composed(image_request, preview, self.lines(request, repository, packages), image)
+
+
+def _best(index: NameIndex, text: str) -> list[PackageFacts]:
+    return [index.facts(position) for position in index.search(text)[: 4 * _MOST_SUGGESTIONS]]

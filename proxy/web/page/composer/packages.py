@@ -5,7 +5,6 @@ unless another web site made the visitor's browser come here.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -13,7 +12,7 @@ from aiohttp import web
 from proxy.core import names
 from proxy.core.errors import NixfrontError
 from proxy.core.model import Policy
-from proxy.tools import suggest
+from proxy.tools.name_index import NO_NAMES, NameIndex
 from proxy.web.page import templating
 from proxy.web.page.composer import Composer
 from proxy.web.page.composer.previews import Previews
@@ -39,19 +38,10 @@ class Row:
     license: str = ""
 
 
-def find(text: str, attributes: Sequence[str], descriptions: Mapping[str, str]) -> list[str]:
-    """The attributes whose names hold the text, best first; then those whose descriptions hold each word of it."""
-    if not text:
-        return sorted(attributes, key=str.lower)
-    by_name = suggest.search(text, attributes)
-    words, seen = text.lower().split(), set(by_name)
-    return by_name + [
-        name
-        for name in attributes
-        if name not in seen
-        and (said := descriptions.get(name, "").lower())
-        and all(word in said for word in words)
-    ]
+def find(text: str, index: NameIndex, policy: Policy) -> list[int]:
+    """The positions of the packages that the text fits, best first; without a text all of them, in their order."""
+    positions = index.search(text) if text else range(len(index))
+    return [position for position in positions if may_be_pulled(index.names[position], policy)]
 
 
 class PackagePages:
@@ -70,30 +60,29 @@ class PackagePages:
         text = request.query.get("q", "").strip()[:_LONGEST_TEXT]
         choices = await self._composer.choices(visitor)
         package_set = request.query.get("set", "")
-        attributes: tuple[str, ...] | None = ()
+        index: NameIndex | None = NO_NAMES
         trouble = ""
         if package_set and package_set not in choices["sets"]:
             package_set, trouble = "", "This host has no such package set for you."
         else:
             try:
-                attributes = await self._previews.attributes(package_set, _PATIENCE)
+                index = await self._previews.index(package_set, _PATIENCE)
             except NixfrontError as error:
                 trouble = str(error)
-        descriptions = await self._previews.descriptions(package_set) if attributes else {}
         async with self._slots:
-            found = await asyncio.to_thread(self._find, text, attributes or (), descriptions)
+            found = await asyncio.to_thread(find, text, index or NO_NAMES, self._policy)
         pages = Pages(request, len(found), _OF_A_PAGE)
         prefix = f"{package_set}/" if package_set else ""
         rows = [
-            Row(name, prefix + pull, descriptions.get(name, ""))
-            for name in pages.part(found)
-            if (pull := names.spelled(name))
+            Row(facts.name, prefix + pull, facts.description, facts.version, facts.license)
+            for facts in map((index or NO_NAMES).facts, pages.part(found))
+            if (pull := names.spelled(facts.name))
         ]
         allowed = await visitor.pullable(row.pull for row in rows)
         context = {
             "rows": [row for row in rows if row.pull in allowed],
             "hidden": bool(rows) and not allowed,
-            "later": attributes is None,
+            "later": index is None,
             "text": text,
             "package_set": package_set,
             "pages": pages,
@@ -110,7 +99,3 @@ class PackagePages:
         result = await self._composer.result(request, visitor, name)
         status = 404 if result.error else 200
         return templating.page(request, "package.html", {"name": name, "result": result}, status)
-
-    def _find(self, text: str, attributes: Sequence[str], descriptions: Mapping[str, str]) -> list[str]:
-        found = find(text, attributes, descriptions)
-        return [name for name in found if may_be_pulled(name, self._policy)]

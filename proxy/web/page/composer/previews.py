@@ -23,6 +23,7 @@ from proxy.pipeline.contents import chosen_set
 from proxy.pipeline.packing import CODECS
 from proxy.state import State, layer_key
 from proxy.tools.flight import SingleFlight
+from proxy.tools.name_index import NameIndex
 
 _FRESH = 600.0  # seconds for which a preview is cached
 _AT_ONCE = 2
@@ -76,23 +77,16 @@ class Previews:
         self._cache: TTLCache[tuple[str, str], Preview] = TTLCache(512, _FRESH)
         self._flights: SingleFlight[tuple[str, str], Preview] = SingleFlight()
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._lists: SingleFlight[str, tuple[str, ...]] = SingleFlight()
+        self._lists: SingleFlight[str, NameIndex] = SingleFlight()
 
-    async def attributes(self, package_set: str, patience: float) -> tuple[str, ...] | None:
-        """The names of a set; None if the list is not ready within `patience` seconds. Raises a `NixfrontError`."""
+    async def index(self, package_set: str, patience: float) -> NameIndex | None:
+        """The packages of a set; None if the list is not ready within `patience` seconds. Raises a `NixfrontError`."""
         try:
             return await asyncio.wait_for(
                 self._lists.run(package_set, lambda: self._list(package_set)), patience
             )
         except TimeoutError:
             return None
-
-    async def descriptions(self, package_set: str) -> Mapping[str, str]:
-        """What the packages of a set say of themselves, by name; those that nixfront can read within a moment."""
-        try:
-            return await self._evaluator.descriptions_soon(await self._sets.resolve(package_set, "latest"))
-        except NixfrontError:  # the names are worth a page without them
-            return {}
 
     async def of(self, request: ImageRequest) -> Preview | None:
         """The preview of this image; None if too many others wait for theirs. Raises a `NixfrontError`."""
@@ -109,8 +103,8 @@ class Previews:
         await self._flights.close()
         await self._lists.close()
 
-    async def _list(self, package_set: str) -> tuple[str, ...]:
-        return await self._evaluator.names(await self._sets.resolve(package_set, "latest"))
+    async def _list(self, package_set: str) -> NameIndex:
+        return await self._evaluator.facts_soon(await self._sets.resolve(package_set, "latest"))
 
     async def _packages(self, package_set: PackageSet, request: ImageRequest) -> Mapping[str, Package]:
         """The packages by name as typed. Raises a `NixfrontError`."""

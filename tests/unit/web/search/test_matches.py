@@ -3,11 +3,14 @@
 import pytest
 
 from proxy.core.model import Policy
+from proxy.tools.name_index import NameIndex
 from proxy.web.search import matches
 from proxy.web.search.matches import Match, Question
 
 NAMES = ("git", "gitFull", "hello", "libgit2", "python3Packages.gitPython", "-git", "_7zz")
-TEXTS = {"git": "Distributed version control system"}
+RECORDS = ("2.51\tGPL-2.0-only\tgit\tDistributed version control system", *["\t\t\t"] * 6)
+INDEX = NameIndex(NAMES, RECORDS)
+GIT = Match("git", "2.51: Distributed version control system")
 ANY = Policy()
 
 
@@ -24,6 +27,8 @@ ANY = Policy()
         pytest.param({"q": "x", "n": "999"}, Question("x", "", "x", 100), id="too many"),
         pytest.param({"q": "x", "n": "-1"}, Question("x", "", "x", 25), id="no number"),
         pytest.param({"q": "x", "n": "9" * 5000}, Question("x", "", "x", 25), id="a huge number"),
+        pytest.param({"q": "x", "page": "3"}, Question("x", "", "x", 25, 3), id="a page"),
+        pytest.param({"q": "x", "page": "-3"}, Question("x", "", "x", 25, 1), id="no page"),
         pytest.param({"q": "x" * 5000}, Question("x" * 100, "", "x" * 100, 25), id="a huge text"),
     ],
 )
@@ -32,15 +37,15 @@ def test_a_question(query: dict[str, str], question: Question) -> None:
 
 
 def names_of(question: Question, policy: Policy = ANY, **aliases: str) -> list[str]:
-    return [each.name for each in matches.packages(NAMES, TEXTS, aliases, question, policy)]
+    return [each.name for each in matches.packages(INDEX, aliases, question, policy)]
 
 
 def test_packages_come_best_first_as_a_client_pulls_them() -> None:
     question = Question("git", "", "git", 25)
 
-    found = matches.packages(NAMES, TEXTS, {}, question, ANY)
+    found = matches.packages(INDEX, {}, question, ANY)
 
-    assert found[0] == Match("git", "Distributed version control system")
+    assert found[0] == GIT
     assert [each.name for each in found] == ["git", "gitfull", "python3packages.gitpython", "libgit2"]
 
 
@@ -49,9 +54,9 @@ def test_packages_of_a_set_have_its_name_in_front() -> None:
 
 
 def test_aliases_are_names_too() -> None:
-    found = matches.packages(NAMES, TEXTS, {"vcs": "git"}, Question("vcs", "", "vcs", 25), ANY)
+    found = matches.packages(INDEX, {"vcs": "git"}, Question("vcs", "", "vcs", 25), ANY)
 
-    assert found == [Match("vcs", "Distributed version control system")]
+    assert found == [Match("vcs", GIT.description)]
 
 
 @pytest.mark.parametrize(
@@ -99,3 +104,16 @@ def test_images_have_the_room_that_packages_leave() -> None:
     images = [Match(f"x{number}", "") for number in range(9)]
 
     assert matches.answer(question, images, [], "")["num_results"] == 4
+
+
+def test_the_pages_have_everything_once() -> None:
+    images = [Match(f"x{number}", "") for number in range(9)]
+    packages = [Match(f"y{number}", "") for number in range(6)]
+    seen: list[str] = []
+    for page in (1, 2, 3, 4, 5):
+        answer = matches.answer(Question("x", "", "x", 4, page), images, packages, "")
+        assert (answer["page"], answer["num_pages"]) == (page, 4)
+        seen += [each["name"] for each in answer["results"]]  # type: ignore[attr-defined]
+
+    assert seen[:4] == ["x0", "x1", "y0", "y1"]
+    assert sorted(seen) == sorted(each.name for each in (*images, *packages))

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from proxy.core.errors import EvaluationFailed, ProcessFailed
-from proxy.core.model import PackageSet, Policy
+from proxy.core.model import PackageFacts, PackageSet, Policy
 from proxy.nix.name_lists import NameLists
 from proxy.nix.runner import Expressions, Limits, NixRunner
+from proxy.tools import name_file
 
 SET = PackageSet("set", "/nix/store/source", "0123", "https://example.org", "2026-01-31T00:00:00Z")
 
@@ -29,9 +30,9 @@ async def test_a_set_that_nix_cannot_list_costs_one_try(
     lists = NameLists(expressions, tmp_path)
 
     for _ in range(3):
-        assert await lists.names_soon(SET) == ()
+        assert len(await lists.index_soon(SET)) == 0
     with pytest.raises(EvaluationFailed, match="out of memory"):
-        await lists.names(SET)
+        await lists.index(SET)
 
     assert runs == 2, "all names at once, then the top level alone"
 
@@ -41,28 +42,50 @@ async def test_a_set_that_nix_cannot_list_costs_one_try(
     [
         "",
         "\0" * 64,
-        '["hello',
-        "7",
-        "null",
-        '"hello"',
-        '{"hello": 1}',
-        "[1]",
-        pytest.param("[" * 9999, id="deep"),
+        "hello\t\t\t\t\n",
+        "hello\t\t\t\t\n\tend\t2\n",
+        "hello\n\tend\t1\n",
+        "\tend\t",
+        "\udcff\t\t\t\t\n\tend\t1\n",
     ],
 )
 async def test_a_damaged_list_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     async def answer(*_words: object, **_options: object) -> bytes:
-        return b'["jq", "hello"]'
+        return b'{"jq": null, "hello": null}'
 
     runner = NixRunner(Limits(1, 1))
     monkeypatch.setattr(runner, "run", answer)
     expressions = Expressions(runner, tmp_path, system="x86_64-linux", policy=Policy())
-    await NameLists(expressions, tmp_path).names(SET)
-    (file,) = await asyncio.to_thread(lambda: list(tmp_path.glob("names-*.json")))
+    await NameLists(expressions, tmp_path).index(SET)
+    (file,) = await asyncio.to_thread(lambda: list(tmp_path.glob("names-*.tsv")))
     whole = file.read_bytes()
-    file.write_text(text)
+    file.write_bytes(text.encode(errors="surrogateescape"))
 
-    assert await NameLists(expressions, tmp_path).names(SET) == ("hello", "jq")
+    assert (await NameLists(expressions, tmp_path).index(SET)).names == ("hello", "jq")
     assert file.read_bytes() == whole
+
+
+def test_a_list_keeps_what_fits_into_lines(tmp_path: Path) -> None:
+    package_facts = [
+        PackageFacts("git", "2.51", "Version\tcontrol\nsystem ", "GPL-2.0-only", "git"),
+        PackageFacts("evil", "1\x1b[2J", "x" * 9999, "", ""),
+        PackageFacts('vimPlugins."a.b"'),
+        PackageFacts("two words"),
+        PackageFacts(""),
+        PackageFacts("line\nbreak"),
+        PackageFacts("abc"),
+    ]
+
+    written = name_file.write(tmp_path / "list", package_facts)
+    read = name_file.read(tmp_path / "list")
+
+    assert read is not None
+    assert read.names == written.names == ("abc", "evil", "git")
+    assert (
+        read.facts(2)
+        == written.facts(2)
+        == PackageFacts("git", "2.51", "Version control system", "GPL-2.0-only", "git")
+    )
+    assert read.facts(1) == PackageFacts("evil", "1", "x" * 200)
