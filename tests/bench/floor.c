@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BLOCK = 1 << 20, LEVEL = 5 };
+enum { BLOCK = 1 << 20, LEVEL = 2 };
 
 struct part { const char *bytes; char *path; size_t size; };
 struct block { size_t part, offset, size; char *packed; size_t packed_size; char *plain; };

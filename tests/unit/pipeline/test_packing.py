@@ -63,7 +63,7 @@ async def test_a_gzip_layer_is_the_archive_in_members_of_one_block(executor: Exe
     [
         (
             "gzip",
-            Layer("sha256:03807186d1832c0dd870d3c7503fdc807eb42eb32b742158ed62e494bac2ec75", 810240, DIFF_ID),
+            Layer("sha256:252fb578969cdcdd880d76bdeac0cec47d0792c2bdb51c3e4e7c9ce77652ffb6", 810234, DIFF_ID),
         ),
         (
             "zstd",
@@ -85,7 +85,7 @@ async def test_the_bytes_are_those_that_were_agreed(
 
 def test_a_codec_names_all_that_its_bytes_depend_on() -> None:
     assert packing.CODECS == {
-        "gzip": "tar1+gzip-members-1048576-libdeflate-5",
+        "gzip": "tar1+gzip-members-1048576-libdeflate-2",
         "zstd": "tar1+zstd-frames-4194304-3",
         "none": "tar1",
     }
