@@ -235,6 +235,24 @@ def test_nixpkgs_is_its_channel_at_its_commit() -> None:
 
     assert chosen.pointer.replace("{ref}", chosen.ref).endswith("/nixpkgs-unstable/git-revision")
     assert chosen.url.endswith("/{revision}.tar.gz")
+    assert chosen.listing == chosen.pointer.replace("git-revision", "packages.json.br")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://example.org/{ref}/list",
+        "https://{ref}.example.org/list",
+        "file:///list",
+        "list",
+        "ftp://127.0.0.1/x",
+    ],
+)
+def test_a_list_has_an_https_address_that_no_client_chooses(file: Path, address: str) -> None:
+    file.write_text(f"packages: {{listing: '{address}'}}\n")
+
+    with pytest.raises(SettingsInvalid, match=r"packages\.listing: .*https address"):
+        load(file, {})
 
 
 @pytest.mark.parametrize(

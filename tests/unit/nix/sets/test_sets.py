@@ -72,6 +72,21 @@ def write_archive(store: Path, *times: float, mode: str = "w:gz") -> None:
 
 
 @pytest.mark.parametrize(
+    ("pointer", "reference", "address"),
+    [
+        pytest.param("https://x/{ref}/commit", "nixos-24.05", "https://x/nixos-24.05/list", id="a channel"),
+        pytest.param("https://x/{ref}/commit", COMMIT, "https://x/own/list", id="a commit: our own channel"),
+        pytest.param("", "nixos-24.05", "", id="no channels"),
+    ],
+)
+def test_a_channel_publishes_its_packages(tmp_path: Path, pointer: str, reference: str, address: str) -> None:
+    choice = Choice("nixpkgs", pointer=pointer, listing="https://x/{ref}/list", ref="own")
+
+    assert configured(choice, tmp_path).listing(reference) == address
+    assert configured(Choice("git", url="https://x", listing="https://x"), tmp_path).listing("main") == ""
+
+
+@pytest.mark.parametrize(
     ("choice", "reference", "tree", "commit"),
     [
         pytest.param(
