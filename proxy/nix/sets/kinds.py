@@ -3,10 +3,7 @@
 import asyncio
 import base64
 import fnmatch
-import lzma
 import re
-import tarfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from typing_extensions import override
 from proxy.core.errors import PackageSetUnavailable, SourceMissing, TagUnknown
 from proxy.core.model import PackageSet, sha256_hex, without_credentials
 from proxy.core.names import unspelled_tag
+from proxy.nix.sets.archive import newest
 from proxy.nix.sets.repository import HEAD, Repository
 from proxy.nix.store import NixStore, Source
 
@@ -36,11 +34,10 @@ class Choice:
     """The operator's settings of one set; what a kind does not use is empty.
 
     `url`: the address of a git repository, a flake reference, or a template of a tarball's address with `{ref}` or
-    `{revision}`. `pointer`: a template with `{ref}` of the address of a text that holds a commit; `listing`: such
-    a template of the address of a channel's list of packages. `ref`: what `latest`
-    means; `revision`: a commit, instead of `ref`. `path`: a folder or file of this host. `date`: RFC 3339, the date of every
-    image. `archive`: the URL of a Debian archive. `recipe`: of the demo set: empty, `big`, or a file. `attribute`: the
-    output of a flake that holds its packages by system.
+    `{revision}`. `pointer`: a template with `{ref}` of the address of a text that holds a commit; `listing`: such a template
+    of the address of a channel's list of packages. `ref`: what `latest` means; `revision`: a commit, instead of `ref`. `path`:
+    a folder or file of this host. `date`: RFC 3339, the date of every image. `archive`: the URL of a Debian archive. `recipe`:
+    of the demo set: empty, `big`, or a file. `attribute`: the output of a flake that holds its packages by system.
 
     `refs`: patterns of the branches, tags and channels that a client may name beside `ref`. `commits`: full commits that a
     client may name although none of these reaches them; `any_commit`: whether a client may name every commit.
@@ -239,7 +236,7 @@ class ConfiguredSet(ABC):
     def modified(self, source: Source) -> int:
         """The date of a source, in seconds since the epoch: its newest file or its commit; 0 where it has none."""
         archive = self.tools.store.prefix + source.archive
-        return _newest(archive) if source.archive else source.last_modified
+        return newest(archive) if source.archive else source.last_modified
 
     def missing(self, reference: str, error: SourceMissing) -> PackageSetUnavailable | TagUnknown:
         """The error for a source that is not there: a client's tag is unknown, the operator's own is a wrong setting."""
@@ -285,15 +282,6 @@ def _spelled(reference: str) -> tuple[str, ...]:
 def _short(ref: str) -> str:
     """The name of a branch or tag without its folder."""
     return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
-
-
-def _newest(archive: str) -> int:
-    """The newest modification time in a tarball, in seconds. Raises `PackageSetUnavailable`."""
-    try:
-        with tarfile.open(archive) as tar:
-            return int(max((member.mtime for member in tar), default=0))
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise PackageSetUnavailable(f"the fetched archive is no tarball that can be read: {error}") from error
 
 
 def _rfc3339(seconds: int) -> str:
