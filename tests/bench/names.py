@@ -8,6 +8,7 @@ while nothing else runs.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -50,9 +51,7 @@ async def _measure(bench: Bench) -> Sequence[Result]:
             memory.append((_resident() - before) / 1e6)
             level = await asyncio.to_thread(NameIndex, listed)
             idle.append(await _lateness(lambda: asyncio.sleep(0.5)))
-            lates.append(
-                await _lateness(lambda index=index, level=level: _ask(index, level, searches, unknowns))
-            )
+            lates.append(await _lateness(partial(_ask, index, level, searches, unknowns)))
             del index, level
     return [
         result("names/fetch", fetches, unit="s"),
@@ -82,12 +81,10 @@ async def _ask(index: NameIndex, level: NameIndex, searches: list[float], unknow
     """Every question once, each in a thread; append the milliseconds of a processor."""
     for text in _TEXTS:
         question = Question(text, "", text, 25)
-        searches.append(
-            await _timed(lambda question=question: matches.packages(index, {}, question, Policy()))
-        )
+        searches.append(await _timed(partial(matches.packages, index, {}, question, Policy())))
     for name in _UNKNOWN:
         missing = {"kind": "missing", "typed": name, "at": "", "part": name, "names": level}
-        unknowns.append(await _timed(lambda missing=missing: _refused(missing, index)))
+        unknowns.append(await _timed(partial(_refused, missing, index)))
 
 
 def _refused(missing: dict[str, object], index: NameIndex) -> None:

@@ -70,7 +70,8 @@ def channel_list(listed: list[str]) -> bytes:
     """What a channel publishes about these packages, as long as the real thing is for each: `packages.json.br`."""
     # Quality 1 takes a second where the 9 of nixpkgs takes minutes.
     packages = ",".join(_package(number, name) for number, name in enumerate(listed))
-    return brotli.compress(f'{{"packages":{{{packages}}},"version":"2"}}'.encode(), quality=1)
+    packed: bytes = brotli.compress(f'{{"packages":{{{packages}}},"version":"2"}}'.encode(), quality=1)
+    return packed
 
 
 def facts(number: int, name: str) -> tuple[str, str, str, str]:
