@@ -157,6 +157,28 @@ async def test_what_cannot_be_made_again_says_why(start: Start, registry: Server
         assert (status, b"no package team" in body) == (404, True)
 
 
+async def test_an_index_and_each_image_of_it_come_back(
+    start: Start, registry: Server, tmp_path: Path
+) -> None:
+    packages = {"kind": "path", "path": str(PACKAGES / "platforms")}
+    both = {"index": True, "platforms": ("linux/amd64", "linux/arm64")}
+    async with start(registry.url, packages=packages, image=both, answers={"seconds": 0}) as front:
+        _, headers, body = await front.get("/v2/hello/manifests/latest", headers=EVERY)
+        index, children = (
+            headers["Docker-Content-Digest"],
+            [each["digest"] for each in json.loads(body)["manifests"]],
+        )
+        assert len(children) == 2
+
+        for wanted in (children[1], index):
+            await empty(tmp_path)
+            path = f"/v2/hello/manifests/{wanted}"
+            status, headers, body = await front.get(path, headers=EVERY)
+            assert (status, headers["Docker-Content-Digest"], digest_of(body)) == (200, wanted, wanted)
+        for child in children:
+            assert (await validate(front.url, "hello", child)).digest == child
+
+
 async def test_who_may_have_what_is_lost_and_what_records_say(
     start: Start, registry: Server, nixfront: Command, tmp_path: Path
 ) -> None:
