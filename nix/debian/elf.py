@@ -5,18 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from given import MULTIARCH, closure, glibc, out, tools, walk
+from given import LOADER, MACHINE, MULTIARCH, closure, glibc, out, run, tools, walk
 
 
 def index_libraries() -> dict[str, Path]:
     """Name of each shared library -> the folder to load it from: our own first, then the usual place."""
-    best: dict[str, tuple[bool, bool, int, Path]] = {}
-    for root in [out, *closure]:
+    best: dict[str, tuple[bool, bool, int, int, Path]] = {}
+    for number, root in enumerate([out, *closure]):
         for path in walk(root / "lib"):
             if ".so" in path.name:
-                rank = (root != out, path.parent != root / MULTIARCH, len(path.parts), path)
+                # By the number of its dependency before its path: a hash in a store path must not decide.
+                rank = (root != out, path.parent != root / MULTIARCH, len(path.parts), number, path)
                 best[path.name] = min(rank, best.get(path.name, rank))
-    return {name: rank[3].parent for name, rank in best.items()}
+    return {name: rank[4].parent for name, rank in best.items()}
 
 
 def repair_elf(path: Path, libraries: dict[str, Path]) -> None:
@@ -31,7 +32,7 @@ def repair_elf(path: Path, libraries: dict[str, Path]) -> None:
     folders = list(dict.fromkeys(str(libraries[name]) for name in needed if name in libraries))
     changes: list[str | Path] = []
     if 3 in kinds:
-        changes += ["--set-interpreter", glibc / MULTIARCH / "ld-linux-x86-64.so.2"]
+        changes += ["--set-interpreter", glibc / MULTIARCH / LOADER]
     if folders:
         changes += ["--force-rpath", "--set-rpath", ":".join(folders)]
     if changes:
@@ -48,7 +49,7 @@ def segments(path: Path) -> set[int]:
         if head[:5] != b"\x7fELF\x02" or len(head) < 64:
             return set()
         kind, machine = struct.unpack_from("<HH", head, 16)
-        if kind not in (2, 3) or machine != 62:  # a program or shared object, for x86-64
+        if kind not in (2, 3) or machine != MACHINE:  # a program or shared object
             return set()
         (offset,) = struct.unpack_from("<Q", head, 32)
         size, count = struct.unpack_from("<HH", head, 54)
@@ -59,13 +60,8 @@ def segments(path: Path) -> set[int]:
 
 def patchelf(*args: str | Path) -> str:
     """What patchelf printed. It is run by the builder's own loader, as nothing in a store path fits it."""
-    loader: list[str | Path] = [
-        tools / "lib/ld-linux-x86-64.so.2",
-        "--library-path",
-        tools / "lib",
-        tools / "bin/patchelf",
-    ]
-    done = subprocess.run([*loader, *args], capture_output=True, text=True, check=False)
+    program: list[str | Path] = [run, "--library-path", tools / "lib", tools / "bin/patchelf"]
+    done = subprocess.run([*program, *args], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"patchelf {' '.join(map(str, args))}: {done.stderr.strip()}")
     return done.stdout

@@ -11,7 +11,9 @@ from given import closure, environment, out, shell
 
 
 def apply(fixups: Mapping[str, Any]) -> None:
-    """Apply what `packages.json` says of this node. In every text `{out}` is this path and `{x}` node x.
+    """Apply what `packages.json` says of this node. In every text `{out}` is this path, and `{x}` node x.
+
+    In texts and in names of files `{multiarch}` is Debian's name of the system, and `{loader}` the file name of its loader.
 
     links      { link: target }; a link that ends in `/` is a folder that gets one link for each match
     concat     { file: pattern }: the sorted matches, one after the other
@@ -33,9 +35,11 @@ def apply(fixups: Mapping[str, Any]) -> None:
         write(name, b"".join(path.read_bytes() for path in sorted(out.glob(pattern))))
     for name, text in fixups.get("write", {}).items():
         write(name, expand(text).encode())
-    for name, changes in fixups.get("replace", {}).items():
+    for place, changes in fixups.get("replace", {}).items():
+        name = expand(place)
         content = (out / name).read_bytes()
-        for old, new in changes.items():
+        for text, new in changes.items():
+            old = expand(text)
             if old.encode() not in content:
                 sys.exit(f"{name} does not contain {old!r}")
             content = content.replace(old.encode(), expand(new).encode())
@@ -50,10 +54,11 @@ def apply(fixups: Mapping[str, Any]) -> None:
 
 
 def expand(text: str) -> str:
-    """`{name}` -> the store path of that node."""
+    """`{name}` -> the store path of that node, or a word of the system."""
     nodes = dict(zip(environment["names"].split(), closure, strict=True))
-    for name, root in {**nodes, "out": out, "shell": shell}.items():
-        text = text.replace("{" + name + "}", str(root))
+    words = {name: environment[name] for name in ("multiarch", "loader")}
+    for name, value in {**nodes, "out": out, "shell": shell, **words}.items():
+        text = text.replace("{" + name + "}", str(value))
     return text
 
 

@@ -6,7 +6,9 @@ Environment (set by default.nix; lists are separated by spaces):
   deps, closure     store paths that it depends on: directly, and all
   names             the names of `closure` in the lock, in the same order
   glibc, shell      store paths that hold the loader and `sh`; empty where this one is beneath them
-  tools             the builder
+  tools, run        the builder, and its loader, which runs the programs in it
+  multiarch, loader, machine   of the system that the packages are for: Debian's name of it in paths, the file name of its
+                    loader, and the number of its processor in ELF; the builder may be for another system
   fixups            JSON, see `fixups.apply`
 """
 
@@ -14,14 +16,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-MULTIARCH = "lib/x86_64-linux-gnu"
-
 environment = dict(os.environ)
+MULTIARCH = f"lib/{environment['multiarch']}"
+LOADER = environment["loader"]
+MACHINE = int(environment["machine"])
 out = Path(environment["out"])
 closure = [Path(path) for path in environment["closure"].split()]
 glibc = Path(environment["glibc"] or out)
 shell = Path(environment["shell"] or out)
 tools = Path(environment["tools"])
+run = Path(environment["run"])
 
 
 def walk(top: Path) -> Iterator[Path]:

@@ -123,7 +123,9 @@ class PackageSet:
     takes them. `revision`: identifies the source exactly. `created`: a date in RFC 3339 that never comes from the clock.
     `nar_hash`: of the source tree (SRI), or empty. `substitutes`: whether a binary cache may hold
     its packages. `import_from_derivation`: whether an evaluation may build. `listing`: the address of a channel's own list of
-    its packages, or empty.
+    its packages, or empty. `stand_ins`: absolute path of the expression that says what this host can build in place of the
+    packages, or empty where Nix builds them itself (`nix.stand_ins`). `whole`: the revision of the set that a tag chose, where
+    that for this system is another one.
     """
 
     name: str
@@ -136,6 +138,8 @@ class PackageSet:
     substitutes: bool = True
     import_from_derivation: bool = False
     listing: str = ""
+    stand_ins: str = ""
+    whole: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,11 @@ _FOR_BUILDERS = re.compile(
 _FOR_S3 = re.compile(r"AWS_\w+")
 _TOKENS = re.compile(r"\s*(?:extra-)?access-tokens\b")
 _NOT_STARTED = (126, 127)  # the exit codes of prlimit when it cannot start the program
+# In the arguments: a Python, its program, the file of names, and store paths. A stream that ends too early is an error of the last program.
+_RENAME = (
+    "python=$1 program=$2 names=$3; shift 3; "
+    'nix-store --export "$@" | "$python" -I "$program" "$names" | nix-store --import'
+)
 _INSTANTIATE = ("nix-instantiate", "--eval", "--strict", "--json", "--read-write-mode")
 
 
@@ -121,6 +126,29 @@ def keep_argv(paths: Iterable[str], root: Path) -> tuple[str, ...]:
     return ("nix-store", "--realise", *paths, "--add-root", str(root), "--indirect")
 
 
+def realise_drvs_argv(derivations: Iterable[str], root: Path) -> tuple[str, ...]:
+    """Build every output of these derivations, and root them at `root`, `root-2`, ..."""
+    return ("nix-store", "--realise", *derivations, "--add-root", str(root), "--indirect")
+
+
+def invalid_argv(paths: Iterable[str]) -> tuple[str, ...]:
+    """Print those of these store paths that are not in the store."""
+    return ("nix-store", "--check-validity", "--print-invalid", *dict.fromkeys(paths))
+
+
+def requisites_argv(paths: Iterable[str]) -> tuple[str, ...]:
+    """Print the closure of these store paths."""
+    return ("nix-store", "--query", "--requisites", *dict.fromkeys(paths))
+
+
+def rename_argv(program: Sequence[str], names: Path, paths: Iterable[str]) -> tuple[str, ...]:
+    """Put these store paths into the store once more, with the hashes that the file `names` has for theirs.
+
+    `program`: a Python, and the file `stand_ins.renaming`.
+    """
+    return ("/bin/sh", "-euc", _RENAME, "nix-store", *program, str(names), *paths)
+
+
 def copy_argv(paths: Iterable[str], cache: str) -> tuple[str, ...]:
     """Copy these store paths, and all that they need, to a binary cache."""
     return ("nix", "copy", "--to", cache, *paths)
@@ -128,6 +156,8 @@ def copy_argv(paths: Iterable[str], cache: str) -> tuple[str, ...]:
 
 def kind_of_run(argv: Sequence[str]) -> str:
     """The program of a command line, and its verb where it has several: `nix-store --realise`."""
+    if _RENAME in argv:
+        return "nix-store --import"
     words = [word for word in argv if not word.startswith("--as=") and word != _PRLIMIT]
     return " ".join(words[: {"nix": 2, "nix-store": 2}.get(words[0], 1)])
 

@@ -15,7 +15,7 @@ from typing import Any
 from proxy.core import foreign
 from proxy.core.errors import BuildFailed, NixUnavailable, PackageSetUnavailable, ProcessFailed
 from proxy.core.model import Closure, Package, PackageSet, PathInfo, canonical_json
-from proxy.nix import commands
+from proxy.nix import commands, stand_ins
 from proxy.nix.output import (
     flake_inputs,
     flake_paths,
@@ -133,6 +133,8 @@ class NixStore:
         """
         subject = " ".join(names)
         with self._failures(subject):
+            if package_set.stand_ins:
+                await stand_ins.build(self._runner, package_set, packages, roots, on_line)
             await self._build(
                 commands.realise_argv(packages, roots / "root", beside), package_set.substitutes, on_line
             )

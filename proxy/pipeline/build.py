@@ -207,6 +207,7 @@ class Pipeline:
             content.package_set.revision,
             content.output_tag,
             content.version_tag,
+            content.package_set.whole,
         )
 
 

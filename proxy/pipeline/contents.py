@@ -152,11 +152,11 @@ async def chosen_set(
     `always`: attributes of every image. Raises a `NixfrontError`.
     """
     try:
-        return await sets.resolve(request.package_set, request.tag)
+        return await sets.resolve(request.package_set, request.tag, request.preset.system)
     except TagUnknown as unknown:
         if version_tag(unspelled_tag(request.tag)) != request.tag:
             raise
-        default = await sets.resolve(request.package_set, LATEST)
+        default = await sets.resolve(request.package_set, LATEST, request.preset.system)
         package = (await _evaluated(request, default, evaluator, always))[
             request.first or request.attributes[0]
         ]

@@ -78,13 +78,13 @@ class NamedImages:
     async def define(self, request: ImageRequest) -> NamedImage:
         """The image as the file defines it. Raises a `NixfrontError` that names image and key."""
         # The tag may be one of another set, which only the file names, or the version of the image.
-        package_set, unknown = await self._chosen("", request.tag)
+        package_set, unknown = await self._chosen("", request)
         set_name = ""
         system = request.preset.system or self._system
         answer = await self._evaluate(request, package_set, set_name, package_set)
         if answer["kind"] == "elsewhere":
-            set_name, default = answer["set"], await self._sets.resolve("", LATEST)
-            own, unknown = await self._chosen(set_name, request.tag)
+            set_name, default = answer["set"], await self._sets.resolve("", LATEST, system)
+            own, unknown = await self._chosen(set_name, request)
             package_set = replace(own, substitutes=own.substitutes or default.substitutes)
             answer = await self._evaluate(request, package_set, set_name, default)
         lacks = image_results.lacks_package(answer)
@@ -98,12 +98,13 @@ class NamedImages:
             raise TagUnknown(f"{unknown}{there}")
         return image
 
-    async def _chosen(self, set_name: str, tag: str) -> tuple[PackageSet, TagUnknown | None]:
+    async def _chosen(self, set_name: str, request: ImageRequest) -> tuple[PackageSet, TagUnknown | None]:
         """The revision that a tag chooses; where it chooses none, the default one and the error that says so."""
+        system = request.preset.system
         try:
-            return await self._sets.resolve(set_name, tag), None
+            return await self._sets.resolve(set_name, request.tag, system), None
         except TagUnknown as error:
-            return await self._sets.resolve(set_name, LATEST), error
+            return await self._sets.resolve(set_name, LATEST, system), error
 
     async def _evaluate(
         self, request: ImageRequest, package_set: PackageSet, set_name: str, default: PackageSet

@@ -93,7 +93,9 @@ def open_packages(
             name: Choice(**source.model_dump(include={field.name for field in fields(Choice)}))
             for name, source in settings.package_sources.items()
         },
-        Tools(store, session, files.EXPRESSIONS, folder, section.build_deadline, time_to_live),
+        Tools(
+            store, session, files.EXPRESSIONS, folder, section.build_deadline, time_to_live, settings.system
+        ),
         time_to_live=time_to_live,
         most_revisions=settings.packages.most_revisions,
         state=state,

@@ -91,10 +91,10 @@ class PackageSets:
         self._misses: dict[str, TTLCache[str, bool]] = {
             name: TTLCache(_MOST_MISSES, LOOK_SECONDS) for name in choices
         }
-        self._loading: SingleFlight[tuple[str, str], PackageSet] = SingleFlight()
+        self._loading: SingleFlight[tuple[str, ...], PackageSet] = SingleFlight()
 
-    async def resolve(self, name: str, tag: str) -> PackageSet:
-        """The revision of this set that a tag chooses.
+    async def resolve(self, name: str, tag: str, system: str = "") -> PackageSet:
+        """The revision of this set that a tag chooses, for packages of this system; empty for that of images that choose none.
 
         Raises `TagUnknown`, and `PackageSetUnavailable` when its source cannot be fetched now.
         """
@@ -110,12 +110,19 @@ class PackageSets:
         except TagUnknown as error:
             self._unknown[key] = str(error)
             raise
+        if system:
+            package_set = await self._on(chosen, package_set, system)
         # These are settings of today and no facts about the revision, so no record has them.
         return replace(
             package_set,
             import_from_derivation=chosen.choice.import_from_derivation,
             listing=chosen.listing(reference),
         )
+
+    async def _on(self, chosen: ConfiguredSet, package_set: PackageSet, system: str) -> PackageSet:
+        """The set for another system; requests that come meanwhile share the answer."""
+        key = (chosen.name, package_set.revision, system)
+        return await self._loading.run(key, lambda: chosen.on(package_set, system))
 
     async def has(self, name: str, tag: str) -> bool:
         """Whether a tag chooses a revision of this set by itself, as a branch does; True if nobody can say now."""

@@ -65,7 +65,8 @@ class Tools:
     """What a kind of package set works with.
 
     `expressions` is the folder of nixfront's Nix expressions. `folder` keeps garbage-collector roots and whatever a kind wants
-    to keep. `deadline` of one fetch and `time_to_live` of an answer from a repository are in seconds.
+    to keep. `deadline` of one fetch and `time_to_live` of an answer from a repository are in seconds. `system`: of images that
+    choose none, or empty.
     """
 
     store: NixStore
@@ -74,6 +75,7 @@ class Tools:
     folder: Path
     deadline: float
     time_to_live: float = 0.0
+    system: str = ""
 
 
 class ConfiguredSet(ABC):
@@ -217,6 +219,10 @@ class ConfiguredSet(ABC):
         Raises `TagUnknown`, `PackageSetUnavailable`.
         """
 
+    async def on(self, package_set: PackageSet, system: str) -> PackageSet:  # noqa: ARG002 - most sets have every system
+        """What `fetch` returned, for packages of this system. Raises `PackageUnusable`, `PackageSetUnavailable`."""
+        return package_set
+
     def describe(self, source: Source, commit: str) -> PackageSet:
         """The package set in a fetched source. Reads the source. Raises `PackageSetUnavailable`."""
         tree = Path(self.tools.store.prefix + source.path)
@@ -224,12 +230,14 @@ class ConfiguredSet(ABC):
         if not commit and revision_file.is_file():
             commit = revision_file.read_text(encoding="ascii").strip()
         seconds = self.modified(source)
+        date = datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else _NO_DATE
         return PackageSet(
             name=self.label,
             expression=str(tree),
-            revision=commit or _hexadecimal(source.nar_hash),
+            # Of `sha256-<base64>` the digest in hexadecimal digits, which a tag may hold.
+            revision=commit or base64.b64decode(source.nar_hash.partition("-")[2]).hex(),
             source=self.address,
-            created=self.choice.date or (_rfc3339(seconds) if seconds else _NO_DATE),
+            created=self.choice.date or date,
             nar_hash=source.nar_hash,
         )
 
@@ -282,12 +290,3 @@ def _spelled(reference: str) -> tuple[str, ...]:
 def _short(ref: str) -> str:
     """The name of a branch or tag without its folder."""
     return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
-
-
-def _rfc3339(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _hexadecimal(sri: str) -> str:
-    """The digest of `sha256-<base64>` in hexadecimal digits, which a tag may hold."""
-    return base64.b64decode(sri.partition("-")[2]).hex()

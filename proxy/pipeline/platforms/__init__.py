@@ -29,6 +29,7 @@ class Made:
     revision: str
     output_tag: str
     version_tag: str | None = None
+    whole: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def for_system(request: ImageRequest, system: str) -> ImageRequest:
 
 def are_of_one_revision(results: Sequence[Result]) -> bool:
     """Whether the images are of one revision: a moving tag may move between two platforms."""
-    return len({result.revision for result in results if isinstance(result, Made)}) < 2
+    return len({result.whole or result.revision for result in results if isinstance(result, Made)}) < 2
 
 
 def single(tag: str, made: Made) -> Joined:

@@ -240,3 +240,12 @@ def test_root_without_build_users_builds_as_root() -> None:
     lines = configuration(commands.child_environment({}, store="", substitutes=True))
 
     assert ("build-users-group =" in lines) == (os.geteuid() == 0 and not has_group)
+
+
+def test_a_run_through_a_shell_counts_as_the_import_that_it_is() -> None:
+    """Paths are arguments of the shell, so none of them is read as its language."""
+    argv = commands.rename_argv(("/python", "/program"), Path("/names"), ["/nix/store/a", "/nix/store/b"])
+
+    assert argv[-5:] == ("/python", "/program", "/names", "/nix/store/a", "/nix/store/b")
+    assert commands.kind_of_run(argv) == "nix-store --import"
+    assert not any("/nix/store" in word for word in argv[:-2])

@@ -19,7 +19,8 @@ from proxy.core.errors import PackageSetUnavailable, ProcessFailed
 from proxy.tools.process import run
 
 RELEASE = "bookworm"
-ARCHITECTURE = "amd64"
+#: Debian's name of each Nix system that the package set can be for.
+ARCHITECTURES = {"x86_64-linux": "amd64", "aarch64-linux": "arm64"}
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _HELPER = "/usr/lib/apt/apt-helper"  # not on PATH; apt always installs it here
 
@@ -61,10 +62,10 @@ class Source:
     entry: str = ""
 
 
-async def update(folder: Path, archive: str | None, deadline: float) -> Archive:
+async def update(folder: Path, archive: str | None, system: str, deadline: float) -> Archive:
     """Fetch the lists of `archive`, or of what the host's configuration says, into `folder`.
 
-    Raises `PackageSetUnavailable`.
+    `system` is any of `ARCHITECTURES`; the host's own dpkg need not have its architecture. Raises `PackageSetUnavailable`.
     """
     if not await asyncio.to_thread(KEYRING.is_file):
         raise PackageSetUnavailable(
@@ -72,7 +73,7 @@ async def update(folder: Path, archive: str | None, deadline: float) -> Archive:
         )
     dump = await _apt("apt-config", "dump", deadline=deadline)
     sources = [Source(archive.rstrip("/") + "/", RELEASE)] if archive else await _host_sources(deadline)
-    environment = await asyncio.to_thread(_configure, folder, dump, sources)
+    environment = await asyncio.to_thread(_configure, folder, dump, sources, system)
 
     await _apt("apt-get", "update", "-o", "APT::Update::Error-Mode=any", env=environment, deadline=deadline)
     shape = "$(FILENAME)|$(REPO_URI)|$(COMPONENT)|$(ORIGIN)|$(CODENAME)"
@@ -85,16 +86,18 @@ async def update(folder: Path, archive: str | None, deadline: float) -> Archive:
         env=environment,
         deadline=deadline,
     )
-    return await asyncio.to_thread(_indexes, targets.splitlines())
+    return await asyncio.to_thread(_indexes, targets.splitlines(), system)
 
 
-async def download(folder: Path, files: Sequence[tuple[str, str, Path]], deadline: float) -> None:
+async def download(
+    folder: Path, files: Sequence[tuple[str, str, Path]], system: str, deadline: float
+) -> None:
     """Fetch files, each a tuple (URL, SHA-256 in hex, path to write to); apt checks the hash.
 
     Raises `PackageSetUnavailable`.
     """
     dump = await _apt("apt-config", "dump", deadline=deadline)
-    environment = await asyncio.to_thread(_configure, folder, dump, ())
+    environment = await asyncio.to_thread(_configure, folder, dump, (), system)
     words = [word for url, sha256, path in files for word in (url, str(path), f"SHA256:{sha256}")]
     await _apt(_HELPER, "download-file", *words, env=environment, deadline=deadline)
 
@@ -138,7 +141,7 @@ def signed_by_debian(entry: str) -> bool:
     return keys is None or Path(keys[1]).name.startswith("debian-archive-")
 
 
-def _configure(folder: Path, dump: str, sources: Sequence[Source]) -> dict[str, str]:
+def _configure(folder: Path, dump: str, sources: Sequence[Source], system: str) -> dict[str, str]:
     """Write apt's private configuration; returns the environment in which apt reads it instead of the host's."""
     for name in ("state/lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -149,8 +152,8 @@ def _configure(folder: Path, dump: str, sources: Sequence[Source]) -> dict[str, 
         and not line.startswith(tuple(f"Acquire::{key}" for key in _NOT_INHERITED))
     ]
     own = {
-        "APT::Architecture": ARCHITECTURE,
-        "APT::Architectures": ARCHITECTURE,
+        "APT::Architecture": ARCHITECTURES[system],
+        "APT::Architectures": ARCHITECTURES[system],
         "Acquire::AllowInsecureRepositories": "false",  # even where the host allows it
         "Acquire::AllowDowngradeToInsecureRepositories": "false",
         "Acquire::GzipIndexes": "false",
@@ -173,7 +176,7 @@ def _configure(folder: Path, dump: str, sources: Sequence[Source]) -> dict[str, 
     return {"APT_CONFIG": str(configuration)}
 
 
-def _indexes(targets: Sequence[str]) -> Archive:
+def _indexes(targets: Sequence[str], system: str) -> Archive:
     """The lists of the release among those fetched, and the release's date."""
     fields = [line.split("|") for line in targets]
     ours = [
@@ -190,7 +193,7 @@ def _indexes(targets: Sequence[str]) -> Archive:
     for _, repository, _, _ in ours:
         if not repository.startswith(("http://", "https://", "file:/")):
             raise PackageSetUnavailable(f"Nix cannot fetch from {repository}: {_REMEDY}")
-    stem = str(base).removesuffix(f"_main_binary-{ARCHITECTURE}_Packages")
+    stem = str(base).removesuffix(f"_main_binary-{ARCHITECTURES[system]}_Packages")
     release = next(path for end in ("_InRelease", "_Release") if (path := Path(stem + end)).exists())
     _, signed, _ = Deb822.split_gpg_and_payload(iter(release.read_bytes().splitlines()))
     date = parsedate_to_datetime(Release(signed)["Date"])

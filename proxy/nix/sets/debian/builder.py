@@ -33,8 +33,8 @@ PACKAGES = (
 
 _PROGRAMS = re.compile(r"usr/bin/(python3\.11|patchelf)")
 _LIBRARIES = re.compile(
-    r"(usr/)?lib/x86_64-linux-gnu/"
-    r"((ld-linux-x86-64|libc|libm|libdl|libpthread|libutil|libbz2|libexpat|libgcc_s|liblzma|libstdc\+\+|libz)\.so\.[0-9.]+)"
+    r"(usr/)?lib/\w+-linux-gnu/"
+    r"((ld-linux-[\w-]+|libc|libm|libdl|libpthread|libutil|libbz2|libexpat|libgcc_s|liblzma|libstdc\+\+|libz)\.so\.[0-9.]+)"
 )
 _MODULES = re.compile(r"usr/(lib/python3\.11/.*)")
 _UNUSED_MODULES = re.compile(

@@ -276,6 +276,20 @@ async def test_lock_is_enough(
     assert len(first.revision) == 64
 
 
+async def test_a_system_that_debian_lacks_is_named(folder: Path) -> None:
+    with pytest.raises(
+        PackageSetUnavailable, match="x86_64-linux and aarch64-linux, and none for s390x-linux"
+    ):
+        await debian.resolve(
+            folder,
+            expression=SHIPPED,
+            recipe=SHIPPED / "packages.json",
+            archive=None,
+            deadline=20,
+            system="s390x-linux",
+        )
+
+
 async def test_revision_does_not_depend_on_the_mirror(folder: Path, write_lock: Callable[..., None]) -> None:
     write_lock(mirror="http://one.invalid/debian")
     one = await resolve(folder)
@@ -371,6 +385,9 @@ def test_sources_of_others_are_told_by_their_key(
             "./usr/lib/python3.11/lib-dynload/_lzma.cpython-311-x86_64-linux-gnu.so",
             "lib/python3.11/lib-dynload/_lzma.cpython-311-x86_64-linux-gnu.so",
         ),
+        ("./usr/lib/aarch64-linux-gnu/libbz2.so.1.0.4", "lib/libbz2.so.1.0.4"),
+        ("./lib/ld-linux-aarch64.so.1", None),  # a link to the next one
+        ("./lib/aarch64-linux-gnu/ld-linux-aarch64.so.1", "lib/ld-linux-aarch64.so.1"),
         ("./usr/lib/python3.11/test/support.py", None),
         ("./usr/lib/python3.11/asyncio/tasks.py", None),
         ("./usr/lib/x86_64-linux-gnu/gconv/UTF-16.so", None),
