@@ -18,6 +18,7 @@ python3Packages.buildPythonApplication {
     aiosqlite
     brotli
     cachetools
+    cryptography
     deflate
     h11
     prometheus-client

@@ -143,6 +143,14 @@ class DerivationLost(NixfrontError):
     """Garbage collection removed a derivation after its evaluation; another evaluation brings it back."""
 
 
+class CacheUnusable(NixfrontError):
+    """A binary cache does not send what it should. `elsewhere`: another try may get the same bytes, perhaps from another cache."""
+
+    def __init__(self, message: str, *, elsewhere: bool = False) -> None:
+        super().__init__(message)
+        self.elsewhere = elsewhere
+
+
 class StoreUnreadable(NixfrontError):
     """A store path is unreadable, so its layer cannot be packed."""
 

@@ -12,18 +12,14 @@ the file of modes only octal digits of members that exist are read.
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-from proxy.core.errors import ImageInvalid, PackageUnusable, StoreUnreadable
+from proxy.core.errors import ImageInvalid, PackageUnusable
 from proxy.image import tar
+from proxy.image.place_listing import PlaceListing
 from proxy.image.root_tree import Kind
 from proxy.image.tar import Entry, raw, raw_text
-
-_SYMLINKS_FOLLOWED = 40  # as Linux does
-_MOST_TEXT = 1 << 20  # bytes
-_STORE = "/nix/store/"
-_ABOVE = ("/nix", "/nix/store")
 
 
 def store_entries(paths: Iterable[str], prefix: str = "") -> Iterator[Entry]:
@@ -78,96 +74,39 @@ def _walk(path: str, prefix: str) -> Iterator[Entry]:
             raise PackageUnusable(f"{place} is neither a file, a directory nor a symlink")
 
 
-class StoreListing:
-    """The store as a `root_tree.Listing`; `prefix` as in `store_entries`.
-
-    It shows nothing else of the host, and of the store only `paths` where they are not None. So a package that names another
-    store path gets the same tree on every host.
-    """
+class StoreListing(PlaceListing):
+    """The store as a `root_tree.Listing`; `prefix` as in `store_entries`, `paths` as in `PlaceListing`."""
 
     def __init__(self, prefix: str = "", paths: Iterable[str] | None = None) -> None:
+        super().__init__(_Disk(prefix), paths)
+
+
+class _Disk:
+    """A store on disk, as `place_listing.Places`."""
+
+    def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._paths = None if paths is None else frozenset(paths)
 
-    def within(self, paths: Iterable[str]) -> "StoreListing":
-        """The same store with these store paths alone: those of an image."""
-        return StoreListing(self._prefix, paths)
+    def link(self, place: str) -> str | None:
+        """As `Places.link`."""
+        real = raw(self._prefix + place)
+        return raw_text(os.readlink(real)) if stat.S_ISLNK(os.lstat(real).st_mode) else None  # noqa: PTH115
 
-    def kind(self, path: str) -> Kind | None:
-        """As `Listing.kind`."""
-        real = self._resolve(path)
-        if real is None:
-            return None
-        mode = os.lstat(raw(self._prefix + real)).st_mode
+    def kind(self, place: str) -> Kind:
+        """As `Places.kind`."""
+        mode = os.lstat(raw(self._prefix + place)).st_mode
         if stat.S_ISDIR(mode):
             return "directory"
         return "executable" if mode & stat.S_IXUSR else "file"
 
-    def children(self, path: str) -> Mapping[str, Kind]:
-        """As `Listing.children`, sorted by name; a symlink that leads out of the store counts as a file too."""
-        real = self._resolve(path)
-        if real is None:
-            return {}
-        names = sorted(raw_text(name) for name in os.listdir(raw(self._prefix + real)))  # noqa: PTH208
-        return {name: self.kind(f"{real}/{name}") or "file" for name in names}
+    def names(self, place: str) -> list[str]:
+        """As `Places.names`."""
+        return [raw_text(name) for name in os.listdir(raw(self._prefix + place))]  # noqa: PTH208
 
-    def read(self, path: str) -> str:
-        """As `Listing.read`. Raises `StoreUnreadable` for what is not in the store, `PackageUnusable` for a large file."""
-        place = self._resolve(path)
-        if place is None:  # or a symlink of a package could have a file of this host read
-            raise StoreUnreadable(f"{path} is no file of the store")
-        real = self._prefix + place
-        if os.lstat(raw(real)).st_size > _MOST_TEXT:
-            raise PackageUnusable(
-                f"{path} is larger than {_MOST_TEXT} bytes, the most that nixfront reads of it"
-            )
-        with open(raw(real), encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-            return file.read()
-
-    def real(self, path: str) -> str:
-        """As `Listing.real`."""
-        return self._resolve(path) or path
-
-    def _resolve(self, path: str) -> str | None:
-        """The place without symlinks on the way; None if nothing is there, for a circle, and outside the store."""
-        todo = list(reversed(PurePosixPath(path).parts[1:]))
-        done: list[str] = []
-        followed = 0
-        while todo:
-            part = todo.pop()
-            if part == "..":
-                done = done[:-1]
-                continue
-            here = "/" + "/".join([*done, part])
-            if not self._shows(here, len(done)):
-                return None
-            try:
-                link = self._link(here)
-            except OSError:
-                return None
-            if link is None:
-                done.append(part)
-                continue
-            followed += 1
-            if followed > _SYMLINKS_FOLLOWED:
-                return None
-            target = PurePosixPath(link)
-            if target.is_absolute():
-                done = []
-            todo.extend(reversed([piece for piece in target.parts if piece != "/"]))
-        place = "/" + "/".join(done)
-        return place if place.startswith(_STORE) else None
-
-    def _shows(self, path: str, above: int) -> bool:
-        """Whether this place, with so many folders above it, is a part of the store that may be looked at."""
-        if above < len(_ABOVE):
-            return path in _ABOVE
-        return above > len(_ABOVE) or self._paths is None or path in self._paths
-
-    def _link(self, path: str) -> str | None:
-        """The target of the symlink at `path`, None for anything else. Raises `OSError`."""
-        real = raw(self._prefix + path)
-        return raw_text(os.readlink(real)) if stat.S_ISLNK(os.lstat(real).st_mode) else None  # noqa: PTH115
+    def content(self, place: str, most: int) -> bytes | None:
+        """As `Places.content`."""
+        too_large = os.lstat(raw(self._prefix + place)).st_size > most
+        return None if too_large else _bytes(self._prefix + place)
 
 
 _MODE = re.compile(r"[0-7]{1,4}")

@@ -37,7 +37,11 @@ _TYPES = {DIRECTORY: tarfile.DIRTYPE, FILE: tarfile.REGTYPE, SYMLINK: tarfile.SY
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One member: `path` without a leading slash. A file has its `content` here, or `size` bytes at `source`."""
+    """One member: `path` without a leading slash. A file has its `content` here, or `size` bytes at `source`.
+
+    A file of an archive that is still on its way has a `stream`: it fills a buffer with the next bytes of the file, and raises
+    where these break off. Its bytes are read once, before the entry after it.
+    """
 
     path: str
     kind: Kind
@@ -47,6 +51,7 @@ class Entry:
     source: str = ""
     size: int = 0
     owner: tuple[int, int] = (0, 0)  # UID, GID
+    stream: Callable[[memoryview], int] | None = None
 
 
 def directory(path: str, mode: int = 0o755, owner: tuple[int, int] = (0, 0)) -> Entry:
@@ -180,14 +185,17 @@ def _sources(entries: Iterable[Entry]) -> Iterator[tuple[Callable[[memoryview], 
     """Pairs of a function that fills a buffer with the next bytes of the archive, and the number of bytes that it has."""
     for entry in entries:
         head = header(entry)
-        if not entry.source:
+        if not entry.source and entry.stream is None:
             member = b"".join((head, entry.content, padding(entry.size)))
             yield io.BytesIO(member).readinto, len(member)
             continue
         yield io.BytesIO(head).readinto, len(head)
         if entry.size:
-            with io.FileIO(raw(entry.source)) as file:
-                yield _reader(file, entry), entry.size
+            if entry.stream is not None:
+                yield entry.stream, entry.size
+            else:
+                with io.FileIO(raw(entry.source)) as file:
+                    yield _reader(file, entry), entry.size
             end = padding(entry.size)
             yield io.BytesIO(end).readinto, len(end)
     yield io.BytesIO(END).readinto, len(END)

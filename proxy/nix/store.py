@@ -169,6 +169,10 @@ class NixStore:
             return Closure(tuple(packages), await self._infos(outputs))
         return None
 
+    def has_all(self, paths: Sequence[str]) -> bool:
+        """Whether all of these store paths are on the disk. Blocking, and a hint alone: they need not be valid."""
+        return all(os.path.lexists(self.prefix + path) for path in paths)
+
     async def to_fetch(self, package_set: PackageSet, packages: Sequence[Package]) -> int:
         """How many bytes, unpacked, Nix would fetch for the packages' closure; 0 where the binary caches do not say."""
         lines: list[str] = []

@@ -4,6 +4,7 @@ The root tree and the layers are made side by side, with two rules that decide w
 
 - Where a layer is not recorded, nothing is sent before the root tree is made, because a root tree that cannot be made ends
   the build, and packing would be in vain.
+  A binary cache without listings is the exception: its layers come first, because the root tree needs the same NARs.
 - Where all layers are recorded nothing waits for them: the configuration is sent beside the mounts. If a record proves
   wrong, the configuration is sent once more.
 
@@ -11,7 +12,8 @@ Everything that reads the store has ended when `image` returns or raises, becaus
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from proxy.core.events import Collided, LayersReady, LibraryUnusable, Sink
 from proxy.core.model import Image, ImageRequest, Layer
@@ -20,10 +22,11 @@ from proxy.image import recipe as image_recipe
 from proxy.image.environment import Environment
 from proxy.image.recipe import comments, facts, from_request
 from proxy.image.root_tree import Root
-from proxy.image.store_tree import StoreListing
 from proxy.pipeline.contents import Content
 from proxy.pipeline.keys import ImageOptions
 from proxy.pipeline.publish import LayerRecord, Publisher, RootLayer
+
+T = TypeVar("T")
 
 
 class Assembly:
@@ -34,7 +37,6 @@ class Assembly:
         request: ImageRequest,
         content: Content,
         publisher: Publisher,
-        listing: StoreListing,
         options: ImageOptions,
         sink: Sink,
     ) -> None:
@@ -43,7 +45,6 @@ class Assembly:
         self._content = content
         self._recipe = content.recipe or from_request(request, content.packages)
         self._publisher = publisher
-        self._listing = listing
         self._options = options
         self._sink = sink
         self._ready = 0
@@ -58,13 +59,17 @@ class Assembly:
         look = complete and all(repository in record.origins for record in records)
         early = None
         self._tell_ready()
-        tree = asyncio.create_task(self._root_tree())
+        files = self._content.files
+        tree = self._begin_tree() if complete or files.at_hand else None
         try:
-            if not complete:
-                await publisher.check_names(records)
+            if not complete and await files.prepare(_unpacked(records)):
+                tree = tree or self._begin_tree()
                 await asyncio.shield(tree)
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._layer(record)) for record in records]
+                if tree is None:
+                    await asyncio.wait(tasks)
+                    tree = self._begin_tree()
                 root_of_image, command, around = await asyncio.shield(tree)
                 root = await publisher.pack_root(repository, root_of_image.entries)
                 group.create_task(self._root_layer(root, look=look))
@@ -76,33 +81,45 @@ class Assembly:
             # The first error cancelled the other tasks, so it is the one to report.
             raise failed.exceptions[0] from failed
         finally:
-            await asyncio.gather(tree, return_exceptions=True)
+            if tree is not None:
+                await asyncio.gather(tree, return_exceptions=True)
         layers = [task.result() for task in tasks]
+        if not files.at_hand:
+            await self._in_thread(files.confirm)
         image = self._assembled([*layers, root.layer], command, around)
         if early is None or image.config != early.config:
             await publisher.blob(repository, image.config, look=False)
         await publisher.record(repository, records, layers)
         return image
 
+    def _begin_tree(self) -> "asyncio.Task[tuple[Root, tuple[str, ...], Environment]]":
+        return asyncio.create_task(self._root_tree())
+
     async def _root_tree(self) -> tuple[Root, tuple[str, ...], Environment]:
         """The root tree, which a named image has already, the command that `docker run` starts, and the environment."""
-        root, command, around = await asyncio.to_thread(self._merge)
+        root, command, around = await self._in_thread(self._merge)
         for collision in root.collisions:
             self._sink(Collided(self._repository, collision.path, collision.winner, collision.loser))
         for note in around.notes:
             self._sink(LibraryUnusable(self._repository, note))
         return root, command, around
 
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """The result of `work`, which looks at the files of the content."""
+        files = self._content.files
+        executor = None if files.at_hand else self._publisher.executor_of(files)
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
+
     def _merge(self) -> tuple[Root, tuple[str, ...], Environment]:
         recipe, content = self._recipe, self._content
         closure = {path for plan in content.plans for path in plan.paths}
-        listing = self._listing.within(closure)
+        listing = content.files.listing(closure)
         root = content.root or image_recipe.root(recipe, content.package_set, listing, closure)
         around = image_recipe.surroundings(recipe, root.entries, listing, closure)
         return root, image_recipe.command(recipe, listing), around
 
     async def _layer(self, record: LayerRecord) -> Layer:
-        layer = await self._publisher.layer(self._repository, record)
+        layer = await self._publisher.layer(self._repository, record, self._content.files)
         self._ready += 1
         self._tell_ready()
         return layer
@@ -126,3 +143,8 @@ class Assembly:
             form=options.form,
             compression=options.compression,
         )
+
+
+def _unpacked(records: Sequence[LayerRecord]) -> list[str]:
+    """The store paths of the layers that are not recorded."""
+    return [path for record in records if record.layer is None for path in record.plan.paths]

@@ -19,11 +19,17 @@ from collections.abc import Iterable
 from time import monotonic
 
 from proxy.core import platforms
-from proxy.core.errors import DigestLost, NixfrontError, PackageSetUnavailable, TagUnknown, Unforeseen
+from proxy.core.errors import (
+    CacheUnusable,
+    DigestLost,
+    NixfrontError,
+    PackageSetUnavailable,
+    TagUnknown,
+    Unforeseen,
+)
 from proxy.core.events import BuildEnded, BuildStarted, PlatformEnded, Resolved, Sink
 from proxy.core.explained import explained
 from proxy.core.model import ImageRequest
-from proxy.image.store_tree import StoreListing
 from proxy.pipeline.assembly import Assembly
 from proxy.pipeline.contents import Content, Contents, ResolvedContent
 from proxy.pipeline.keys import ImageOptions, byte_settings, image_key
@@ -59,7 +65,6 @@ class Pipeline:
         images: Contents,
         tags: OwnTags,
         publisher: Publisher,
-        listing: StoreListing,
         options: ImageOptions,
         sink: Sink,
     ) -> None:
@@ -68,10 +73,9 @@ class Pipeline:
         self._images = images
         self._own_tags = tags
         self._publisher = publisher
-        self._listing = listing
         self._options = options
         self._sink = sink
-        self._contents: Shared[str, Content] = Shared()
+        self._contents: Shared[tuple[str, bool], Content] = Shared()
 
     async def make(self, request: ImageRequest, record: TagRecord | None = None, client: str = "") -> None:
         """Build the image and put its tags. A tag that is there stays as it is, except the one of `record`.
@@ -196,9 +200,22 @@ class Pipeline:
         """The image, whose manifest is not put yet."""
         stages.end("set")
         sink(Resolved(request.repository, request.tag, resolved.key))
-        async with self._contents.hold(resolved.key, resolved.open) as content:
+        try:
+            return await self._assembled(request, resolved, stages, sink)
+        except CacheUnusable as error:
+            if resolved.through_store is None:
+                raise
+            _log.warning("%s; image=%s comes through the Nix store", error, request.repository)
+            return await self._assembled(request, resolved.through_store, stages, sink)
+
+    async def _assembled(
+        self, request: ImageRequest, resolved: ResolvedContent, stages: "_Stages", sink: Sink
+    ) -> Made:
+        """As `_image`. Raises `CacheUnusable` if a binary cache does not keep its promise."""
+        key = (resolved.key, resolved.through_store is None)
+        async with self._contents.hold(key, resolved.open) as content:
             stages.end("nix")
-            assembly = Assembly(request, content, self._publisher, self._listing, self._options, sink)
+            assembly = Assembly(request, content, self._publisher, self._options, sink)
             image = await assembly.image()
             stages.end("layers")
         return Made(
@@ -228,7 +245,7 @@ class _Stages:
     def end(self, name: str) -> None:
         """The stage of this name is over, and the next one begins."""
         now = monotonic()
-        self._seconds[name] = now - self._since
+        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
         self._since = now
 
     def take(self, parts: Iterable["_Stages"]) -> None:

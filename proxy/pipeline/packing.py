@@ -17,6 +17,7 @@ threads than processors, change nothing.
 
 import asyncio
 import hashlib
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import Executor
@@ -26,12 +27,13 @@ from threading import Lock
 import deflate
 import zstandard
 
-from proxy.core.errors import STORE_CURE, DigestNotReady, NixfrontError, StoreUnreadable
+from proxy.core.errors import STORE_CURE, DigestNotReady, NixfrontError, StoreUnreadable, Unforeseen
 from proxy.core.model import Buffer, Layer
 from proxy.image import tar
 from proxy.image.manifest import Compression
 from proxy.image.tar import BLOCK, Entry
 
+_log = logging.getLogger(__name__)
 _ZSTD_BLOCK = 4 << 20  # bytes of tar in one frame: those of 1 MiB are 3 % larger
 _ZSTD_LEVEL = 3
 _LEVEL = 2  # the fastest level that makes no more bytes than the images of peers, which Go's gzip made
@@ -117,6 +119,13 @@ class LayerStream:
             self._fail(error)
         except OSError as error:
             self._fail(StoreUnreadable(f"cannot read the Nix store: {error}; {STORE_CURE}"))
+        except (
+            Exception
+        ) as error:  # a bug; what read the members has ended, and the rest must not look like a whole layer
+            _log.exception("packing failed")
+            self._fail(
+                Unforeseen(f"nixfront failed to pack a layer ({type(error).__name__}); its log says more")
+            )
         else:
             with self._ordering:
                 self._packed[number] = packed

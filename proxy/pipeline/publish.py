@@ -12,11 +12,12 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 
-from proxy.core.errors import RegistryRefused, RegistryUnavailable
+from proxy.core.errors import CacheUnusable, RegistryRefused, RegistryUnavailable
 from proxy.core.events import LayerStored, Sink
 from proxy.core.model import Layer, LayerPlan, digest_of
 from proxy.image.manifest import Compression
 from proxy.image.tar import Entry
+from proxy.pipeline.contents.store_files import StoreFiles
 from proxy.pipeline.destination import Destination
 from proxy.pipeline.packing import CODECS, LayerStream
 from proxy.state import State, layer_key
@@ -26,6 +27,7 @@ from proxy.tools.retry import retry
 _log = logging.getLogger(__name__)
 _TRIES = 3
 _TRIES_AWAY = 4  # while the registry does not answer at all
+_TRIES_OF_CACHES = 20  # each cache may fail twice for each store path of a layer
 _PAUSE = 0.5  # seconds before an upload is tried again; doubled for each further try
 
 
@@ -55,23 +57,25 @@ class Publisher:
         registry: Destination,
         state: State,
         executor: Executor,
-        entries: Callable[[Iterable[str]], Iterable[Entry]],
-        check: Callable[[Iterable[str]], None],
         *,
         compression: Compression,
         uploads: int,
+        fetchers: Executor | None = None,
         sink: Sink = lambda _: None,
     ) -> None:
-        """`entries` yields the members of a layer of store paths, and `check` looks at their names; at most `uploads` layers are sent at once."""
+        """At most `uploads` layers are sent at once. `executor` reads and compresses what is on disk, `fetchers` what a cache sends."""
         self._sink = sink
         self._registry = registry
         self._state = state
         self._executor = executor
-        self._entries = entries
-        self._check = check
+        self._fetchers = fetchers or executor
         self._compression: Compression = compression
         self._slots = asyncio.Semaphore(uploads)
         self._packing: SingleFlight[tuple[str, str], tuple[Layer, str]] = SingleFlight()
+
+    def executor_of(self, files: StoreFiles) -> Executor:
+        """The threads that read these files."""
+        return self._executor if files.at_hand else self._fetchers
 
     async def recall(self, repository: str, plans: Sequence[LayerPlan]) -> tuple[LayerRecord, ...]:
         """What the state has recorded of these layers, in their order; it may be out of date."""
@@ -82,20 +86,15 @@ class Publisher:
             for key, plan in zip(keys, plans, strict=True)
         )
 
-    async def check_names(self, records: Sequence[LayerRecord]) -> None:
-        """Raises `PackageUnusable` if a layer that nobody packed yet has a file whose name no layer can hold."""
-        paths = [path for record in records if record.layer is None for path in record.plan.paths]
-        await asyncio.to_thread(self._check, paths)
-
-    async def layer(self, repository: str, record: LayerRecord) -> Layer:
-        """The layer of this plan, which the repository has when this returns."""
+    async def layer(self, repository: str, record: LayerRecord, files: StoreFiles) -> Layer:
+        """The layer of this plan, which the repository has when this returns; `files` has its store paths."""
         # Packed once for all repositories, then mounted; if the registry does not mount, packed for this repository itself.
         for shared_with in ("", repository):
             layer = await self._reuse(repository, record)
             if layer is not None:
                 return layer
             layer, where = await self._packing.run(
-                (record.key, shared_with), partial(self._pack, repository, record.key, record.plan)
+                (record.key, shared_with), partial(self._pack, repository, record.key, record.plan, files)
             )
             if where == repository:
                 return layer
@@ -105,7 +104,7 @@ class Publisher:
     async def pack_root(self, repository: str, entries: Sequence[Entry]) -> RootLayer:
         """The layer of these members. One with files of the store may be large, so it is sent while it is packed."""
         if any(entry.source for entry in entries):
-            return RootLayer(await self._upload(repository, lambda: entries))
+            return RootLayer(await self._upload(repository, lambda: entries, self._executor))
         stream = LayerStream(entries, self._compression, self._executor)
         data = b"".join([block async for block in stream])
         return RootLayer(stream.layer, data)
@@ -156,20 +155,24 @@ class Publisher:
         self._sink(LayerStored("present", layer.size))
         return layer
 
-    async def _pack(self, repository: str, key: str, plan: LayerPlan) -> tuple[Layer, str]:
+    async def _pack(self, repository: str, key: str, plan: LayerPlan, files: StoreFiles) -> tuple[Layer, str]:
         """Pack and send a layer: the layer, and the repository that it was packed for."""
-        layer = await self._upload(repository, lambda: self._entries(plan.paths))
+        layer = await self._upload(repository, lambda: files.entries(plan.paths), self.executor_of(files))
         await self._state.record(key, plan, layer, repository)
         self._sink(LayerStored("packed", layer.size))
         _log.debug("packed layer=%s bytes=%d repository=%s", layer.digest, layer.size, repository)
         return layer, repository
 
-    async def _upload(self, repository: str, entries: Callable[[], Iterable[Entry]]) -> Layer:
-        """Pack and send, again from the first byte if the registry breaks off."""
-        return await retry(partial(self._send, repository, entries), _tries, _PAUSE)
+    async def _upload(
+        self, repository: str, entries: Callable[[], Iterable[Entry]], executor: Executor
+    ) -> Layer:
+        """Pack and send, again from the first byte if the registry or a binary cache breaks off."""
+        return await retry(partial(self._send, repository, entries, executor), _tries, _PAUSE)
 
-    async def _send(self, repository: str, entries: Callable[[], Iterable[Entry]]) -> Layer:
-        stream = LayerStream(entries(), self._compression, self._executor)
+    async def _send(
+        self, repository: str, entries: Callable[[], Iterable[Entry]], executor: Executor
+    ) -> Layer:
+        stream = LayerStream(entries(), self._compression, executor)
         try:
             async with self._slots:
                 await self._registry.upload(repository, stream)
@@ -178,6 +181,9 @@ class Publisher:
                 raise stream.failure from error
             _log.warning("upload broke off repository=%s error=%s", repository, error)
             raise
+        except CacheUnusable as error:
+            _log.warning("%s", error)
+            raise
         return stream.layer
 
 
@@ -185,4 +191,6 @@ def _tries(error: Exception) -> int:
     """How often an upload may run in all when it ends with this error."""
     if isinstance(error, RegistryUnavailable):
         return _TRIES_AWAY
+    if isinstance(error, CacheUnusable):
+        return _TRIES_OF_CACHES if error.elsewhere else 1
     return _TRIES if isinstance(error, RegistryRefused) and error.temporary else 1

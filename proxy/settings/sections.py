@@ -118,6 +118,7 @@ class NixSection(Section):
     public_keys: tuple[str, ...] = ()
     builders: str = ""
     copy_to: str = ""
+    fetch: Literal["auto", "store"] = "auto"
     evaluation_deadline: float = Field(default=120, gt=0)
     evaluation_memory: int = Field(default=8 << 30, ge=0)
     evaluations: int = Field(default=0, ge=0)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -20,6 +19,9 @@ from proxy.image import store_tree
 from proxy.image.layer_table import NO_TABLE, LayerTable, read
 from proxy.nix.binary_cache import BinaryCache
 from proxy.nix.budget import StoreBudget
+from proxy.nix.cache.access import cache_session
+from proxy.nix.cache.closure import BinaryCaches
+from proxy.nix.cache.known_trees import KnownTrees
 from proxy.nix.commands import Caches
 from proxy.nix.evaluate import Evaluator, ImagesFile
 from proxy.nix.name_lists.channel import ChannelLists
@@ -40,6 +42,9 @@ from proxy.wiring import files
 # Tables of the demo set, by its recipe. Other sets change without us, so we have no tables for them.
 _DEMO_TABLES = {"": "packages.table.json", "big": "packages-big.table.json"}
 
+#: So many threads at most wait for the bytes of one layer, or compress them (`pipeline.packing`).
+_THREADS_OF_A_LAYER = 4
+
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +56,7 @@ class Packages:
     evaluator: Evaluator
     sets: PackageSets
     budget: StoreBudget
+    caches: BinaryCaches | None
 
 
 def open_packages(
@@ -103,7 +109,16 @@ def open_packages(
     stack.push_async_callback(sets.close)
     stack.push_async_callback(evaluator.close)
     budget = StoreBudget(runner, most_bytes=section.most_store_bytes, keep_free=section.keep_free_bytes)
-    return Packages(store, evaluator, sets, budget)
+    # What is copied to a cache of the operator's has to be in the store.
+    through_store = section.fetch == "store" or bool(section.copy_to)
+    caches = (
+        None
+        if through_store
+        else BinaryCaches(runner, cache_session(), KnownTrees(settings.data_dir / "trees"))
+    )
+    if caches is not None:
+        stack.push_async_callback(caches.close)
+    return Packages(store, evaluator, sets, budget, caches)
 
 
 async def build_pipeline(
@@ -125,18 +140,19 @@ async def build_pipeline(
         raise SettingsInvalid(f"images.file: {settings.images.file} is no file")
     executor = ThreadPoolExecutor(settings.packers, thread_name_prefix="packing")
     stack.push_async_callback(asyncio.to_thread, executor.shutdown)
-    prefix = packages.store.prefix
-    listing = store_tree.StoreListing(prefix)
+    fetchers = ThreadPoolExecutor(settings.uploads * _THREADS_OF_A_LAYER, thread_name_prefix="fetching")
+    stack.push_async_callback(asyncio.to_thread, fetchers.shutdown)
+    if packages.caches is not None:  # before the threads, which wait for what it fetches
+        stack.push_async_callback(packages.caches.close)
     binary_cache = BinaryCache(packages.store, settings.nix.copy_to, roots)
     stack.push_async_callback(binary_cache.close)
     publisher = Publisher(
         destination,
         state,
         executor,
-        partial(store_tree.store_entries, prefix=prefix),
-        partial(store_tree.check_names, prefix=prefix),
         compression=settings.layers.compression,
         uploads=settings.uploads,
+        fetchers=fetchers,
         sink=sink,
     )
     options = ImageOptions(
@@ -149,15 +165,21 @@ async def build_pipeline(
         tables=tables,
         platforms=settings.systems if settings.image.index else (),
     )
-    images = _named_images(settings, packages, listing)
+    images = _named_images(settings, packages, store_tree.StoreListing(packages.store.prefix))
     return Pipeline(
         packages=PackageContents(
-            packages.sets, packages.evaluator, packages.store, binary_cache, options, roots, sink
+            packages.sets,
+            packages.evaluator,
+            packages.store,
+            binary_cache,
+            options,
+            roots,
+            sink,
+            packages.caches,
         ),
-        images=NamedContents(images, packages.evaluator, binary_cache, options, roots, sink),
+        images=NamedContents(images, packages.evaluator, packages.store, binary_cache, options, roots, sink),
         tags=tags,
         publisher=publisher,
-        listing=listing,
         options=options,
         sink=sink,
     )

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TextIO
 
 from proxy.core.errors import NixfrontError
-from tests.bench import big_set, cold, crowd, layering, names, serving
+from tests.bench import big_set, caches, cold, crowd, layering, names, serving
 from tests.bench.bench import Bench
 from tests.bench.result import Measure, Result, table
 
 #: Every measure, in the order in which they are made: each module has its `MEASURES`.
 MEASURES: tuple[Measure, ...] = (
     *cold.MEASURES,
+    *caches.MEASURES,
     *layering.MEASURES,
     *serving.MEASURES,
     *crowd.MEASURES,

@@ -1,7 +1,7 @@
 """A pipeline with everything in memory but the store, which is a folder: for unit tests of pipeline and coordinator."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,11 +10,10 @@ from pathlib import Path
 
 from proxy.core.events import Event, Sink
 from proxy.core.model import ImageRequest, LayerPlan, Package, PackageSet, Policy, canonical_json, sha256_hex
-from proxy.image import store_tree
 from proxy.image.recipe import output_tag
-from proxy.image.tar import Entry
 from proxy.pipeline.build import Pipeline
 from proxy.pipeline.contents import Content, ResolvedContent
+from proxy.pipeline.contents.store_files import DiskFiles
 from proxy.pipeline.destination import Destination, MemoryDestination
 from proxy.pipeline.keys import ImageOptions
 from proxy.pipeline.own_tags import OwnTags
@@ -82,7 +81,13 @@ class FolderContents:
         )
         try:
             plans = tuple(LayerPlan((path,)) for path in paths.values())
-            yield Content(package_set, plans, output_tag([*paths.values(), self.revision]), packages=packages)
+            yield Content(
+                package_set,
+                plans,
+                output_tag([*paths.values(), self.revision]),
+                DiskFiles(str(self._folder)),
+                packages=packages,
+            )
         finally:
             self.closed += 1
 
@@ -103,13 +108,12 @@ class Workshop:
         self.destination = destination
         self.state = state
         self.tags = OwnTags(destination, state, now=lambda: 1000.0)
-        self.publisher = publisher(destination, state, executor, folder, self.events.append)
+        self.publisher = publisher(destination, state, executor, self.events.append)
         self.pipeline = Pipeline(
             packages=self.contents,
             images=self.contents,
             tags=self.tags,
             publisher=self.publisher,
-            listing=store_tree.StoreListing(str(folder)),
             options=options,
             sink=self.events.append,
         )
@@ -119,16 +123,9 @@ class Workshop:
         return sum(isinstance(event, kind) for event in self.events)
 
 
-def publisher(
-    destination: Destination, state: State, executor: ThreadPoolExecutor, folder: Path, sink: Sink
-) -> Publisher:
-    """A publisher of the store in `folder`."""
-
-    def entries(paths: Iterable[str]) -> Iterable[Entry]:
-        return store_tree.store_entries(paths, prefix=str(folder))
-
-    check = partial(store_tree.check_names, prefix=str(folder))
-    return Publisher(destination, state, executor, entries, check, compression="none", uploads=4, sink=sink)
+def publisher(destination: Destination, state: State, executor: ThreadPoolExecutor, sink: Sink) -> Publisher:
+    """A publisher that packs in this executor."""
+    return Publisher(destination, state, executor, compression="none", uploads=4, sink=sink)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ the data of all packages in `/share`.
 
 from collections.abc import Collection, Iterable
 
-from proxy.image.environment.libraries import Variable
+from proxy.image.environment.libraries import Variable, name_of
 from proxy.image.root_tree import Listing
 from proxy.image.tar import SYMLINK, Entry, directory, file, symlink
 
@@ -26,6 +26,7 @@ _FONTS = "share/fonts"
 _FONTS_FILE = "etc/fonts/fonts.conf"
 # Where a C library of Debian looks for C.UTF-8. That of nixpkgs looks into its own store path.
 _LOCALE = "lib/locale/C.utf8"
+_C_LIBRARY = "glibc"
 
 
 def with_links(members: Iterable[Entry], listing: Listing, closure: Collection[str]) -> tuple[Entry, ...]:
@@ -37,10 +38,15 @@ def with_links(members: Iterable[Entry], listing: Listing, closure: Collection[s
     if _FONTS in tree:
         _put_fonts_file(tree, listing)
     for path in sorted(closure):
-        if listing.kind(f"{path}/{_LOCALE}") == "directory":
+        if is_c_library(path) and listing.kind(f"{path}/{_LOCALE}") == "directory":
             _put(tree, symlink(f"usr/{_LOCALE}", f"{path}/{_LOCALE}"), listing)
             break
     return tuple(sorted(tree.values(), key=lambda member: member.path.split("/")))
+
+
+def is_c_library(path: str) -> bool:
+    """Whether `with_links` looks into this store path, though the root tree may have nothing of it."""
+    return name_of(path).startswith(_C_LIBRARY)
 
 
 def variables(members: Collection[Entry]) -> tuple[Variable, ...]:

@@ -42,6 +42,7 @@ WIRE: dict[type[NixfrontError], Wire] = {
     errors.SourceMissing: UNAVAILABLE,
     errors.NixUnavailable: UNAVAILABLE,
     errors.DerivationLost: UNAVAILABLE,
+    errors.CacheUnusable: UNAVAILABLE,
     errors.StoreUnreadable: UNAVAILABLE,
     errors.StoreFull: UNAVAILABLE,
     errors.Busy: Wire("TOOMANYREQUESTS", 429),

@@ -277,9 +277,9 @@ def test_fontconfig_is_led_to_the_fonts_and_to_the_file_of_a_package(theirs: boo
 
 
 def test_the_c_library_finds_its_utf_8() -> None:
-    members = tree_of(store={"glibc/lib/locale/C.utf8/LC_CTYPE": "x", "other/lib/x": "x"})
+    members = tree_of(store={"0-glibc/lib/locale/C.utf8/LC_CTYPE": "x", "0-other/lib/x": "x"})
 
-    assert members["usr/lib/locale/C.utf8"].target == f"{STORE}/glibc/lib/locale/C.utf8"
+    assert members["usr/lib/locale/C.utf8"].target == f"{STORE}/0-glibc/lib/locale/C.utf8"
 
 
 @pytest.mark.parametrize(

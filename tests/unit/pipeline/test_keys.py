@@ -14,7 +14,8 @@ from proxy.core.model import ImageRequest, Package, PackageSet, Policy, Preset, 
 from proxy.image import recipe as image_recipe
 from proxy.image.layer_table import LayerTable
 from proxy.image.recipe import Definition, Recipe, TextPaths
-from proxy.pipeline import contents, keys
+from proxy.pipeline import keys
+from proxy.pipeline.contents import limits
 from proxy.pipeline.keys import ImageOptions, content_key
 from proxy.pipeline.named import NamedImage
 
@@ -103,12 +104,12 @@ def test_a_key_can_be_a_file_name() -> None:
 @pytest.mark.parametrize(("most", "fine"), [(0, True), (30, True), (29, False)])
 def test_a_closure_is_within_its_limit(most: int, fine: bool) -> None:
     if fine:
-        contents.bytes_within(most, 30, 2, NAMES)
+        limits.bytes_within(most, 30, 2, NAMES)
     else:
         with pytest.raises(ImageTooLarge, match=r"git htop .* in 2 store paths"):
-            contents.bytes_within(most, 30, 2, NAMES)
+            limits.bytes_within(most, 30, 2, NAMES)
         with pytest.raises(ImageTooLarge, match=r"git htop .* that would have to be fetched"):
-            contents.bytes_within(most, 30, 0, NAMES)
+            limits.bytes_within(most, 30, 0, NAMES)
 
 
 IMAGE = NamedImage(

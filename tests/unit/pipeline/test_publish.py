@@ -15,6 +15,7 @@ from proxy.core.events import Event, LayerStored
 from proxy.core.model import BlobStream, LayerPlan
 from proxy.image.tar import FILE, Entry, file
 from proxy.pipeline import publish
+from proxy.pipeline.contents.store_files import DiskFiles
 from proxy.pipeline.destination import MemoryDestination
 from proxy.pipeline.publish import LayerRecord, Publisher
 from proxy.state.memory import MemoryState
@@ -52,10 +53,11 @@ class Bench:
         self.events: list[Event] = []
         self.state = MemoryState()
         self.folder = folder
+        self.files = DiskFiles(str(folder))
         self.executor = executor
 
     def publisher(self, destination: MemoryDestination) -> Publisher:
-        return publisher(destination, self.state, self.executor, self.folder, self.events.append)
+        return publisher(destination, self.state, self.executor, self.events.append)
 
     @property
     def how(self) -> list[str]:
@@ -76,12 +78,12 @@ async def test_a_layer_is_packed_then_present_then_mounted(bench: Bench) -> None
     (new,) = await work.recall("one", [PLAN])
     assert (new.layer, new.origins) == (None, ())
 
-    layer = await work.layer("one", new)
+    layer = await work.layer("one", new, bench.files)
     (record,) = await work.recall("one", [PLAN])
     assert (record.layer, record.origins) == (layer, ("one",))
-    assert await work.layer("one", record) == layer
+    assert await work.layer("one", record, bench.files) == layer
     (elsewhere,) = await work.recall("two", [PLAN])
-    assert await work.layer("two", elsewhere) == layer
+    assert await work.layer("two", elsewhere, bench.files) == layer
 
     assert bench.how == ["packed", "present", "mounted"]
     assert destination.uploads == 1
@@ -92,22 +94,22 @@ async def test_a_layer_that_cannot_be_mounted_is_packed_for_the_repository(bench
     destination = Relay(mounts=False)
     work = bench.publisher(destination)
     (new,) = await work.recall("one", [PLAN])
-    layer = await work.layer("one", new)
+    layer = await work.layer("one", new, bench.files)
     (record,) = await work.recall("two", [PLAN])
 
-    assert await work.layer("two", record) == layer
+    assert await work.layer("two", record, bench.files) == layer
     assert bench.how == ["packed", "packed"]
 
 
 async def test_a_record_that_is_wrong_is_forgotten(bench: Bench) -> None:
     destination = Relay()
     work = bench.publisher(destination)
-    layer = await work.layer("one", (await work.recall("one", [PLAN]))[0])
+    layer = await work.layer("one", (await work.recall("one", [PLAN]))[0], bench.files)
     destination.delete_blob("one", layer.digest)
     (record,) = await work.recall("one", [PLAN])
     assert record.origins == ("one",)
 
-    assert await work.layer("one", record) == layer
+    assert await work.layer("one", record, bench.files) == layer
     assert bench.how == ["packed", "packed"]
     assert layer.digest in destination.blobs("one")
 
@@ -115,9 +117,9 @@ async def test_a_record_that_is_wrong_is_forgotten(bench: Bench) -> None:
 async def test_a_blob_that_somebody_else_put_is_not_sent_again(bench: Bench) -> None:
     destination = Relay()
     work = bench.publisher(destination)
-    layer = await work.layer("one", (await work.recall("one", [PLAN]))[0])
+    layer = await work.layer("one", (await work.recall("one", [PLAN]))[0], bench.files)
 
-    assert await work.layer("one", LayerRecord(PLAN, "key", layer, ())) == layer
+    assert await work.layer("one", LayerRecord(PLAN, "key", layer, ()), bench.files) == layer
     assert destination.uploads == 1
 
 
@@ -126,7 +128,9 @@ async def test_two_images_pack_a_new_layer_once(bench: Bench) -> None:
     work = bench.publisher(destination)
     (record,) = await work.recall("one", [PLAN])
 
-    one, two = await asyncio.gather(work.layer("one", record), work.layer("two", record))
+    one, two = await asyncio.gather(
+        work.layer("one", record, bench.files), work.layer("two", record, bench.files)
+    )
 
     assert one == two
     assert sorted(bench.how) == ["mounted", "packed"]
@@ -149,7 +153,7 @@ async def test_an_upload_that_breaks_off_is_made_anew(
     destination = Relay(*errors)
     work = bench.publisher(destination)
 
-    layer = await work.layer("one", (await work.recall("one", [PLAN]))[0])
+    layer = await work.layer("one", (await work.recall("one", [PLAN]))[0], bench.files)
 
     assert layer.digest in destination.blobs("one")
     assert destination.uploads == len(errors) + 1
@@ -172,7 +176,7 @@ async def test_an_upload_is_tried_a_few_times_only(
     (record,) = await work.recall("one", [PLAN])
 
     with pytest.raises(type(error)):
-        await work.layer("one", record)
+        await work.layer("one", record, bench.files)
 
     assert destination.uploads == tries
     assert await work.recall("one", [PLAN]) == (record,), "nothing is recorded"
@@ -183,7 +187,7 @@ async def test_a_store_that_cannot_be_read_is_the_error_to_report(bench: Bench) 
     (record,) = await work.recall("one", [LayerPlan(("/nix/store/gone",))])
 
     with pytest.raises(StoreUnreadable, match="gone"):
-        await work.layer("one", record)
+        await work.layer("one", record, bench.files)
 
 
 async def test_a_small_root_layer_is_sent_after_it_is_packed(bench: Bench) -> None:
@@ -219,4 +223,4 @@ async def test_what_cannot_be_in_a_layer(bench: Bench) -> None:
     (record,) = await work.recall("one", [LayerPlan(("/nix/store/pipe",))])
 
     with pytest.raises(PackageUnusable, match="neither a file"):
-        await work.layer("one", record)
+        await work.layer("one", record, bench.files)

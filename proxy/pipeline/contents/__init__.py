@@ -5,7 +5,7 @@ There are two kinds of contents, with one contract: the packages of a request, a
 """
 
 import asyncio
-import tempfile
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from proxy.core.errors import DerivationLost, ImageTooLarge, TagUnknown
+from proxy.core.errors import DerivationLost, TagUnknown
 from proxy.core.events import LogLine, NixBegun, Sink
 from proxy.core.model import Closure, ImageRequest, LayerPlan, Package, PackageSet
 from proxy.core.names import unspelled_tag, version_tag
@@ -22,16 +22,22 @@ from proxy.image import recipe as image_recipe
 from proxy.image.recipe import Recipe
 from proxy.image.root_tree import Root
 from proxy.nix.binary_cache import BinaryCache
+from proxy.nix.cache.closure import BinaryCaches
+from proxy.nix.cache.files import CacheFiles
 from proxy.nix.evaluate import Evaluator
 from proxy.nix.sets import LATEST, PackageSets
 from proxy.nix.store import NixStore
+from proxy.pipeline.contents.limits import bytes_within, closure_within, layers_within
+from proxy.pipeline.contents.store_files import DiskFiles, StoreFiles, root_folder
 from proxy.pipeline.keys import ImageOptions, content_key, definition_key
 from proxy.pipeline.named import NamedImage, NamedImages
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Store paths that are in the store, and the plans of their layers.
+    """Store paths, where their files are, and the plans of their layers.
 
     `packages` are those of a request, by the name as typed. A named image has its `recipe` and its `root` already.
     `version_tag`: the tag that is the version of the image, where the image gets it.
@@ -40,6 +46,7 @@ class Content:
     package_set: PackageSet
     plans: tuple[LayerPlan, ...]
     output_tag: str
+    files: StoreFiles
     packages: Mapping[str, Package] = field(default_factory=dict)
     recipe: Recipe | None = None
     root: Root | None = None
@@ -48,13 +55,14 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedContent:
-    """The content that a request means. `key` names it; `open` builds it and holds it in the store while it is open.
+    """The content that a request means. `key` names it; `open` builds it and holds it while it is open.
 
-    `open` raises a `NixfrontError` on entry.
+    `open` raises a `NixfrontError` on entry. `through_store`: the same content, for when its files prove `CacheUnusable`.
     """
 
     key: str
     open: Callable[[], AbstractAsyncContextManager[Content]]
+    through_store: "ResolvedContent | None" = None
 
 
 class Contents(Protocol):
@@ -76,8 +84,10 @@ class PackageContents:
         options: ImageOptions,
         roots: Path,
         sink: Sink,
+        caches: BinaryCaches | None = None,
     ) -> None:
-        """`roots` is the folder of the garbage-collector roots."""
+        """`roots` is the folder of the garbage-collector roots. Without `caches` all packages come through the store."""
+        self._caches = caches
         self._sets = sets
         self._evaluator = evaluator
         self._store = store
@@ -90,29 +100,65 @@ class PackageContents:
         """As `Contents.resolve`."""
         package_set = await chosen_set(request, self._sets, self._evaluator, self._options.always)
         key = content_key(request, package_set, self._options)
-        return ResolvedContent(key, partial(self._open, request, package_set, key))
+        stored = ResolvedContent(key, partial(self._open, request, package_set, key))
+        if self._caches is None:
+            return stored
+        return ResolvedContent(
+            key, partial(self._open_cached, self._caches, request, package_set, key), stored
+        )
+
+    @asynccontextmanager
+    async def _open_cached(
+        self, caches: BinaryCaches, request: ImageRequest, package_set: PackageSet, key: str
+    ) -> AsyncIterator[Content]:
+        """The content from binary caches, where they have all of it and the store has not; else through the store."""
+        packages = await self._evaluate(request, package_set, key)
+        outputs = [path for package in packages.values() for _, path in package.outputs]
+        stored = await asyncio.to_thread(self._store.has_all, outputs)
+        places = None if stored else await caches.closure(outputs, substitutes=package_set.substitutes)
+        if places is None:
+            async with self._open(request, package_set, key) as content:
+                yield content
+            return
+        _log.info("from binary caches image=%s paths=%d", request.repository, len(places))
+        closure = Closure(tuple(packages.values()), tuple(place.info.info for place in places.values()))
+        files = CacheFiles(caches, places, outputs, substitutes=package_set.substitutes)
+        yield await self._content(request, package_set, packages, closure, files)
 
     @asynccontextmanager
     async def _open(self, request: ImageRequest, package_set: PackageSet, key: str) -> AsyncIterator[Content]:
-        policy, table = self._options.policy, self._options.table(request.package_set)
-        async with _root_folder(self._roots) as roots:
+        async with root_folder(self._roots) as roots:
             try:
                 packages, closure = await self._realise(request, package_set, key, roots)
             except DerivationLost:
                 # A garbage collection came after the evaluation: no root can hold a derivation before it is built.
                 self._evaluator.forget()
                 packages, closure = await self._realise(request, package_set, key, roots)
-            closure_within(policy.most_bytes, closure, request.names)
-            plans = layering.plan(closure, self._options.most_layers - 1, table)
-            layers_within(policy.most_layer_bytes, plans, closure, request.names)
-            outputs = sorted(path for package in packages.values() for _, path in package.outputs)
-            yield Content(
-                package_set,
-                plans,
-                image_recipe.output_tag(outputs),
-                packages=packages,
-                version_tag=await self._version_tag(request, packages),
-            )
+            files = DiskFiles(self._store.prefix)
+            yield await self._content(request, package_set, packages, closure, files)
+
+    async def _content(
+        self,
+        request: ImageRequest,
+        package_set: PackageSet,
+        packages: Mapping[str, Package],
+        closure: Closure,
+        files: StoreFiles,
+    ) -> Content:
+        """The content of these packages. Raises `ImageTooLarge`."""
+        policy, table = self._options.policy, self._options.table(request.package_set)
+        closure_within(policy.most_bytes, closure, request.names)
+        plans = layering.plan(closure, self._options.most_layers - 1, table)
+        layers_within(policy.most_layer_bytes, plans, closure, request.names)
+        outputs = sorted(path for package in packages.values() for _, path in package.outputs)
+        return Content(
+            package_set,
+            plans,
+            image_recipe.output_tag(outputs),
+            files,
+            packages=packages,
+            version_tag=await self._version_tag(request, packages),
+        )
 
     async def _version_tag(self, request: ImageRequest, packages: Mapping[str, Package]) -> str | None:
         """The version of the image as a tag, if it is of the default revision and the tag chooses no other one."""
@@ -121,14 +167,16 @@ class PackageContents:
             return None
         return None if tag != request.tag and await self._sets.has(request.package_set, tag) else tag
 
+    async def _evaluate(self, request: ImageRequest, package_set: PackageSet, key: str) -> dict[str, Package]:
+        self._sink(NixBegun(key, "evaluating"))
+        return await _evaluated(request, package_set, self._evaluator, self._options.always)
+
     async def _realise(
         self, request: ImageRequest, package_set: PackageSet, key: str, roots: Path
     ) -> tuple[dict[str, Package], Closure]:
         """The packages by name as typed, and their closure, which `roots` holds. Raises `DerivationLost`: try again."""
-        options = self._options
-        self._sink(NixBegun(key, "evaluating"))
-        packages = await _evaluated(request, package_set, self._evaluator, options.always)
-        most = options.policy.most_bytes
+        packages = await self._evaluate(request, package_set, key)
+        most = self._options.policy.most_bytes
         if most and package_set.substitutes:
             download = await self._store.to_fetch(package_set, list(packages.values()))
             bytes_within(most, download, 0, request.names)
@@ -181,12 +229,14 @@ class NamedContents:
         self,
         images: NamedImages,
         evaluator: Evaluator,
+        store: NixStore,
         binary_cache: BinaryCache,
         options: ImageOptions,
         roots: Path,
         sink: Sink,
     ) -> None:
         """`roots` is the folder of the garbage-collector roots."""
+        self._files = DiskFiles(store.prefix)
         self._images = images
         self._evaluator = evaluator
         self._binary_cache = binary_cache
@@ -205,7 +255,7 @@ class NamedContents:
         options = self._options
         most = options.policy.most_bytes
         on_line = _log_lines(self._sink, request.names, key)
-        async with _root_folder(self._roots) as roots:
+        async with root_folder(self._roots) as roots:
             if most and image.package_set.substitutes:
                 bytes_within(most, await self._images.to_fetch(image), 0, request.names)
             self._sink(NixBegun(key, "building"))
@@ -224,54 +274,13 @@ class NamedContents:
                 image.package_set,
                 plans,
                 image_recipe.tag(image.definition),
+                self._files,
                 recipe=image.definition.recipe,
                 root=in_store.root,
                 version_tag=version_tag(image.version) if request.tag == LATEST else None,
             )
 
 
-@asynccontextmanager
-async def _root_folder(folder: Path) -> AsyncIterator[Path]:
-    """A new folder for garbage-collector roots; when the context ends, Nix may collect what they held."""
-    roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=folder)
-    try:
-        yield Path(roots.name)
-    finally:
-        await asyncio.to_thread(roots.cleanup)
-
-
 def _log_lines(sink: Sink, words: tuple[str, ...], key: str) -> Callable[[str], None]:
     """What takes the lines of a build's log; `words` are what a person typed."""
     return lambda line: sink(LogLine(words, line, key))
-
-
-# --- how large an image and each of its layers may be: NAR sizes, as no other size exists before packing ---
-
-
-def closure_within(most: int, closure: Closure, words: Sequence[str]) -> None:
-    """Raises `ImageTooLarge` for a closure of more than `most` bytes (0: no limit); `words` are what a person typed."""
-    size = sum(info.nar_size for info in closure.paths)
-    bytes_within(most, size, len(closure.paths), words)
-
-
-def layers_within(most: int, plans: Sequence[LayerPlan], closure: Closure, words: Sequence[str]) -> None:
-    """Raises `ImageTooLarge` for a layer of more than `most` bytes (0: no limit)."""
-    sizes = {info.path: info.nar_size for info in closure.paths}
-    for plan in plans:
-        size = sum(sizes[path] for path in plan.paths)
-        if most and size > most:
-            largest = max(plan.paths, key=lambda path: (sizes[path], path))
-            raise ImageTooLarge(
-                f"{' '.join(words)} has a layer of {size / 1e6:.0f} MB ({len(plan.paths)} store paths, the largest "
-                f"is {largest}); policy.most_layer_bytes of this host allows {most / 1e6:.0f} MB"
-            )
-
-
-def bytes_within(most: int, size: int, paths: int, words: Sequence[str]) -> None:
-    """Raises `ImageTooLarge` for a closure of more than `most` bytes (0: no limit); `paths` is 0 if nothing is fetched yet."""
-    if most and size > most:
-        where = f"in {paths} store paths" if paths else "that would have to be fetched"
-        raise ImageTooLarge(
-            f"{' '.join(words)} and what it needs are {size / 1e6:.0f} MB {where}; "
-            f"policy.most_bytes of this host allows {most / 1e6:.0f} MB"
-        )
