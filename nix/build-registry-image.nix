@@ -145,7 +145,7 @@ let
   modules = [
     "__init__" "core/__init__" "core/errors" "core/foreign" "core/model" "core/platforms" "core/text" "image/__init__" "image/base"
     "image/environment/__init__" "image/environment/data" "image/environment/languages" "image/environment/libraries"
-    "image/layer_table" "image/layering" "image/manifest" "image/nix_build" "image/recipe" "image/root_tree" "image/store_tree" "image/tar"
+    "image/layer_table" "image/layering" "image/manifest" "image/nix_build" "image/place_listing" "image/recipe" "image/root_tree" "image/store_tree" "image/tar"
   ];
   wantedFiles = [ "proxy" "proxy/core" "proxy/image" "proxy/image/environment" ] ++ map (module: "proxy/${module}.py") modules;
   code = builtins.path {

@@ -88,6 +88,7 @@ def test_every_class_that_a_pull_can_meet_has_its_row() -> None:
         errors.NixUnavailable,  # needs a host without Nix: in test_clients
         errors.DigestLost,  # needs a registry that lost an image: in the integration tests
         errors.DerivationLost,  # needs a garbage collection at the wrong moment, twice
+        errors.CacheUnusable,  # no pull meets it: the packages come through the store then
         errors.StoreUnreadable,  # needs a store that breaks while it is read: in the integration tests
         errors.StoreFull,  # needs a small disk: in test_full_disks
         errors.Busy,  # needs more builds than a host does: in test_limits
