@@ -17,7 +17,8 @@
 #   names = { AT = "NAME ..."; }: the attributes of the first few `at` of missing packages, without those in `listed`; one text,
 #           because it may have a hundred thousand names, and a name with a space is no name that a client can spell
 #   results has one entry for each attribute, in the order of the request (optional ones last):
-#   { kind = "package"; typed; attribute; name; pname; drvPath; outputs = [ { name; path; } ]; mainProgram; description; license; }
+#   { kind = "package"; typed; attribute; name; pname; drvPath; outputs = [ { name; path; } ]; mainProgram; version; description; license;
+#   licenses = [ NAME ... ]; homepage; vulnerabilities = [ TEXT ... ]; }
 #   { kind = "missing"; typed; at; part; depth; }        `at`, the first `depth` parts of the path, has no attribute `part`
 #   { kind = "ambiguous"; typed; at; part; names; }      `names` all spell `part` when case is ignored
 #   { kind = "refused"; typed; attribute; name; reason; what; }    by the policy; `reason` is "denied", "denied-license",

@@ -22,6 +22,13 @@ let
   text = value:
     let tried = builtins.tryEval (if builtins.isString value then builtins.substring 0 1000 value else ""); in
     if tried.success then plain tried.value else "";
+  # The same for one text or a list of texts, without those that are no texts.
+  texts = value:
+    let
+      list = if builtins.isList value then value else [ value ];
+      count = builtins.length list;
+    in
+    builtins.filter (t: t != "") (map text (builtins.genList (builtins.elemAt list) (if count < 100 then count else 100)));
 
   licenseName = license:
     if builtins.isString license then license
@@ -96,4 +103,7 @@ else {
   version = text (value.version or (builtins.parseDrvName value.name).version);
   description = text (meta.description or "");
   license = text (builtins.concatStringsSep " AND " (licenseNamesOf meta));
+  licenses = texts (licenseNamesOf meta);
+  homepage = let pages = texts (meta.homepage or [ ]); in if pages == [ ] then "" else builtins.head pages;
+  vulnerabilities = texts (meta.knownVulnerabilities or [ ]);
 }

@@ -19,8 +19,11 @@ python3Packages.buildPythonApplication {
     brotli
     cachetools
     cryptography
+    cyclonedx-python-lib
     deflate
     h11
+    license-expression
+    packageurl-python
     prometheus-client
     pydantic
     python-debian
@@ -29,6 +32,7 @@ python3Packages.buildPythonApplication {
     redis
     rich
     shtab
+    spdx-tools
     structlog
     tenacity
     typing-extensions

@@ -182,7 +182,8 @@ class Policy:
 class Package:
     """One resolved attribute. `outputs`: the (output name, store path) pairs to install, in order.
 
-    `drv_path` is empty for a plain store path, which has no derivation.
+    `drv_path` is empty for a plain store path, which has no derivation. `license` joins the names in `licenses`.
+    `vulnerabilities`: what the set knows of, and the policy of the operator let pass.
     """
 
     attribute: str
@@ -193,6 +194,9 @@ class Package:
     description: str = ""
     license: str = ""
     version: str = ""
+    licenses: tuple[str, ...] = ()
+    homepage: str = ""
+    vulnerabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

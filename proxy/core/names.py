@@ -64,12 +64,31 @@ def is_tag(text: str) -> bool:
     return _TAG.fullmatch(text) is not None
 
 
+def is_referrers_tag(text: str) -> bool:
+    """Whether this is the tag of what is attached to a manifest: `sha256-<hex>`, and those that cosign makes of it."""
+    return _REFERRERS_TAG.fullmatch(text) is not None
+
+
+def is_referrers_list(tag: str) -> bool:
+    """Whether this tag names the list of what refers to a manifest, and not one thing attached to it."""
+    return is_referrers_tag(tag) and "." not in tag
+
+
+def referrers_tag(digest: str) -> str:
+    """The tag of the index of what refers to the manifest with this digest.
+
+    distribution-spec, "Referrers Tag Schema": algorithm and digits, cut to 32 and 64 characters.
+    """
+    algorithm, _, digits = digest.partition(":")
+    return f"{algorithm[:32]}-{digits[:64]}"
+
+
 def parse(repository: str, reference: str, words: Vocabulary) -> ImageRequest | None:
     """The image to build for this tag; None if nixfront never builds it (a digest, a referrers tag, a bad name).
 
     Raises `NameInvalid` for a well-formed name with no package, too many of them, or a character that no attribute has.
     """
-    if not is_tag(reference) or _REFERRERS_TAG.fullmatch(reference):
+    if not is_tag(reference) or is_referrers_tag(reference):
         return None
     if not is_repository(repository):
         return None

@@ -134,6 +134,9 @@ def package(result: Mapping[str, Any]) -> Package:
         description=result["description"],
         license=result["license"],
         version=result["version"],
+        licenses=tuple(result["licenses"]),
+        homepage=result["homepage"],
+        vulnerabilities=tuple(result["vulnerabilities"]),
     )
 
 

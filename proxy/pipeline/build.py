@@ -1,10 +1,12 @@
 """The straight line from a request to a tag in the registry.
 
     request -> content (Nix builds it) -> layers, root tree and configuration (assembly) -> manifest (own tags)
+                                                                                         -> documents (attachments)
 
 Order of what the registry sees: layers and configuration, then the manifest, because a registry refuses a manifest whose
 blobs it lacks. The PUT of the manifest is the commit point; whatever comes before may be repeated. Where a tag names an index
-(`pipeline.platforms`), the images of its platforms are made side by side, and the PUT of the index is the commit point.
+(`pipeline.platforms`), the images of its platforms are made side by side, and the PUT of the index is the commit point. The
+documents of an image come after it, and nobody waits for them.
 
 The caller of `make` ensures that a tag is built once (`builds.coordinator`). Here only contents are shared: `shell/a/b`
 and `shell/b/a` are two tags and one content, because a content is the *set* of packages with all that a build depends on.
@@ -31,6 +33,8 @@ from proxy.core.events import BuildEnded, BuildStarted, PlatformEnded, Resolved,
 from proxy.core.explained import explained
 from proxy.core.model import ImageRequest
 from proxy.pipeline.assembly import Assembly
+from proxy.pipeline.attachments import Attachments
+from proxy.pipeline.attachments.facts import facts_of
 from proxy.pipeline.contents import Content, Contents, ResolvedContent
 from proxy.pipeline.keys import ImageOptions, byte_settings, image_key
 from proxy.pipeline.own_tags import OwnTags, lost
@@ -67,14 +71,19 @@ class Pipeline:
         publisher: Publisher,
         options: ImageOptions,
         sink: Sink,
+        attachments: Attachments | None = None,
     ) -> None:
-        """`packages` resolves requests that name packages, `images` those that name an image of the operator's file."""
+        """`packages` resolves requests that name packages, `images` those that name an image of the operator's file.
+
+        Without `attachments` images get no documents.
+        """
         self._packages = packages
         self._images = images
         self._own_tags = tags
         self._publisher = publisher
         self._options = options
         self._sink = sink
+        self._attachments = attachments
         self._contents: Shared[tuple[str, bool], Content] = Shared()
 
     async def make(self, request: ImageRequest, record: TagRecord | None = None, client: str = "") -> None:
@@ -144,6 +153,8 @@ class Pipeline:
                 digest = each.descriptor.digest
                 await self._own_tags.remember(repository, digest, index.revision, settings)
             await self._own_tags.put(repository, document, index.tags, index.key, record, children)
+        if self._attachments is not None:
+            self._attachments.keep(repository, [each.descriptor.digest for each in (*children, document)])
         stages.end("put")
         return request.digest or document.descriptor.digest
 
@@ -218,6 +229,10 @@ class Pipeline:
             assembly = Assembly(request, content, self._publisher, self._options, sink)
             image = await assembly.image()
             stages.end("layers")
+            if self._attachments is not None:
+                await self._attachments.promise(
+                    facts_of(request, content, image, self._options, self._attachments.builder)
+                )
         return Made(
             image,
             image_key(request, resolved.key),

@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping
 from typing import Protocol
 
 from proxy.core.errors import DigestMismatch, RegistryRefused
-from proxy.core.model import BlobStream, SmallBlob, digest_of
+from proxy.core.model import OCI_INDEX, BlobStream, SmallBlob, canonical_json, digest_of
 
 
 class Destination(Protocol):
@@ -31,8 +31,11 @@ class Destination(Protocol):
     async def manifest_digest(self, repository: str, reference: str, /) -> str | None:
         """The digest of the manifest that `reference` names, whatever its media type; None if it names none."""
 
-    async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes, /) -> None:
-        """Make the reference name this manifest."""
+    async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes, /) -> bool:
+        """Make the reference name this manifest. Returns whether `referrers` lists it by its subject."""
+
+    async def referrers(self, repository: str, digest: str, /) -> bytes | None:
+        """The index of the manifests whose subject has this digest; None where nobody keeps such an index."""
 
     async def manifest(self, repository: str, reference: str, /) -> bytes | None:
         """The bytes of the manifest that `reference` names, whatever its media type; None if it names none."""
@@ -43,10 +46,12 @@ class MemoryDestination:
 
     As in a registry, blobs belong to one repository. A manifest is refused while the repository lacks a blob that it names,
     and an index while it lacks a manifest. Both have a digest and may have tags. `mounts` says whether blobs can be mounted.
+    `lists_referrers`: whether it has the API of referrers.
     """
 
-    def __init__(self, *, mounts: bool = True) -> None:
+    def __init__(self, *, mounts: bool = True, lists_referrers: bool = False) -> None:
         self._mounts = mounts
+        self._lists_referrers = lists_referrers
         self._blobs: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
         self._manifests: defaultdict[str, dict[str, tuple[str, bytes]]] = defaultdict(dict)
         self._tags: defaultdict[str, dict[str, str]] = defaultdict(dict)
@@ -73,7 +78,7 @@ class MemoryDestination:
         digest = self._tags[repository].get(reference, reference)
         return digest if digest in self._manifests[repository] else None
 
-    async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
+    async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> bool:
         digest = digest_of(data)
         document = json.loads(data)
         is_index = "manifests" in document
@@ -90,6 +95,18 @@ class MemoryDestination:
         self._manifests[repository][digest] = (media_type, data)
         if ":" not in reference:
             self._tags[repository][reference] = digest
+        return self._lists_referrers and "subject" in document
+
+    async def referrers(self, repository: str, digest: str) -> bytes | None:
+        if not self._lists_referrers:
+            return None
+        manifests = []
+        for own, (media_type, data) in self._manifests[repository].items():
+            document = json.loads(data)
+            if document.get("subject", {}).get("digest") == digest:
+                kept = {name: document[name] for name in ("artifactType", "annotations") if name in document}
+                manifests.append({"mediaType": media_type, "digest": own, "size": len(data), **kept})
+        return canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
 
     async def manifest(self, repository: str, reference: str) -> bytes | None:
         digest = await self.manifest_digest(repository, reference)

@@ -2,7 +2,8 @@
 
 image-spec, "Image Layout Specification": `oci-layout` has the version, `blobs/sha256/` has every blob under its digest, and
 `index.json` names the manifests by `org.opencontainers.image.ref.name`. A blob is written to a new file, which is then
-renamed, so every file is whole; `index.json` comes last. Repositories mean nothing here.
+renamed, so every file is whole; `index.json` comes last. Repositories mean nothing here. The referrers of an image stand under
+the same name as the tag that a registry without the API of referrers has for them.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import Any
 
 from proxy.core.errors import DestinationUnusable, DigestMismatch
 from proxy.core.model import OCI_INDEX, BlobStream, canonical_json, digest_of
+from proxy.core.names import is_referrers_tag
 from proxy.tools.files import NewFile, write_whole
 
 _VERSION = {"imageLayoutVersion": "1.0.0"}
@@ -65,30 +67,48 @@ class OciLayout:
         """None: the new image takes over the name, whatever has it."""
         return None
 
-    async def manifest(self, _repository: str, _reference: str) -> None:
-        """None: nothing is added to what a layout has."""
-
-    async def put_manifest(self, _repository: str, reference: str, media_type: str, data: bytes) -> None:
-        """Write the manifest and name it in the index; one without a name is a blob. Raises `DestinationUnusable`."""
+    async def put_manifest(self, _repository: str, reference: str, media_type: str, data: bytes) -> bool:
+        """Write the manifest, and name it in the index: the image, or its referrers. Raises `DestinationUnusable`."""
         with self._border():
-            if reference == self._reference:
-                await asyncio.to_thread(self._put, media_type, data)
-            elif reference == digest_of(data):  # what an index in the layout names
+            if ":" in reference:
                 await asyncio.to_thread(self._write_blob, data)
+            elif reference == self._reference or is_referrers_tag(reference):
+                await asyncio.to_thread(self._put, reference, media_type, data)
+        return False
 
-    def _put(self, media_type: str, data: bytes) -> None:
+    async def manifest(self, _repository: str, reference: str) -> bytes | None:
+        """The manifest with this digest, or with this name in the index. Raises `DestinationUnusable`."""
+        with self._border():
+            return await asyncio.to_thread(self._read, reference)
+
+    async def referrers(self, _repository: str, _digest: str) -> None:
+        """None: the index of a layout has no such list, so a name in it does."""
+
+    def _read(self, reference: str) -> bytes | None:
+        if ":" not in reference:
+            named = [item for item in self._manifests(self._index) if _name(item) == reference]
+            if not named:
+                return None
+            reference = str(named[0]["digest"])
+        blob = self._blob(reference)
+        return blob.read_bytes() if blob.is_file() else None
+
+    def _put(self, reference: str, media_type: str, data: bytes) -> None:
         self._write_blob(data)
-        index = self._folder / "index.json"
-        others = [item for item in self._manifests(index) if _name(item) != self._reference]
+        others = [item for item in self._manifests(self._index) if _name(item) != reference]
         entry = {
             "mediaType": media_type,
             "size": len(data),
             "digest": digest_of(data),
-            "annotations": {_REF_NAME: self._reference},
+            "annotations": {_REF_NAME: reference},
         }
         write_whole(self._folder / "oci-layout", canonical_json(_VERSION))
         manifests = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*others, entry]}
-        write_whole(index, canonical_json(manifests))
+        write_whole(self._index, canonical_json(manifests))
+
+    @property
+    def _index(self) -> Path:
+        return self._folder / "index.json"
 
     def _manifests(self, index: Path) -> list[dict[str, Any]]:
         """The entries of the index. Raises `DestinationUnusable` if the file is no index."""

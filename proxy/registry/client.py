@@ -32,6 +32,7 @@ _OCTETS = "application/octet-stream"
 #: Bytes of a manifest or a configuration; the stock registry takes no longer manifest.
 LARGEST_DOCUMENT = 4 << 20
 _LARGEST_REFUSAL = 64 << 10  # bytes of a refusal that we read
+_LACKING = (404, 405, 501)
 _TRIES_WHEN_BUSY = 3
 _TRIES_WHEN_AWAY = 5  # a registry that restarts needs some seconds
 _PAUSE = 0.2  # seconds before the second try; doubled for each further one
@@ -111,21 +112,26 @@ class Registry:
             _PAUSE,
         )
 
-    async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
-        """Store a manifest under a tag or its digest. With this request, and not before, the image exists.
+    async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> bool:
+        """Store a manifest under a tag or its digest, and return whether the registry lists it by its subject.
 
-        Also raises `DigestMismatch` if the registry stored other bytes.
+        With this request, and not before, the image exists. Also raises `DigestMismatch` if the registry stored other bytes.
         """
         url = self._url(repository, "manifests", reference)
         _, headers = await self._retry(
             "PUT", url, (201,), push_scopes(repository), {"Content-Type": media_type}, data=data
         )
         _check_digest(digest_of(data), headers)
+        return "OCI-Subject" in headers  # distribution-spec, "Pushing Manifests with Subject"
+
+    async def referrers(self, repository: str, digest: str) -> bytes | None:
+        """The index of the manifests whose subject has this digest; None where the registry has no such list."""
+        return await self._read_or_none(self._url(repository, "referrers", digest), repository)
 
     async def manifest(self, repository: str, reference: str) -> bytes | None:
         """The manifest with this tag or digest; None if there is none."""
-        url = self._url(repository, "manifests", reference)
-        return await self._read_or_none(url, repository, {"Accept": EVERY_MANIFEST_TYPE})
+        accept = {"Accept": EVERY_MANIFEST_TYPE}
+        return await self._read_or_none(self._url(repository, "manifests", reference), repository, accept)
 
     async def content(self, repository: str, kind: str, digest: str) -> bytes:
         """The manifest or small blob with this digest; `kind` is `manifests` or `blobs`.
@@ -133,9 +139,8 @@ class Registry:
         Also raises `DigestMismatch` if the registry sent other bytes.
         """
         accept = EVERY_MANIFEST_TYPE if kind == "manifests" else "*/*"
-        data = await self._read(
-            self._url(repository, kind, digest), pull_scopes(repository), {"Accept": accept}
-        )
+        url = self._url(repository, kind, digest)
+        data = await self._read(url, pull_scopes(repository), {"Accept": accept})
         if digest_of(data) != digest:
             raise DigestMismatch(f"nixfront asked the registry for {digest} and got {digest_of(data)}")
         return data
@@ -153,11 +158,11 @@ class Registry:
     async def _read_or_none(
         self, url: URL, repository: str, headers: Mapping[str, str] | None = None
     ) -> bytes | None:
-        """As `_read`; None for a 404."""
+        """As `_read`; None for what the registry does not have."""
         try:
             return await self._read(url, pull_scopes(repository), headers)
         except RegistryRefused as error:
-            if error.status == 404:
+            if error.status in _LACKING:
                 return None
             raise
 

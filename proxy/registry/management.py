@@ -15,6 +15,7 @@ from urllib.parse import quote
 import aiohttp
 
 from proxy.core.errors import RegistryUnavailable
+from proxy.core.names import is_referrers_tag
 from proxy.registry.endpoint import OpenEndpoint, why
 from proxy.registry.login import CATALOG, Scopes, delete_scopes, pull_scopes
 
@@ -34,9 +35,13 @@ class Management:
     async def images(
         self, repositories: AsyncIterable[str] | None = None
     ) -> AsyncIterator[tuple[str, tuple[str, ...]]]:
-        """These repositories with their tags, sorted; by default those of the catalog."""
+        """These repositories with the tags of their images, sorted; by default those of the catalog.
+
+        A tag that only holds what is attached to an image is none of them.
+        """
         async for repository in self.repositories() if repositories is None else repositories:
-            yield repository, await self.tags(repository)
+            tags = await self.tags(repository)
+            yield repository, tuple(tag for tag in tags if not is_referrers_tag(tag))
 
     async def has_catalog(self) -> bool:
         """Whether the registry lists its repositories to us. False only where it lets us in for all else."""

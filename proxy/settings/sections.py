@@ -157,8 +157,13 @@ class ImageSection(Section):
 
 
 class TrustSection(Section):
-    """What is attached to images: the key that signs them, and the host in front of their names that is signed."""
+    """What is attached to images: documents with the URI of this builder, and signatures by a key.
 
+    `identity`: the host in front of the names that are signed.
+    """
+
+    attach: bool = True
+    builder: WebAddress = ""
     key: AbsolutePath = ""
     identity: Identity = ""
 

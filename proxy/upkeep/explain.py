@@ -87,17 +87,17 @@ async def explain(registry: OpenEndpoint, repository: str, reference: str, platf
     path = f"/v2/{repository}"
     scopes = pull_scopes(repository)
     try:
-        manifest, digest = await _manifest(registry, repository, reference)
+        manifest, digest = await manifest_of(registry, repository, reference)
         of_index: dict[str, Any] = {}
         if isinstance(manifest, Index):
-            child = _child(name, manifest, platform)
+            child = child_of(name, manifest, platform)
             of_index = {
                 "index": digest,
                 "platform": child.platform,
                 "platforms": tuple(each.platform for each in manifest.children),
                 "missing": dict(manifest.missing),
             }
-            manifest, digest = await _manifest(registry, repository, child.digest)
+            manifest, digest = await manifest_of(registry, repository, child.digest)
         if not isinstance(manifest, ImageManifest):
             raise TagUnknown(f"{name} is not a single image but {manifest.media_type or 'something else'}")
         config_path = f"{path}/blobs/{manifest.config.digest}"
@@ -113,7 +113,7 @@ async def explain(registry: OpenEndpoint, repository: str, reference: str, platf
     return replace(_explanation(name, digest, manifest, config), **of_index)
 
 
-async def _manifest(registry: OpenEndpoint, repository: str, reference: str) -> tuple[Manifest, str]:
+async def manifest_of(registry: OpenEndpoint, repository: str, reference: str) -> tuple[Manifest, str]:
     """The manifest, and its digest. Raises `TagUnknown`, `DocumentInvalid`, and what aiohttp raises."""
     headers = {"Accept": EVERY_MANIFEST_TYPE}
     target = f"/v2/{repository}/manifests/{reference}"
@@ -125,7 +125,7 @@ async def _manifest(registry: OpenEndpoint, repository: str, reference: str) -> 
         return read_manifest(body), answer.headers.get("Docker-Content-Digest", "")
 
 
-def _child(name: str, index: Index, platform: str) -> Child:
+def child_of(name: str, index: Index, platform: str) -> Child:
     """The image of this platform, or the first one. Raises `TagUnknown`."""
     for child in index.children:
         if platform in ("", child.platform):

@@ -1,8 +1,8 @@
 """Find and delete old images: those that nixfront built, that nobody pulled for long, and that nothing else needs.
 
 A registry deletes a manifest by its digest, and with it every tag of the repository that names it. So an image stays if
-somebody else's tag or an index names it. The registry's own garbage collection deletes the blobs that no manifest needs.
-Signatures go with their image where nixfront made all of them.
+somebody else's tag or an index names it. The registry's own garbage collection deletes the blobs that no manifest needs. The
+documents of an image go with it, and signatures where nixfront made all of them.
 
 An index of ours and the images of its platforms are one: a pull of one of them keeps all. The index goes first.
 
@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from proxy.core.errors import DigestMismatch, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import digest_of
+from proxy.core.names import referrers_tag
 from proxy.image.documents import Index, Manifest, read_manifest
+from proxy.pipeline.attachments import referrers
 from proxy.registry.client import Registry
 from proxy.registry.management import Management
 from proxy.state import ImageRecord, State
@@ -98,6 +100,7 @@ class Pruner:
             return False
         await self._management.delete(old.repository, old.digest)
         await self._delete_signatures(old.repository, old.digest)
+        await self._delete_documents(old.repository, old.digest)
         for tag, digest in ours.items():
             if digest == old.digest:
                 await self._state.forget_tag(old.repository, tag)
@@ -125,6 +128,26 @@ class Pruner:
         names = None if await management.has_catalog() else remembered(self._state)
         images = {(old.repository, old.digest) for old in gone}
         return await Inventory(self._registry, self._state).only_in(images, management.images(names))
+
+    async def _delete_documents(self, repository: str, digest: str) -> None:
+        """Delete the documents of an image that is gone, and their lines in the list of its referrers.
+
+        What somebody else attached stays, with its line.
+        """
+        try:
+            own = referrers.ours(await referrers.listed(self._registry, repository, digest))
+            there = await referrers.tagged(self._registry, repository, digest)
+        except DocumentInvalid:  # somebody wrote something else there
+            return
+        gone = {str(entry["digest"]) for entry in own.values()}
+        left = [entry for entry in there if entry["digest"] not in gone]
+        tag = referrers_tag(digest)
+        if left and len(left) < len(there):
+            await referrers.put(self._registry, repository, digest, left)
+        elif there and not left and (index := await self._registry.manifest_digest(repository, tag)):
+            await self._management.delete(repository, index)
+        for each in sorted(gone):
+            await self._management.delete(repository, each)
 
     async def _read(self, repository: str, ours: Sequence[ImageRecord]) -> _Repository:
         """The tags of the repository, and what their indexes and those among our images need."""

@@ -28,6 +28,7 @@ from proxy.nix.name_lists.channel import ChannelLists
 from proxy.nix.runner import Limits, NixRunner
 from proxy.nix.sets import Choice, PackageSets, Tools
 from proxy.nix.store import NixStore
+from proxy.pipeline.attachments import Attachments
 from proxy.pipeline.build import Pipeline
 from proxy.pipeline.contents import NamedContents, PackageContents
 from proxy.pipeline.destination import Destination
@@ -44,6 +45,8 @@ _DEMO_TABLES = {"": "packages.table.json", "big": "packages-big.table.json"}
 
 #: So many threads at most wait for the bytes of one layer, or compress them (`pipeline.packing`).
 _THREADS_OF_A_LAYER = 4
+#: Who builds, where the operator gives no address.
+_BUILDER = "urn:nixfront:builder"
 
 _log = logging.getLogger(__name__)
 
@@ -121,6 +124,31 @@ def open_packages(
     return Packages(store, evaluator, sets, budget, caches)
 
 
+async def open_attachments(
+    settings: Settings,
+    stack: AsyncExitStack,
+    destination: Destination,
+    tags: OwnTags,
+    state: State,
+    folder: Path,
+    machine: str,
+) -> Attachments | None:
+    """What attaches documents to images, as long as the stack; None if the settings want none. `folder` is made."""
+    if not settings.trust.attach:
+        return None
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    attachments = Attachments(
+        destination,
+        state,
+        tags.versions,
+        folder,
+        machine=machine,
+        builder=settings.trust.builder or _BUILDER,
+    )
+    stack.push_async_callback(attachments.close)
+    return attachments
+
+
 async def build_pipeline(
     settings: Settings,
     stack: AsyncExitStack,
@@ -131,6 +159,7 @@ async def build_pipeline(
     roots: Path,
     tables: Mapping[str, LayerTable],
     sink: Sink,
+    attachments: Attachments | None = None,
 ) -> Pipeline:
     """The pipeline that makes images and writes them to `destination`. Raises `SettingsInvalid`.
 
@@ -182,6 +211,7 @@ async def build_pipeline(
         publisher=publisher,
         options=options,
         sink=sink,
+        attachments=attachments,
     )
 
 

@@ -249,11 +249,15 @@ async def build(settings: Settings, repository: str, tag: str, folder: Path, pla
         state = MemoryState()
         tags, sink = OwnTags(layout, state), events.fan_out(log_event, keep_digest)
         tables = await asyncio.to_thread(builder.read_tables, settings)
+        due = roots / "attachments"
+        attachments = await builder.open_attachments(settings, stack, layout, tags, state, due, "build")
         pipeline = await builder.build_pipeline(
-            settings, stack, packages, layout, tags, state, roots, tables, sink
+            settings, stack, packages, layout, tags, state, roots, tables, sink, attachments
         )
         stack.push_async_callback(pipeline.close)
         await pipeline.make(request)
+        if attachments is not None:
+            await attachments.settle()
     return digests[0]
 
 

@@ -37,7 +37,7 @@ from proxy.web.client import Networks
 from proxy.web.passthrough import Passthrough
 from proxy.web.replies.negotiation import Negotiation
 from proxy.wiring import files
-from proxy.wiring.builder import Packages, build_pipeline, open_packages, read_tables
+from proxy.wiring.builder import Packages, build_pipeline, open_attachments, open_packages, read_tables
 from proxy.wiring.registry import open_blobs, registry_endpoint
 from proxy.wiring.signing import open_signer
 
@@ -107,7 +107,14 @@ async def open_service(
         seconds=settings.answers.seconds,
         most_bytes=settings.answers.most_bytes,
     )
-    pipeline = await build_pipeline(settings, stack, packages, registry, tags, state, roots, tables, sink)
+    attachments = await open_attachments(
+        settings, stack, registry, tags, state, data / "attachments", machine
+    )
+    pipeline = await build_pipeline(
+        settings, stack, packages, registry, tags, state, roots, tables, sink, attachments
+    )
+    if attachments is not None:
+        await attachments.resume()
     builds = _open_coordinator(settings, stack, pipeline, registry, state, metrics, machine)
     moving = MovingTags(
         state,

@@ -61,9 +61,13 @@ class Nowhere:
     async def manifest(self, _repository: str, _reference: str) -> None:
         """None, as `manifest_digest`."""
 
-    async def put_manifest(self, repository: str, reference: str, _media_type: str, data: bytes) -> None:
+    async def referrers(self, _repository: str, _digest: str) -> None:
+        """None, as `manifest_digest`."""
+
+    async def put_manifest(self, repository: str, reference: str, _media_type: str, data: bytes) -> bool:
         """Keep the manifest until the image is taken."""
         self._manifests[repository][reference] = data
+        return False
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from proxy.core.errors import NixfrontError
-from tests.bench import big_set, caches, cold, crowd, layering, names, serving
+from tests.bench import attest, big_set, caches, cold, crowd, layering, names, serving
 from tests.bench.bench import Bench
 from tests.bench.result import Measure, Result, table
 
@@ -21,6 +21,7 @@ MEASURES: tuple[Measure, ...] = (
     *serving.MEASURES,
     *crowd.MEASURES,
     *names.MEASURES,
+    *attest.MEASURES,
 )
 
 

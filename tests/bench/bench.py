@@ -4,7 +4,7 @@ import asyncio
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,9 +52,16 @@ class Bench:
 
     @asynccontextmanager
     async def front(
-        self, folder: Path, registry: Server, **sections: dict[str, object]
+        self,
+        folder: Path,
+        registry: Server,
+        env: Mapping[str, str] | None = None,
+        **sections: dict[str, object],
     ) -> AsyncIterator[Server]:
-        """nixfront as installed, before this registry, on the package set; `sections` are further settings."""
+        """nixfront as installed, before this registry, on the package set.
+
+        `sections` are further settings; `env` is laid over the environment, and over them.
+        """
         chosen = await self.set()
         data = folder / "data"
         if not (data / "sets").exists():
@@ -63,7 +70,7 @@ class Bench:
         for name, values in sections.items():
             present = settings.get(name, {})
             settings[name] = {**(present if isinstance(present, dict) else {}), **values}
-        async with nixfront(folder, settings=settings) as server:
+        async with nixfront(folder, settings=settings, env=env) as server:
             yield server
 
 

@@ -35,6 +35,7 @@ def chosen(tmp_path: Path) -> Settings:
         packages={"kind": "path", "path": str(PACKAGES)},
         images={"file": str(tmp_path / "images.nix")},
         image={"index": False},
+        trust={"attach": False},
     )
 
 

@@ -67,6 +67,8 @@ async def front(folder: Path, count: Path, registry_url: str, **sections: Any) -
     sections["access"] = {"builds_per_minute": 0, **sections.get("access", {})}
     # Most tests read the manifest of a tag. What an index adds has tests of its own.
     sections["image"] = {"index": False, **sections.get("image", {})}
+    # Most tests count tags, blobs or requests, and are not about documents.
+    sections["trust"] = {"attach": False, **sections.get("trust", {})}
     sections["packages"] = {"kind": "path", "path": str(PACKAGES), **sections.get("packages", {})}
     chosen = settings.load(
         None,

@@ -148,14 +148,7 @@ async def push(
     """The digest of the image, once it is in the registry under this tag. Raises `AssertionError`."""
     async with aiohttp.ClientSession(base_url, headers=headers) as session:
         for blob in (made.config, *made.layers):
-            async with session.post(f"/v2/{repository}/blobs/uploads/") as begun:
-                assert begun.status == 202, f"POST of an upload answered {begun.status}"
-                location = begun.headers["Location"]
-            joined = "&" if "?" in location else "?"
-            async with session.put(
-                f"{location}{joined}digest={digest_of(blob)}", data=io.BytesIO(blob)
-            ) as stored:
-                assert stored.status == 201, f"PUT of a blob answered {stored.status}: {await stored.text()}"
+            await push_blob(session, repository, blob)
     await put_manifest(base_url, repository, tag, made.media_type, made.manifest, headers=headers)
     return digest_of(made.manifest)
 
@@ -176,3 +169,13 @@ async def put_manifest(
         session.put(path, data=data, headers={"Content-Type": media_type}) as named,
     ):
         assert named.status == 201, f"PUT {path} answered {named.status}: {await named.text()}"
+
+
+async def push_blob(session: aiohttp.ClientSession, repository: str, blob: bytes) -> None:
+    """Upload a blob. Raises `AssertionError`."""
+    async with session.post(f"/v2/{repository}/blobs/uploads/") as begun:
+        assert begun.status == 202, f"POST of an upload answered {begun.status}"
+        location = begun.headers["Location"]
+    joined = "&" if "?" in location else "?"
+    async with session.put(f"{location}{joined}digest={digest_of(blob)}", data=io.BytesIO(blob)) as stored:
+        assert stored.status == 201, f"PUT of a blob answered {stored.status}: {await stored.text()}"

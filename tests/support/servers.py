@@ -93,6 +93,7 @@ async def nixfront(
         # Most tests read the manifest of a tag. What an index adds has tests of its own.
         "NIXFRONT_IMAGE_INDEX": "false",
         "NIXFRONT_DATA_DIR": str(folder / "data"),
+        "NIXFRONT_TRUST_ATTACH": "false",
         **dict(_variables("NIXFRONT", settings or {})),
         **(env or {}),
     }

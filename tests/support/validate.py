@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
@@ -57,6 +58,11 @@ async def validate(
     try:
         async with aiohttp.ClientSession(base_url, auto_decompress=False, headers=headers) as session:
             fetched = await fetch(session, repository, reference, folder, accept)
+            if documents := await attached(session, repository, fetched.content_digest):
+                # The libraries take long to load, and few tests have documents.
+                from tests.support.attested import check_documents
+
+                await asyncio.to_thread(check_documents, documents, fetched.content_digest)
         image = await asyncio.to_thread(check_image, fetched, ours=ours, commanded=commanded)
         await _unpack(image, fetched, folder)
     finally:
@@ -116,6 +122,47 @@ async def fetch(
     await asyncio.to_thread(tree.check_blob, files[0], manifest.config, "config")
     config = await asyncio.to_thread(files[0].read_bytes)
     return FetchedImage(document, content_type, digest, config, tuple(files[1:]))
+
+
+async def attached(session: aiohttp.ClientSession, repository: str, digest: str) -> dict[str, bytes]:
+    """The documents that nixfront attached to an image, by kind, as a client finds them without the API of referrers.
+
+    Nothing for an image without documents.
+    """
+    tag = digest.replace(":", "-")
+    async with session.get(f"/v2/{repository}/manifests/{tag}", headers={"Accept": OCI_INDEX}) as answer:
+        if answer.status == 404:
+            return {}
+        assert answer.status == 200, f"{repository}:{tag} answered {answer.status}"
+        entries = json.loads(await answer.read())["manifests"]
+    documents = {}
+    for entry in entries:
+        if kind := entry.get("annotations", {}).get("nixfront.document"):
+            documents[kind] = await _attached_document(session, repository, digest, entry)
+    return documents
+
+
+async def _attached_document(
+    session: aiohttp.ClientSession, repository: str, digest: str, entry: Mapping[str, Any]
+) -> bytes:
+    """The document of one artifact, after all that its manifest has to say of it was checked."""
+    path = f"/v2/{repository}/manifests/{entry['digest']}"
+    async with session.get(path, headers={"Accept": OCI_MANIFEST}) as answer:
+        manifest = await answer.read()
+        assert answer.status == 200, f"GET {path} answered {answer.status}"
+    assert (digest_of(manifest), len(manifest)) == (entry["digest"], entry["size"])
+    value = json.loads(manifest)
+    assert value["subject"]["digest"] == digest, "an artifact is of another image"
+    for field in ("mediaType", "artifactType", "annotations"):
+        assert value[field] == entry[field], f"the list of referrers has another {field} than the artifact"
+    (layer,) = value["layers"]
+    blobs = []
+    for blob in (value["config"], layer):
+        async with session.get(f"/v2/{repository}/blobs/{blob['digest']}") as answer:
+            blobs.append(await answer.read())
+        assert (digest_of(blobs[-1]), len(blobs[-1])) == (blob["digest"], blob["size"])
+    assert blobs[0] == b"{}"
+    return blobs[1]
 
 
 async def _manifest(

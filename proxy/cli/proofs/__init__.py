@@ -1,9 +1,10 @@
-"""The subcommands that prove what an image is: `verify`, `sign`."""
+"""The subcommands that prove what an image is: `attest`, `verify`, `sign`."""
 
 import argparse
 from typing import TYPE_CHECKING
 
 from proxy.cli.command import Command, Console
+from proxy.trust.kinds import KINDS, SPDX
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -28,7 +29,36 @@ def _sign(settings: "Settings", arguments: argparse.Namespace, console: Console)
     return proving.sign(settings, arguments, console)
 
 
+def _attest(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
+    from proxy.cli.proofs import attesting
+
+    return attesting.show(settings, arguments, console)
+
+
+def _attest_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME[:TAG]", help="an image; a HOST/ in front of it does no harm")
+    parser.add_argument(
+        "--format",
+        choices=list(KINDS),
+        default=SPDX.name,
+        help=f"the kind of document (default: {SPDX.name})",
+    )
+    parser.add_argument(
+        "--platform", default="", metavar="OS/ARCH", help="the image of an index (default: the first one)"
+    )
+
+
 COMMANDS = (
+    Command(
+        "attest",
+        "print what is in an image, and how it was made",
+        "Print a document that nixfront attached to an image: its bill of materials, in SPDX 2.3 or CycloneDX 1.6, or its "
+        "provenance, an in-toto statement of SLSA. Each of them is JSON.",
+        _attest,
+        _attest_arguments,
+        "Example: `nixfront attest shell/git | jq -r '.packages[].name'`. It reads NAME from the registry at registry.url, "
+        "else from the nixfront at http.addr, which builds it if it is missing.",
+    ),
     Command(
         "verify",
         "make images again and compare them",

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from proxy.core.errors import DerivationLost, TagUnknown
 from proxy.core.events import LogLine, NixBegun, Sink
-from proxy.core.model import Closure, ImageRequest, LayerPlan, Package, PackageSet
+from proxy.core.model import Closure, ImageRequest, LayerPlan, Package, PackageSet, PathInfo
 from proxy.core.names import unspelled_tag, version_tag
 from proxy.image import layering
 from proxy.image import recipe as image_recipe
@@ -40,7 +40,8 @@ class Content:
     """Store paths, where their files are, and the plans of their layers.
 
     `packages` are those of a request, by the name as typed. A named image has its `recipe` and its `root` already.
-    `version_tag`: the tag that is the version of the image, where the image gets it.
+    `version_tag`: the tag that is the version of the image, where the image gets it. `set_name`: what the operator calls the
+    package set. `paths`: the closure.
     """
 
     package_set: PackageSet
@@ -51,6 +52,8 @@ class Content:
     recipe: Recipe | None = None
     root: Root | None = None
     version_tag: str | None = None
+    set_name: str = ""
+    paths: tuple[PathInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,8 @@ class PackageContents:
             files,
             packages=packages,
             version_tag=await self._version_tag(request, packages),
+            set_name=request.package_set,
+            paths=closure.paths,
         )
 
     async def _version_tag(self, request: ImageRequest, packages: Mapping[str, Package]) -> str | None:
@@ -278,6 +283,8 @@ class NamedContents:
                 recipe=image.definition.recipe,
                 root=in_store.root,
                 version_tag=version_tag(image.version) if request.tag == LATEST else None,
+                set_name=image.set_name,
+                paths=in_store.closure.paths,
             )
 
 

@@ -13,6 +13,7 @@ from cachetools import LRUCache
 
 from proxy.core.errors import DigestMismatch, NixfrontError, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
+from proxy.core.names import is_referrers_tag
 from proxy.image.documents import Child, ImageManifest, Index, Manifest, read_config, read_manifest
 from proxy.registry.client import Registry
 from proxy.state import ImageRecord, State
@@ -82,7 +83,8 @@ class ImageList:
     async def _repository(self, repository: str) -> list[ListedImage]:
         try:
             async with self._slots:
-                tags = await self._registry.tag_names(repository)
+                names = await self._registry.tag_names(repository)
+            tags = [name for name in names if not is_referrers_tag(name)]
             chosen = sorted(tags, key=lambda tag: (tag != "latest", tag))[:_MOST_TAGS]
             digests = await asyncio.gather(*(self._digest(repository, tag) for tag in chosen))
             by_digest: dict[str, list[str]] = {}

@@ -3,6 +3,8 @@
 The stock registry 2.8 sends all tags at once, in any order, whatever `n` and `last` say, and `null` once the last tag is gone.
 Where a tag of ours is in the repository, nixfront sorts its list, and cuts it as the distribution specification says
 ("Listing Tags"). A list with a `Link` stays as it is: that registry has pages of its own. Lists of other repositories stay too.
+The tags of the lists of referrers (`sha256-<hex>`) are left out, as a registry with the API of referrers has none: they name no
+image, and `skopeo sync`, which copies every tag of a list, would fail at them. Whoever knows a digest finds them all the same.
 
 A name that can be built and has no tag yet has an empty list, where the registry has no such repository. Its 404 would end
 `skopeo list-tags`. It would also say "nothing to pull" to a person who looks before a first pull. It starts no build and asks
@@ -120,7 +122,7 @@ def page(tags: Sequence[str], most: str, last: str) -> tuple[Sequence[str], list
 
     What is no number limits nothing, as at the stock registry.
     """
-    behind = [tag for tag in sorted(set(tags)) if tag > last]
+    behind = [tag for tag in sorted(set(tags)) if tag > last and not names.is_referrers_list(tag)]
     if not (most.isascii() and most.isdigit()) or int(most[:18]) >= len(behind):
         return behind, []
     chosen = behind[: int(most[:18])]

@@ -36,7 +36,7 @@ let
 in
 rec {
   common = library "common-1.0";
-  hello = program "hello" [ common ] // { meta = { description = "Says hello"; license.spdxId = "MIT"; }; };
+  hello = program "hello" [ common ] // { meta = { description = "Says hello"; license.spdxId = "MIT"; homepage = "https://example.org/hello"; }; };
   alpha = program "alpha" [ common ];
   beta = program "beta" [ common hello ];
 

@@ -26,6 +26,9 @@ def package(attribute: str, *, typed: str = "") -> dict[str, Any]:
         "description": "",
         "license": "",
         "version": "",
+        "licenses": [],
+        "homepage": "",
+        "vulnerabilities": [],
     }
 
 

@@ -27,6 +27,9 @@ def found(typed: str, **changes: Any) -> dict[str, Any]:
         "description": "",
         "license": "",
         "version": "",
+        "licenses": [],
+        "homepage": "",
+        "vulnerabilities": [],
     }
     return {**facts, **changes}
 

@@ -43,9 +43,10 @@ class Ledger(MemoryDestination):
         return await super().has_blob(repository, digest)
 
     @override
-    async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
-        await super().put_manifest(repository, reference, media_type, data)
+    async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> bool:
+        is_listed = await super().put_manifest(repository, reference, media_type, data)
         self.writes.append(reference)
+        return is_listed
 
 
 @pytest_asyncio.fixture

@@ -29,9 +29,10 @@ class Order(MemoryDestination):
         self.references: list[str] = []
 
     @override
-    async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
-        await super().put_manifest(repository, reference, media_type, data)
+    async def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> bool:
+        is_listed = await super().put_manifest(repository, reference, media_type, data)
         self.references.append(reference)
+        return is_listed
 
 
 @pytest_asyncio.fixture

@@ -1,0 +1,81 @@
+"""The manifests that refer to an image by their `subject`: how a destination lists them, and how a list gets new ones.
+
+distribution-spec, "Listing Referrers": a registry with that API lists them by itself. For one that lacks it, as the stock
+registry does, the client keeps the list: an index under the tag `sha256-<hex>` ("Referrers Tag Schema"). Whoever attaches
+something reads this index, adds a descriptor, and writes it again. A registry has no conditional put, so the caller holds a lease.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from proxy.core import foreign
+from proxy.core.foreign import DocumentInvalid, to_list, to_object, to_text
+from proxy.core.model import OCI_INDEX, canonical_json
+from proxy.core.names import referrers_tag
+from proxy.pipeline.destination import Destination
+from proxy.trust.kinds import kind_of
+
+_MOST = 4096  # referrers of one image
+
+#: A descriptor as its writer wrote it: fields that nixfront does not know stay.
+Entry = dict[str, Any]
+
+
+async def listed(destination: Destination, repository: str, digest: str) -> list[Entry]:
+    """The descriptors of what refers to this manifest. Raises `DocumentInvalid`, and what the destination raises."""
+    data = await destination.referrers(repository, digest)
+    if data is None:
+        return await tagged(destination, repository, digest)
+    return _entries(data)
+
+
+async def tagged(destination: Destination, repository: str, digest: str) -> list[Entry]:
+    """The descriptors in the index under the tag. Raises as `listed` does."""
+    data = await destination.manifest(repository, referrers_tag(digest))
+    return [] if data is None else _entries(data)
+
+
+async def add(
+    destination: Destination,
+    repository: str,
+    digest: str,
+    new: Sequence[Entry],
+    write: AbstractContextManager[None],
+) -> None:
+    """Add these to the index under the tag; all that is in it stays. `write` is open while the index is put.
+
+    Raises as `listed` does.
+    """
+    there = await tagged(destination, repository, digest)
+    known = {entry["digest"] for entry in there}
+    if merged := [entry for entry in new if entry["digest"] not in known]:
+        with write:
+            await put(destination, repository, digest, [*there, *merged])
+
+
+async def put(destination: Destination, repository: str, digest: str, entries: Sequence[Entry]) -> None:
+    """Write the index under the tag."""
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(entries)}
+    await destination.put_manifest(repository, referrers_tag(digest), OCI_INDEX, canonical_json(document))
+
+
+def ours(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """The artifacts of nixfront among these, by kind of document."""
+    kinds = ((kind_of(to_object(entry.get("annotations"), "annotations")), entry) for entry in entries)
+    return {kind: entry for kind, entry in kinds if kind}
+
+
+def _entries(data: bytes) -> list[Entry]:
+    document = to_object(foreign.parse(data), "the index")
+    if to_text(document.get("mediaType"), "mediaType") != OCI_INDEX:
+        raise DocumentInvalid("the list of referrers is no OCI index")
+    entries = [
+        dict(to_object(item, "a referrer")) for item in to_list(document.get("manifests"), "manifests")
+    ]
+    if len(entries) > _MOST:
+        raise DocumentInvalid(f"the image has more than {_MOST} referrers")
+    for entry in entries:
+        if not to_text(entry.get("digest"), "digest"):
+            raise DocumentInvalid("a referrer has no digest")
+    return entries

@@ -1,0 +1,230 @@
+"""The documents of images on a real stock registry: attached, found by every client's ways, printed, and deleted with the image."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from proxy import cli, settings
+from proxy.core.model import OCI_INDEX, OCI_MANIFEST, canonical_json, digest_of
+from proxy.wiring import commands
+from tests.integration.test_keeping import Command, set_back
+from tests.support import handmade
+from tests.support.attested import check_documents
+from tests.support.front import PACKAGES, Front, front
+from tests.support.layout import read_layout
+from tests.support.servers import Server, stock_registry
+from tests.support.stored import digest_of_tag
+from tests.support.validate import attached, check_image
+from tests.support.wait import until
+
+Start = Callable[..., AbstractAsyncContextManager[Front]]
+ON = {"attach": True, "builder": "https://images.example.org"}
+KINDS = {"spdx", "cyclonedx", "provenance"}
+
+
+async def documents_of(url: str, repository: str, digest: str) -> dict[str, bytes]:
+    async with aiohttp.ClientSession(url) as session:
+        return await attached(session, repository, digest)
+
+
+async def kept(folder: Path) -> None:
+    """Wait until nixfront has kept its promises."""
+    await until(lambda: not [*(folder / "data/attachments").glob("*.json")])
+
+
+async def person_attaches(registry: str, repository: str, digest: str) -> dict[str, Any]:
+    """What `oras attach` does at a registry without the API: put an artifact, read the list, add a line, write the list."""
+    blob = b"a person's note"
+    async with aiohttp.ClientSession(registry) as session:
+        for data in (blob, b"{}"):
+            await handmade.push_blob(session, repository, data)
+        config = {"mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "digest": digest_of(b"{}")}
+        layer = {"mediaType": "text/plain", "size": len(blob), "digest": digest_of(blob)}
+        artifact = canonical_json(
+            {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "artifactType": "example/note",
+                "config": config,
+                "layers": [layer],
+            }
+        )
+        entry = {
+            "mediaType": OCI_MANIFEST,
+            "size": len(artifact),
+            "digest": digest_of(artifact),
+            "artifactType": "example/note",
+        }
+        path, tag = f"/v2/{repository}/manifests", digest.replace(":", "-")
+        async with session.get(f"{path}/{tag}", headers={"Accept": OCI_INDEX}) as answer:
+            there = json.loads(await answer.read())["manifests"] if answer.status == 200 else []
+        index = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*there, entry]})
+        for reference, kind, data in ((digest_of(artifact), OCI_MANIFEST, artifact), (tag, OCI_INDEX, index)):
+            async with session.put(
+                f"{path}/{reference}", data=data, headers={"Content-Type": kind}
+            ) as answer:
+                assert answer.status == 201, await answer.text()
+    return entry
+
+
+async def test_every_image_has_its_documents(
+    start: Start,
+    registry: Server,
+    tmp_path: Path,
+    nix_count: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    nixfront = Command(tmp_path, registry.url, monkeypatch, capsys)
+    insecure = {"allow_insecure": ("insecure-1.0",)}
+    async with start(registry.url, trust=ON, policy=insecure, answers={"seconds": 0}) as running:
+        image = await running.pull("shell/hello/insecure")
+    # It ended at once, so documents are still due. A person attaches something, and nixfront starts again.
+    entry = await person_attaches(registry.url, "shell/hello/insecure", image.digest)
+    async with start(registry.url, trust=ON, policy=insecure, answers={"seconds": 0}) as running:
+        await kept(tmp_path)
+        again = await running.pull("shell/hello/insecure")
+        other = await running.pull("hello")
+        await kept(tmp_path)
+        documents = await documents_of(running.url, "shell/hello/insecure", image.digest)
+        parsed = check_documents(documents, image.digest)
+        assert again.digest == image.digest, "not one byte of the image is another"
+        await check_what_they_say(parsed)
+
+        # Clients find them by the tag, as the registry has no API; no list of images shows that tag.
+        tag = image.digest.replace(":", "-")
+        accepted = {"Accept": OCI_INDEX}
+        status, _, body = await running.get(f"/v2/shell/hello/insecure/manifests/{tag}", headers=accepted)
+        assert status == 200
+        assert json.loads(body)["manifests"][0] == entry, "what a person attached stays"
+        status, _, body = await running.get(f"/v2/hello/referrers/{other.digest}")
+        assert status == 404
+        assert b"NAME_UNKNOWN" not in body, "oras reads the tag only then"
+        assert (await running.get(f"/v2/hello/manifests/sha256-{'0' * 64}"))[0] == 404
+        assert not [event for event in running.events if tag in str(event)]
+        _, _, body = await running.get("/v2/shell/hello/insecure/tags/list")
+        assert "latest" in json.loads(body)["tags"]
+        assert tag not in json.loads(body)["tags"]
+        listed = {one["repository"]: one["tags"] for one in await nixfront("images")}
+        assert tag not in listed["shell/hello/insecure"]
+        assert (await nixfront("reindex"))["strangers"] == []
+        _, _, page = await running.get("/images", headers={"Accept": "text/html"})
+        assert b"shell/hello/insecure" in page
+        assert tag.encode() not in page
+
+        for kind, document in documents.items():
+            code = await asyncio.to_thread(cli.main, ["attest", "shell/hello/insecure", "--format", kind])
+            assert (code, capsys.readouterr().out) == (0, document.decode() + "\n")
+
+    # Another store, another registry, another order: the same documents.
+    await check_elsewhere(tmp_path / "elsewhere", nix_count, insecure, image.digest, documents)
+    await check_prune(nixfront, tmp_path, registry, image.digest, entry)
+
+
+async def check_what_they_say(parsed: dict[str, Any]) -> None:
+    packages = {package["name"]: package for package in parsed["spdx"]["packages"]}
+    assert packages["hello"]["licenseDeclared"] == "MIT"
+    assert packages["hello"]["homepage"] == "https://example.org/hello"
+    assert packages["hello"]["description"] == "Says hello"
+    assert {"common", "insecure", "bash-interactive"} <= set(packages)
+    external = [reference["referenceLocator"] for reference in packages["insecure"]["externalRefs"]]
+    assert "https://nvd.nist.gov/vuln/detail/CVE-2026-0001" in external
+    paths = {component["name"]: component["bom-ref"] for component in parsed["cyclonedx"]["components"]}
+    needs = {one["ref"]: one.get("dependsOn", []) for one in parsed["cyclonedx"]["dependencies"]}
+    assert needs[paths["hello"]] == [paths["common"]]
+    assert [one["id"] for one in parsed["cyclonedx"]["vulnerabilities"]] == ["CVE-2026-0001"]
+    predicate = parsed["provenance"]["predicate"]
+    assert predicate["runDetails"]["builder"]["id"] == ON["builder"]
+    assert predicate["buildDefinition"]["externalParameters"]["metaPackages"] == ["shell"]
+    derivations = [
+        one["uri"]
+        for one in predicate["buildDefinition"]["resolvedDependencies"]
+        if "outputs" in one["annotations"]
+    ]
+    assert any(uri.endswith("-hello-1.0.drv") for uri in derivations)
+
+
+async def check_elsewhere(
+    folder: Path, nix_count: Path, policy: dict[str, Any], digest: str, documents: dict[str, bytes]
+) -> None:
+    (folder / "registry").mkdir(parents=True)
+    async with (
+        stock_registry(folder / "registry") as registry,
+        front(folder, nix_count, registry.url, trust=ON, policy=policy) as running,
+    ):
+        assert (await running.pull("shell/hello/insecure")).digest == digest
+        await kept(folder)
+        assert await documents_of(running.url, "shell/hello/insecure", digest) == documents
+
+
+async def check_prune(
+    nixfront: Command, folder: Path, registry: Server, digest: str, entry: dict[str, Any]
+) -> None:
+    """An image takes its documents along, and nothing of anybody else."""
+    tag = digest.replace(":", "-")
+    other = await digest_of_tag(registry.url, "hello", "latest")
+    assert other is not None
+    for repository in ("shell/hello/insecure", "hello"):
+        await asyncio.to_thread(set_back, folder, repository, 40)
+    artifacts = [
+        item["digest"]
+        for item in (await index_of(registry, "shell/hello/insecure", tag))
+        if item["digest"] != entry["digest"]
+    ]
+    assert len(artifacts) == len(KINDS)
+
+    pruned = await nixfront("prune", "--days", "30", "--yes")
+
+    assert [(one["repository"], one["gone"]) for one in pruned] == [
+        ("hello", True),
+        ("shell/hello/insecure", True),
+    ]
+    assert await index_of(registry, "shell/hello/insecure", tag) == [entry]
+    assert await index_of(registry, "hello", other.replace(":", "-")) == []
+    for artifact in artifacts:
+        assert await digest_of_tag(registry.url, "shell/hello/insecure", artifact) is None
+    assert await digest_of_tag(registry.url, "shell/hello/insecure", entry["digest"]) == entry["digest"]
+
+
+async def index_of(registry: Server, repository: str, tag: str) -> list[dict[str, Any]]:
+    async with (
+        aiohttp.ClientSession(registry.url) as session,
+        session.get(f"/v2/{repository}/manifests/{tag}", headers={"Accept": OCI_INDEX}) as answer,
+    ):
+        if answer.status == 404:
+            return []
+        manifests: list[dict[str, Any]] = json.loads(await answer.read())["manifests"]
+        return manifests
+
+
+async def test_a_layout_has_them_too(tmp_path: Path, nix_count: Path) -> None:
+    chosen = settings.load(
+        None,
+        {},
+        data={"dir": str(tmp_path / "data")},
+        nix={"store": str(tmp_path / "store")},
+        packages={"kind": "path", "path": str(PACKAGES)},
+        image={"index": False},
+    )
+    digest = await commands.build(chosen, "hello", "latest", tmp_path / "layout")
+
+    assert check_image(read_layout(tmp_path / "layout", "latest")).digest == digest
+    index = json.loads((tmp_path / "layout/index.json").read_bytes())["manifests"]
+    names = {item["annotations"]["org.opencontainers.image.ref.name"]: item["digest"] for item in index}
+    blobs = tmp_path / "layout/blobs/sha256"
+
+    def read(digest: str) -> bytes:
+        return (blobs / digest.removeprefix("sha256:")).read_bytes()
+
+    documents = {}
+    for item in json.loads(read(names[digest.replace(":", "-")]))["manifests"]:
+        artifact = json.loads(read(item["digest"]))
+        assert artifact["subject"]["digest"] == digest
+        documents[item["annotations"]["nixfront.document"]] = read(artifact["layers"][0]["digest"])
+    assert set(check_documents(documents, digest)) == KINDS
