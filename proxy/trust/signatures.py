@@ -53,14 +53,11 @@ class SigningKey:
 
     def __init__(self, pem: bytes) -> None:
         """`pem`: a key on P-256 without a passphrase (PKCS 8 or SEC 1). Raises `SettingsInvalid`."""
-        try:
-            from cryptography.exceptions import UnsupportedAlgorithm
-            from cryptography.hazmat.primitives.asymmetric import ec
-            from cryptography.hazmat.primitives.serialization import load_pem_private_key
-        except ImportError as error:
-            raise SettingsInvalid(
-                "trust.key needs one more package: pip install 'nixfront[signatures]'"
-            ) from error
+        # An import of a twentieth of a second, for those who sign.
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
         try:
             key = load_pem_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
