@@ -10,7 +10,7 @@ from proxy.cli.command import Command, Console, check_set
 from proxy.core import names, platforms, typed
 
 if TYPE_CHECKING:
-    from proxy.core.model import PackageFacts
+    from proxy.core.facts import PackageFacts
     from proxy.settings import Settings
     from proxy.tools.name_index import NameIndex
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from proxy.core.model import PackageFacts
+from proxy.core.facts import PackageFacts
 from proxy.core.text import printable
 from proxy.tools.files import NewFile
 from proxy.tools.name_index import NameIndex, record

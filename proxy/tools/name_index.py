@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain
 from typing import Final
 
-from proxy.core.model import PackageFacts
+from proxy.core.facts import PackageFacts
 
 _MOST = 3  # suggestions
 _MOST_PROGRAMS = 2  # suggestions by the name of a program

@@ -277,11 +277,7 @@ async def explanation(settings: Settings, repository: str, tag: str, platform: s
 
 
 async def census_of_set(
-    settings: Settings,
-    package_set: str,
-    tag: str,
-    attributes: Sequence[str],
-    on_line: Callable[[str], None],
+    settings: Settings, package_set: str, tag: str, attributes: Sequence[str], on_line: Callable[[str], None]
 ) -> census.Census:
     """What the packages `attributes` of a set need, or all of its packages where that is empty. Raises a `NixfrontError`."""
     async with AsyncExitStack() as stack:

@@ -16,7 +16,8 @@ from typing import Any
 from cachetools import TTLCache
 
 from proxy.core.errors import EvaluationFailed, NixfrontError, PackageSetUnavailable, ProcessFailed
-from proxy.core.model import PackageFacts, PackageSet, canonical_json, sha256_hex
+from proxy.core.facts import PackageFacts
+from proxy.core.model import PackageSet, canonical_json, sha256_hex
 from proxy.nix.name_lists.channel import ChannelLists
 from proxy.nix.output import last_lines
 from proxy.nix.runner import Expressions

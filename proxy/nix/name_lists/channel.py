@@ -22,7 +22,8 @@ import brotli
 from yarl import URL
 
 from proxy.core.errors import PackageSetUnavailable
-from proxy.core.model import PackageFacts, without_credentials
+from proxy.core.facts import PackageFacts
+from proxy.core.model import without_credentials
 from proxy.tools import name_file
 from proxy.tools.json_members import MembersInvalid, members
 from proxy.tools.name_index import NameIndex

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from proxy.core import names
-from proxy.core.model import PackageFacts, Policy
+from proxy.core.facts import PackageFacts
+from proxy.core.model import Policy
 from proxy.tools.name_index import NameIndex
 
 _DEFAULT, _MOST = 25, 100  # results; docker sends no other numbers than 1 to 100

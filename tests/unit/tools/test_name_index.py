@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.model import PackageFacts
+from proxy.core.facts import PackageFacts
 from proxy.tools import name_index
 from proxy.tools.name_index import NameIndex
 

@@ -11,7 +11,8 @@ from aiohttp import web
 
 from proxy.core import names
 from proxy.core.errors import NixfrontError
-from proxy.core.model import Package, PackageFacts
+from proxy.core.facts import PackageFacts
+from proxy.core.model import Package
 from proxy.core.names import Vocabulary
 from proxy.tools.name_index import NO_NAMES, NameIndex
 from proxy.web import client as web_client

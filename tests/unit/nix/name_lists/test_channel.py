@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from proxy.core.errors import PackageSetUnavailable
-from proxy.core.model import PackageFacts
+from proxy.core.facts import PackageFacts
 from proxy.nix.name_lists.channel import ChannelLists
 from proxy.registry.endpoint import client_session
 from tests.support import many_names

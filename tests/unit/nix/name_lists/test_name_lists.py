@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from proxy.core.errors import EvaluationFailed, ProcessFailed
-from proxy.core.model import PackageFacts, PackageSet, Policy
+from proxy.core.facts import PackageFacts
+from proxy.core.model import PackageSet, Policy
 from proxy.nix.name_lists import NameLists
 from proxy.nix.runner import Expressions, Limits, NixRunner
 from proxy.tools import name_file
