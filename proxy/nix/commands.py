@@ -162,6 +162,13 @@ def kind_of_run(argv: Sequence[str]) -> str:
     return " ".join(words[: {"nix": 2, "nix-store": 2}.get(words[0], 1)])
 
 
+# Of the demo set, the one that no cache has: its results must not depend on this host, and each of its downloads is a build to Nix,
+# which by default makes one after the other.
+_OF_DEMO = "sandbox = true\nmax-jobs = 8"
+# Seconds until Nix looks again for a lock. By default it waits for 5 where two images need the same path at once.
+_LOOKS = "build-poll-interval = 1"
+
+
 def child_environment(
     base: Mapping[str, str],
     *,
@@ -177,7 +184,8 @@ def child_environment(
     binary caches at S3 need if the operator has any. Where root has no group of build users, Nix builds as root itself. A daemon ignores that setting.
     """
     lines = [
-        "" if substitutes else "sandbox = true",  # what no cache can hold must not depend on this host
+        _LOOKS,
+        "" if substitutes else _OF_DEMO,
         base.get("NIX_CONFIG", "") if secrets else _without_tokens(base.get("NIX_CONFIG", "")),
         "extra-experimental-features = nix-command flakes",
         "allow-import-from-derivation = false",

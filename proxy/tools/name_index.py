@@ -92,10 +92,11 @@ class NameIndex:
     def close(self, part: str) -> list[str]:
         """At most three names that are really like `part`, best first: a typing error apart, or with a few characters more.
 
-        Case does not count. Two names that differ in case alone are one.
+        Case does not count. Two names that differ in case alone are one. An attribute that would begin with a digit has a `_` before it.
         """
         typed = part.lower()
-        matches = sorted([*self._near(typed), *self._longer(typed)])
+        spellings = (typed, f"_{typed}") if typed[:1].isdigit() else (typed,)
+        matches = sorted({match for each in spellings for match in (*self._near(each), *self._longer(each))})
         best: dict[str, str] = {}
         for _, position in matches:
             best.setdefault(self._folded[position], self.names[position])

@@ -8,16 +8,6 @@ import pytest_asyncio
 
 from tests.support.clients import Docker, dockerd
 
-_HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who runs beside whom: tests of one file have one worker, and so have all tests of the shared store."""
-    for item in items:
-        if item.path.is_relative_to(_HERE):
-            shares = isinstance(item, pytest.Function) and "store" in item.fixturenames
-            item.add_marker(pytest.mark.xdist_group("demo" if shares else item.path.stem))
-
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def docker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Docker]:

@@ -23,7 +23,7 @@ from proxy.settings import Settings
 from proxy.tools.process import run
 from proxy.wiring import builder, commands
 from tests.support import emulator
-from tests.support.layout import read_layout
+from tests.support.layout import named_in, read_layout
 from tests.support.validate import check_image
 
 pytestmark = [
@@ -84,7 +84,7 @@ async def packages(chosen: Settings, *names: str) -> tuple[NixStore, PackageSet,
 def children(chosen: Settings, name: str) -> dict[str, str]:
     """The digest of each image in the index of this name, by its architecture."""
     blobs = layout(chosen, name) / "blobs/sha256"
-    (named,) = json.loads((layout(chosen, name) / "index.json").read_bytes())["manifests"]
+    named = named_in(layout(chosen, name), "latest")
     index = json.loads((blobs / named["digest"].removeprefix("sha256:")).read_bytes())
     return {child["platform"]["architecture"]: child["digest"] for child in index["manifests"]}
 

@@ -33,6 +33,7 @@ from proxy.wiring.verification import verifier
 from tests.support import handmade
 from tests.support.front import PACKAGES, Front
 from tests.support.front import front as start_front
+from tests.support.layout import named_in
 from tests.support.processes import run
 from tests.support.servers import Server, stock_registry
 from tests.support.stored import digest_of_tag, stored_tags
@@ -317,7 +318,7 @@ async def test_commands_and_the_page_show_the_images_of_an_index(
     assert await commands.build(chosen, "hello", "latest", layout) == digest, "what a pull gets"
     assert await commands.build(chosen, "hello", "latest", tmp_path / "arm", "linux/arm64") == arm
     for folder, expected in ((layout, (OCI_INDEX, digest)), (tmp_path / "arm", (OCI_MANIFEST, arm))):
-        (entry,) = json.loads((folder / "index.json").read_bytes())["manifests"]
+        entry = named_in(folder, "latest")
         assert (entry["mediaType"], entry["digest"]) == expected
     inspect = ("skopeo", "--override-arch=arm64", "inspect", "--config", f"oci:{layout}:latest")
     assert json.loads((await run(inspect)).stdout)["architecture"] == "arm64"

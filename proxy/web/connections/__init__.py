@@ -33,7 +33,7 @@ _KEPT_FILES = 200  # that are not for connections: databases, pipes of Nix, file
 _TOO_LARGE = b"431 Request Header Fields Too Large"
 _TOO_MANY = b"503 Service Unavailable"
 _MALFORMED = b"400 Bad Request"
-_OTHER_VERSION = b"505 HTTP Version Not Supported"
+_OTHER_VERSION = b"505 HTTP Version Not Supported: unsupported protocol version"
 
 
 @dataclass(frozen=True, slots=True)

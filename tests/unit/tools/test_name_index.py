@@ -82,10 +82,12 @@ def test_a_search_has_one_order(text: str, names: list[str], random: Random) -> 
         pytest.param("core-utils", "coreutils", id="a hyphen too many"),
         pytest.param("numppy", "numpy", id="a letter twice"),
         pytest.param("pyhton3", "python3", id="swapped in a longer name"),
+        pytest.param("7z", "_7zz", id="an attribute that would begin with a digit"),
     ],
 )
 def test_a_typing_error_finds_the_name(typed: str, name: str) -> None:
     names = [
+        "_7zz",
         "bash",
         "coreutils",
         "curl",
