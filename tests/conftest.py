@@ -1,5 +1,6 @@
 """What holds for every test: its marker comes from its folder, and nothing may block the event loop."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,3 +41,14 @@ def _no_blocking_call(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with blockbuster_ctx("proxy"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """A command sets its log up on the standard error of its test, which is a closed file in the next one."""
+    root = logging.getLogger()
+    handlers, level, configured = root.handlers[:], root.level, structlog.get_config()
+    yield
+    root.handlers[:] = [handler for handler in root.handlers if handler in handlers]
+    root.setLevel(level)
+    structlog.configure(**configured)

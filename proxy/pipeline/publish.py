@@ -12,6 +12,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 
+from cachetools import LRUCache
+
 from proxy.core.errors import CacheUnusable, RegistryRefused, RegistryUnavailable
 from proxy.core.events import LayerStored, Sink
 from proxy.core.model import Layer, LayerPlan, digest_of
@@ -28,6 +30,7 @@ _log = logging.getLogger(__name__)
 _TRIES = 3
 _TRIES_AWAY = 4  # while the registry does not answer at all
 _TRIES_OF_CACHES = 20  # each cache may fail twice for each store path of a layer
+_MOST_PACKED = 1024  # layers
 _PAUSE = 0.5  # seconds before an upload is tried again; doubled for each further try
 
 
@@ -72,6 +75,8 @@ class Publisher:
         self._compression: Compression = compression
         self._slots = asyncio.Semaphore(uploads)
         self._packing: SingleFlight[tuple[str, str], tuple[Layer, str]] = SingleFlight()
+        # What was packed after somebody had recalled the records of an image, such as that of the other platform.
+        self._packed: LRUCache[str, tuple[Layer, str]] = LRUCache(_MOST_PACKED)
 
     def executor_of(self, files: StoreFiles) -> Executor:
         """The threads that read these files."""
@@ -88,6 +93,8 @@ class Publisher:
 
     async def layer(self, repository: str, record: LayerRecord, files: StoreFiles) -> Layer:
         """The layer of this plan, which the repository has when this returns; `files` has its store paths."""
+        if record.layer is None and (packed := self._packed.get(record.key)):
+            record = replace(record, layer=packed[0], origins=packed[1:])
         # Packed once for all repositories, then mounted; if the registry does not mount, packed for this repository itself.
         for shared_with in ("", repository):
             layer = await self._reuse(repository, record)
@@ -159,6 +166,7 @@ class Publisher:
         """Pack and send a layer: the layer, and the repository that it was packed for."""
         layer = await self._upload(repository, lambda: files.entries(plan.paths), self.executor_of(files))
         await self._state.record(key, plan, layer, repository)
+        self._packed[key] = (layer, repository)
         self._sink(LayerStored("packed", layer.size))
         _log.debug("packed layer=%s bytes=%d repository=%s", layer.digest, layer.size, repository)
         return layer, repository

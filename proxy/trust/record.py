@@ -7,6 +7,9 @@ from pydantic import TypeAdapter
 from proxy.core.model import canonical_json
 from proxy.trust.facts import ImageFacts
 
+#: Made here: the first one of a process reads the host's files.
+_FACTS = TypeAdapter(ImageFacts)
+
 
 def write(facts: ImageFacts) -> bytes:
     """The facts as JSON."""
@@ -15,4 +18,4 @@ def write(facts: ImageFacts) -> bytes:
 
 def read(data: bytes) -> ImageFacts:
     """The facts in this JSON. Raises `ValueError`."""
-    return TypeAdapter(ImageFacts).validate_json(data)
+    return _FACTS.validate_json(data)

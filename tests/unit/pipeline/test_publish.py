@@ -139,6 +139,21 @@ async def test_two_images_pack_a_new_layer_once(bench: Bench) -> None:
     assert one.digest in destination.blobs("two")
 
 
+async def test_an_image_that_recalled_its_records_before_another_packed_packs_nothing_again(
+    bench: Bench,
+) -> None:
+    """Images of two platforms are made side by side."""
+    destination = Relay()
+    uploading = bench.publisher(destination)
+    records = [(await uploading.recall("one", [PLAN]))[0] for _ in range(2)]
+
+    layers = [await uploading.layer("one", record, bench.files) for record in records]
+
+    assert layers[0] == layers[1]
+    assert bench.how == ["packed", "present"]
+    assert destination.uploads == 1
+
+
 @pytest.mark.parametrize(
     "errors",
     [
