@@ -71,8 +71,9 @@ async def test_what_does_not_end_in_time_is_gone_on_with_by_the_next_one(
     async with nixfront(
         tmp_path, settings=settings(tmp_path, registry, 0.3), command=FROM_CHECKOUT
     ) as server:
+        await ask(server, "hello")  # a Nix that is killed while it makes its store leaves a corrupt one
         running = asyncio.create_task(ask(server, "gated"))
-        await until_log(server, "build started")
+        await until_log(server, "build started image=gated")
         os.kill(server.process.pid, signal.SIGTERM)
 
         status, reason = await running
