@@ -9,7 +9,7 @@ from pathlib import Path
 
 from proxy import __version__
 from proxy.cli import client, first_settings, host, images, layer_table, proofs, upkeep
-from proxy.cli.command import EXIT_CODES, Command, Console
+from proxy.cli.command import EXIT_CODES, INTERRUPTED, Command, Console
 from proxy.core.errors import NixfrontError, SettingsInvalid
 
 COMMANDS: tuple[Command, ...] = (
@@ -21,7 +21,6 @@ COMMANDS: tuple[Command, ...] = (
     *proofs.COMMANDS,
     *upkeep.COMMANDS,
 )
-_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 _SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     return code
 
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from proxy.core import platforms
 from proxy.core.errors import SettingsInvalid
 from proxy.core.text import printable
 
@@ -34,6 +35,8 @@ EXIT_CODES = """exit codes:
   2  wrong arguments or settings
   130  interrupted by Ctrl-C"""
 
+
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
 #: What a command cannot see where the registry has no catalog.
 NO_CATALOG = (
@@ -80,9 +83,14 @@ class Console:
         """Say what went wrong, on standard error."""
         sys.stderr.write(f"{_painted('nixfront:', 'bold red', sys.stderr)} {printable(text)}\n")
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person at a terminal is there to answer a question."""
+        return not self.as_json and has_person()
+
     def agrees(self, question: str) -> bool:
         """Whether the person at the terminal says yes. False without a terminal: nobody is there to say it."""
-        if self.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not self.can_ask:
             return False
         sys.stderr.write(f"{printable(question)} [y/N] ")
         sys.stderr.flush()
@@ -134,6 +142,11 @@ class Bar:
             )
 
 
+def has_person() -> bool:
+    """Whether questions and answers go through a terminal."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def _has_colours(stream: TextIO) -> bool:
     return (
         stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") not in ("dumb", "unknown")
@@ -162,3 +175,23 @@ def check_set(settings: "Settings", name: str) -> None:
     """Raise `SettingsInvalid` where `--set NAME` names no package set of the settings."""
     if name and name not in settings.sets:
         raise SettingsInvalid(f"sets has no {name!r}, but {', '.join(settings.sets) or 'nothing'}")
+
+
+def positive(text: str) -> int:
+    """The type of an argument that counts something: 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def add_platform(parser: argparse.ArgumentParser, text: str) -> None:
+    """The option `--platform`; `text` is its help."""
+    parser.add_argument("--platform", type=_platform, metavar="OS/ARCH", help=text)
+
+
+def _platform(text: str) -> str:
+    try:
+        return platforms.name_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxy.cli.command import Command, Console
+from proxy.cli.command import Command, Console, has_person
 from proxy.core.errors import SettingsInvalid
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _init(_: "Settings", arguments: argparse.Namespace, console: Console) -> int
 
 def _ask(question: str, default: str) -> str:
     """The answer of the person at the terminal; without one the default."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not has_person():
         return default
     sys.stderr.write(f"{question} [{default}]: ")
     sys.stderr.flush()
@@ -71,6 +71,8 @@ def tree(answers: dict[str, str]) -> dict[str, Any]:
     """The settings that these answers mean. Raises `SettingsInvalid`."""
     if answers["pull"] not in _WHO:
         raise SettingsInvalid(f"pull: it is one of {', '.join(_WHO)}, and not {answers['pull']!r}")
+    if answers["pull"] == "users" and answers["registry"] == "own":
+        raise SettingsInvalid("pull: users needs a registry with logins, and nixfront's own has none")
     host = "127.0.0.1" if answers["pull"] == "this-host" else "0.0.0.0"  # noqa: S104 - everybody is the answer
     settings: dict[str, Any] = {"http": {"addr": f"{host}:8080"}}
     if answers["registry"] != "own":

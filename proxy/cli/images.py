@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxy.cli.command import Command, Console, check_set
-from proxy.core import names, platforms, typed
+from proxy.cli.command import Command, Console, add_platform, check_set, positive
+from proxy.core import names, typed
 
 if TYPE_CHECKING:
     from proxy.core.facts import PackageFacts
@@ -38,6 +38,8 @@ def _search(settings: "Settings", arguments: argparse.Namespace, console: Consol
     pages = -(-len(positions) // arguments.most)
     if pages > arguments.page:
         console.note(f"page {arguments.page} of {pages}; --page {arguments.page + 1} shows more")
+    elif positions and not matches:
+        console.complain(f"there is no page {arguments.page}, the last one is {pages}")
     if not positions:
         which = arguments.set or settings.package_sources[arguments.set].kind
         console.complain(
@@ -48,17 +50,17 @@ def _search(settings: "Settings", arguments: argparse.Namespace, console: Consol
 
 def _index(settings: "Settings", package_set: str, tag: str, console: Console) -> "NameIndex":
     """The packages of the set: those of an earlier search while they are fresh, else those of the channel or of Nix."""
-    from proxy.wiring import known_names
+    from proxy.wiring import search_cache
 
-    if (known := known_names.recall(settings, package_set, tag)) is not None:
-        return known
-    from proxy.cli.running import run
-    from proxy.wiring import commands
+    index = search_cache.recall(settings, package_set, tag)
+    if index is None:
+        from proxy.cli.running import run
+        from proxy.wiring import commands
 
-    with console.progress("reading the names of the package set"):
-        found = run(commands.name_index(settings, package_set, tag))
-    known_names.keep(settings, package_set, tag, found)
-    return found
+        with console.progress("reading the names of the package set"):
+            index = run(commands.name_index(settings, package_set, tag))
+        search_cache.keep(settings, package_set, tag, index)
+    return index
 
 
 def _said(facts: "PackageFacts") -> dict[str, str]:
@@ -79,20 +81,13 @@ def _pull_name(prefix: str, attribute: str) -> str | None:
 def _search_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", metavar="TEXT", help="part of a name, a program, or words of a description")
     parser.add_argument(
-        "--page", type=_positive, default=1, metavar="N", help="the page to print (default: 1)"
+        "--page", type=positive, default=1, metavar="N", help="the page to print (default: 1)"
     )
     parser.add_argument(
-        "--most", type=_positive, default=25, metavar="N", help="lines of a page (default: 25)"
+        "--most", type=positive, default=25, metavar="N", help="lines of a page (default: 25)"
     )
     parser.add_argument("--set", default="", metavar="NAME", help="one of `sets` (default: the default set)")
     parser.add_argument("--tag", default="latest", metavar="TAG", help="a revision of it (default: latest)")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
 
 
 def _explain(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
@@ -131,19 +126,7 @@ def _explain(settings: "Settings", arguments: argparse.Namespace, console: Conso
 
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME[:TAG]", help="an image; a HOST/ in front of it does no harm")
-    _add_platform(parser, "explain the image of this platform (default: the first one of the index)")
-
-
-def _add_platform(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("--platform", type=_platform, metavar="OS/ARCH", help=text)
-
-
-def _platform(text: str) -> str:
-    """A platform as nixfront writes it."""
-    try:
-        return platforms.of_system(platforms.system_of(text)).name
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    add_platform(parser, "explain the image of this platform (default: the first one of the index)")
 
 
 def _build(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
@@ -169,7 +152,7 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=_folder, required=True, metavar="oci:DIR", help="the folder to write; it need not exist"
     )
-    _add_platform(parser, "write the plain manifest of this platform (default: what a pull gets)")
+    add_platform(parser, "write the plain manifest of this platform (default: what a pull gets)")
 
 
 def _folder(destination: str) -> Path:

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+from proxy.cli.command import INTERRUPTED
+
 _GRACE = 3.0  # seconds
 
 T = TypeVar("T")

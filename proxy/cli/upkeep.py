@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from proxy.cli.command import NO_CATALOG, Bar, Command, Console
+from proxy.cli.command import NO_CATALOG, Bar, Command, Console, positive
 from proxy.core import typed
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _warm_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--at-once",
-        type=_positive,
+        type=positive,
         default=4,
         metavar="N",
         help="how many images to pull at once (default: 4)",
@@ -70,13 +70,13 @@ def _prune(settings: "Settings", arguments: argparse.Namespace, console: Console
     from proxy.cli.running import run
     from proxy.web.page.views import size
 
-    found, freed = run(_old_images(settings, time.time() - arguments.days * _DAY))
-    gone = [old for old in found if not old.kept]
-    for old in found:
+    old_images, freed = run(_old_images(settings, time.time() - arguments.days * _DAY))
+    gone = [old for old in old_images if not old.kept]
+    for old in old_images:
         console.line(_line("stays" if old.kept else "would go", old))
     if gone:
         console.line(
-            f"{len(gone)} of these {len(found)} can go; no other image needs {size(freed)} of their layers"
+            f"{len(gone)} of these {len(old_images)} can go; no other image needs {size(freed)} of their layers"
         )
     else:
         console.line("nothing to delete")
@@ -84,8 +84,8 @@ def _prune(settings: "Settings", arguments: argparse.Namespace, console: Console
     deleted = run(_delete(settings, gone, keep_records=arguments.keep_records)) if agreed else []
     for old in deleted:
         console.line(_line("is gone", old))
-    console.document([_report(old, gone=old in deleted) for old in found])
-    if agreed or arguments.dry_run or not gone:
+    console.document([_report(old, gone=old in deleted) for old in old_images])
+    if agreed or arguments.dry_run or not gone or console.can_ask:
         return 0
     console.complain("nothing is deleted; with --yes nixfront deletes without a question")
     return 2
@@ -96,9 +96,9 @@ async def _old_images(settings: "Settings", before: float) -> tuple[list["Old"],
     from proxy.wiring import commands
 
     async with commands.pruner(settings) as pruner:
-        found = await pruner.old(before)
-        gone = [old for old in found if not old.kept]
-        return found, await pruner.frees(gone) if gone else 0
+        old_images = await pruner.old(before)
+        gone = [old for old in old_images if not old.kept]
+        return old_images, await pruner.frees(gone) if gone else 0
 
 
 async def _delete(settings: "Settings", images: list["Old"], *, keep_records: bool) -> list["Old"]:
@@ -165,13 +165,6 @@ def _reindex_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a repository to read (default: all of the registry's catalog; without one, those in nixfront's records)",
     )
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
 
 
 def _days(text: str) -> float:

@@ -58,11 +58,16 @@ def system_of(text: str) -> str:
     name, _, rest = text.partition("/")
     architecture, _, variant = rest.partition("/")
     wanted = (architecture, variant or _USUAL.get(architecture, ""))
-    for processor, known in _ARCHITECTURES.items():
-        if name == "linux" and known == wanted:
+    for processor, parts in _ARCHITECTURES.items():
+        if name == "linux" and parts == wanted:
             return f"{processor}-linux"
-    known_ones = ", ".join(of_system(f"{processor}-linux").name for processor in _ARCHITECTURES)
-    raise ValueError(f"{text!r} is no platform; there are {known_ones}")
+    names = ", ".join(of_system(f"{processor}-linux").name for processor in _ARCHITECTURES)
+    raise ValueError(f"{text!r} is no platform; there are {names}")
+
+
+def name_of(text: str) -> str:
+    """A platform as nixfront writes it: `linux/arm64` for `linux/arm64/v8`. Raises `ValueError` for any other text."""
+    return of_system(system_of(text)).name
 
 
 def joint_message(messages: Mapping[str, str]) -> str:

@@ -48,8 +48,13 @@ def in_words(error: ValidationError, sections: type[BaseModel]) -> str:
 
 def no_such(key: str, keys: Iterable[str], what: str = "setting") -> str:
     """That there is no such key, and the one that was perhaps meant."""
+    return f"no such {what}{perhaps(key, keys)}"
+
+
+def perhaps(key: str, keys: Iterable[str]) -> str:
+    """The end of a message: the key that was perhaps meant; empty where none is like it."""
     close = name_index.close(key, sorted(keys))
-    return f"no such {what}" + (f", did you mean {close[0]}?" if close else "")
+    return f", did you mean {close[0]}?" if close else ""
 
 
 def _problem(item: Mapping[str, Any], sections: type[BaseModel]) -> str:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from proxy.core.errors import SettingsInvalid
-from proxy.tools import name_index
+from proxy.settings import problems
 
 #: Every variable of the environment that begins so is a setting.
 PREFIX = "NIXFRONT_"
@@ -47,8 +47,7 @@ def set_variable(tree: dict[str, Any], sections: type[BaseModel], variable: str,
         model.model_fields.get(key) if isinstance(model, type) and issubclass(model, BaseModel) else None
     )
     if setting is None:
-        near = name_index.close(variable, _variables(sections))
-        meant = f", did you mean {near[0]}?" if near else ""
+        meant = problems.perhaps(variable, _variables(sections))
         raise SettingsInvalid(f"{variable} names no setting ({section}.{key or '?'}){meant}")
     is_text = isinstance(setting.default, (str, SecretStr))
     try:

@@ -130,7 +130,7 @@ def _path_prefix(value: str) -> str:
 
 
 def _platform(value: str) -> str:
-    return platforms.of_system(platforms.system_of(value)).name  # its ValueError names all platforms
+    return platforms.name_of(value)  # its ValueError names all platforms
 
 
 Address = Annotated[str, AfterValidator(_address)]

@@ -36,6 +36,7 @@ from proxy.pipeline.keys import ImageOptions
 from proxy.pipeline.named import NamedImages
 from proxy.pipeline.own_tags import OwnTags
 from proxy.pipeline.publish import Publisher
+from proxy.registry.endpoint import client_session
 from proxy.settings import Settings
 from proxy.state import State
 from proxy.wiring import files
@@ -122,6 +123,12 @@ def open_packages(
     if caches is not None:
         stack.push_async_callback(caches.close)
     return Packages(store, evaluator, sets, budget, caches)
+
+
+async def open_own_packages(settings: Settings, stack: AsyncExitStack) -> Packages:
+    """Packages of a command, which shares nothing with a server; as long as the stack."""
+    await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
+    return open_packages(settings, stack, await stack.enter_async_context(client_session()))
 
 
 async def open_attachments(

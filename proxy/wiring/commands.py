@@ -27,7 +27,6 @@ from proxy.pipeline.packing import CODECS, LayerStream
 from proxy.pipeline.platforms import for_system
 from proxy.registry import embedded
 from proxy.registry.client import Registry
-from proxy.registry.endpoint import client_session
 from proxy.registry.management import Management
 from proxy.settings import Settings
 from proxy.state import State, open
@@ -242,8 +241,7 @@ async def build(settings: Settings, repository: str, tag: str, folder: Path, pla
         folder_of_build = await asyncio.to_thread(files.build_folder, data)
         stack.push_async_callback(asyncio.to_thread, folder_of_build.cleanup)
         roots = Path(folder_of_build.name)
-        session = await stack.enter_async_context(client_session())
-        packages = builder.open_packages(settings, stack, session)
+        packages = await builder.open_own_packages(settings, stack)
         layout = OciLayout(folder, tag)
         # The state in the data folder is about a registry, so a build has its own.
         state = MemoryState()
@@ -264,8 +262,7 @@ async def build(settings: Settings, repository: str, tag: str, folder: Path, pla
 async def name_index(settings: Settings, package_set: str, tag: str) -> NameIndex:
     """The packages of a package set at this tag, by name. Raises a `NixfrontError`."""
     async with AsyncExitStack() as stack:
-        await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
-        packages = builder.open_packages(settings, stack, await stack.enter_async_context(client_session()))
+        packages = await builder.open_own_packages(settings, stack)
         return await packages.evaluator.facts_soon(await packages.sets.resolve(package_set, tag), _PATIENCE)
 
 
@@ -281,8 +278,7 @@ async def census_of_set(
 ) -> census.Census:
     """What the packages `attributes` of a set need, or all of its packages where that is empty. Raises a `NixfrontError`."""
     async with AsyncExitStack() as stack:
-        await asyncio.to_thread((settings.data_dir / "sets").mkdir, parents=True, exist_ok=True)
-        packages = builder.open_packages(settings, stack, await stack.enter_async_context(client_session()))
+        packages = await builder.open_own_packages(settings, stack)
         revision = await packages.sets.resolve(package_set, tag)
         roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=settings.data_dir)
         stack.push_async_callback(asyncio.to_thread, roots.cleanup)

@@ -12,7 +12,6 @@ from proxy.core.model import BlobStream, ImageRequest, LayerPlan, digest_of
 from proxy.image import store_tree
 from proxy.pipeline.own_tags import OwnTags
 from proxy.pipeline.packing import LayerStream
-from proxy.registry.endpoint import client_session
 from proxy.settings import Settings
 from proxy.state.memory import MemoryState
 from proxy.telemetry.log import log_event
@@ -78,11 +77,10 @@ async def verifier(settings: Settings) -> AsyncIterator[Verifier]:
     """
     async with AsyncExitStack() as stack:
         data = settings.data_dir
-        await asyncio.to_thread((data / "sets").mkdir, parents=True, exist_ok=True)
+        await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True)
         folder = await asyncio.to_thread(files.build_folder, data)
         stack.push_async_callback(asyncio.to_thread, folder.cleanup)
-        session = await stack.enter_async_context(client_session())
-        packages = builder.open_packages(settings, stack, session)
+        packages = await builder.open_own_packages(settings, stack)
         tables = await asyncio.to_thread(builder.read_tables, settings)
         nowhere, state = Nowhere(), MemoryState()
         pipeline = await builder.build_pipeline(

@@ -23,24 +23,31 @@ def _run(settings: "Settings", arguments: argparse.Namespace, console: Console) 
     from proxy.settings.values import here
 
     engine = arguments.engine or next(filter(shutil.which, ENGINES), "")
-    if not engine:
-        raise RegistryUnavailable(f"no engine is here to run an image: install one of {', '.join(ENGINES)}")
-    repository, tag = typed.read(arguments.name, settings.own_hosts)
+    if not engine or not shutil.which(engine):
+        raise RegistryUnavailable(
+            f"this host has no {engine or 'engine'} to run an image: install one of {', '.join(ENGINES)}"
+        )
+    image = image_of(*typed.read(arguments.name, settings.own_hosts))
     address = here(settings.http.addr)
     _check_listening(address)
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if is_terminal:
         scheme = "https" if settings.http.certificate else "http"
-        console.complain(f"silent? it is building: {scheme}://{address}/")
+        console.note(f"silent? it is building: {scheme}://{address}/")
     words = engine_line(
         engine,
-        f"{address}/{repository}:{tag}",
+        f"{address}/{image}",
         [word for at, word in enumerate(arguments.words) if at or word != "--"],
         is_terminal=is_terminal,
         is_plain=not settings.http.certificate,
     )
     sys.stdout.flush()
     os.execvp(words[0], words)  # noqa: S606 - no shell is in between, and the engine is the user's own
+
+
+def image_of(repository: str, reference: str) -> str:
+    """An image as engines write it; a digest stands behind an `@`."""
+    return f"{repository}{'@' if ':' in reference else ':'}{reference}"
 
 
 def engine_line(engine: str, image: str, words: list[str], *, is_terminal: bool, is_plain: bool) -> list[str]:

@@ -7,6 +7,7 @@ import aiohttp
 
 from proxy.cli.doctor.finding import Finding, fine, wrong
 from proxy.core import foreign
+from proxy.core.errors import RegistryUnavailable
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import EVERY_MANIFEST_TYPE
 from proxy.image.documents import Blob, ImageManifest, Index, Manifest, read_manifest
@@ -60,6 +61,8 @@ async def examine(url: str, repository: str, tag: str) -> list[Finding]:
             findings.append(
                 wrong("connection", f"{url}: {why(error)}", "start nixfront there, or mend the address")
             )
+        except RegistryUnavailable as error:  # of the registry's token service
+            findings.append(wrong("login", str(error), "mend the registry's way of login"))
     return findings
 
 

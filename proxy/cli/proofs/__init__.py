@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from proxy.cli.command import Command, Console
+from proxy.cli.command import Command, Console, add_platform
 from proxy.trust.kinds import KINDS, SPDX
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def _attest_arguments(parser: argparse.ArgumentParser) -> None:
         default=SPDX.name,
         help=f"the kind of document (default: {SPDX.name})",
     )
-    parser.add_argument(
-        "--platform", default="", metavar="OS/ARCH", help="the image of an index (default: the first one)"
-    )
+    add_platform(parser, "the image of an index (default: the first one)")
 
 
 COMMANDS = (

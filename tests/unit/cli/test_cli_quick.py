@@ -10,7 +10,7 @@ import pytest
 
 from proxy import cli, settings
 from proxy.tools.name_index import NameIndex
-from proxy.wiring import known_names
+from proxy.wiring import search_cache
 
 SLOW = {
     "aiohttp",
@@ -61,10 +61,10 @@ def test_help_loads_nothing_slow(argv: list[str], tmp_path: Path) -> None:
     assert printed
 
 
-def test_a_search_among_known_names_needs_the_settings_alone(tmp_path: Path) -> None:
+def test_a_search_among_names_of_an_earlier_one_needs_the_settings_alone(tmp_path: Path) -> None:
     environment = {"NIXFRONT_DATA_DIR": str(tmp_path), "NIXFRONT_PACKAGES_KIND": "demo"}
     (tmp_path / "sets").mkdir()
-    known_names.keep(
+    search_cache.keep(
         settings.load(None, environment), "", "latest", NameIndex(("hello", "python3Packages.numpy"))
     )
 
@@ -78,30 +78,30 @@ def test_other_settings_have_other_names(tmp_path: Path) -> None:
     environment = {"NIXFRONT_DATA_DIR": str(tmp_path), "NIXFRONT_PACKAGES_KIND": "demo"}
     demo = settings.load(None, environment)
     (tmp_path / "sets").mkdir()
-    known_names.keep(demo, "", "latest", NameIndex(("hello",)))
+    search_cache.keep(demo, "", "latest", NameIndex(("hello",)))
 
-    known = known_names.recall(demo, "", "latest")
-    assert known is not None
-    assert known.names == ("hello",)
-    assert known_names.recall(demo, "", "12") is None
+    index = search_cache.recall(demo, "", "latest")
+    assert index is not None
+    assert index.names == ("hello",)
+    assert search_cache.recall(demo, "", "12") is None
     for key, value in {
         "PACKAGES_KIND": "nixpkgs",
         "PACKAGES_RECIPE": "big",
         "PACKAGES_SYSTEM": "x-linux",
     }.items():
         other = settings.load(None, {**environment, f"NIXFRONT_{key}": value})
-        assert known_names.recall(other, "", "latest") is None, key
+        assert search_cache.recall(other, "", "latest") is None, key
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": 1}'])
 def test_a_damaged_file_is_no_list(tmp_path: Path, text: str) -> None:
     chosen = settings.load(None, {"NIXFRONT_DATA_DIR": str(tmp_path)})
     (tmp_path / "sets").mkdir()
-    known_names.keep(chosen, "", "latest", NameIndex(("hello",)))
+    search_cache.keep(chosen, "", "latest", NameIndex(("hello",)))
     (file,) = (tmp_path / "sets").iterdir()
     file.write_text(text)
 
-    assert known_names.recall(chosen, "", "latest") is None
+    assert search_cache.recall(chosen, "", "latest") is None
 
 
 def test_names_are_known_for_the_time_to_live(tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ def test_names_are_known_for_the_time_to_live(tmp_path: Path) -> None:
         None, {"NIXFRONT_DATA_DIR": str(tmp_path), "NIXFRONT_PACKAGES_TIME_TO_LIVE": "100"}
     )
     (tmp_path / "sets").mkdir()
-    known_names.keep(chosen, "", "latest", NameIndex(("hello",)))
+    search_cache.keep(chosen, "", "latest", NameIndex(("hello",)))
     (file,) = (tmp_path / "sets").iterdir()
     written = file.stat().st_mtime
     os.utime(file, (written - 200, written - 200))
 
-    assert known_names.recall(chosen, "", "latest") is None
+    assert search_cache.recall(chosen, "", "latest") is None

@@ -65,7 +65,8 @@ def test_packages_come_from_where_the_answer_says(answer: str, kind: str, key: s
 
 
 @pytest.mark.parametrize(
-    "argv", [["--registry", "registry.example.net"], ["--mirror", "nix"], ["--pull", "nobody"]]
+    "argv",
+    [["--registry", "registry.example.net"], ["--mirror", "nix"], ["--pull", "nobody"], ["--pull", "users"]],
 )
 def test_a_wrong_answer_leaves_no_file(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["init", *argv]) == 2

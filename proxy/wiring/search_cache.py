@@ -1,4 +1,4 @@
-"""The names that an earlier `search` found: for `packages.time_to_live`, a search needs no Nix and no network.
+"""The names of an earlier `search`: for `packages.time_to_live`, a search needs no Nix and no network.
 
 Everything here blocks, and loads little.
 """
