@@ -6,7 +6,6 @@ image with these packages tries again. Garbage-collector roots of its own hold w
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from cachetools import LRUCache
 from proxy.core.errors import NixfrontError, ProcessFailed
 from proxy.core.model import without_credentials
 from proxy.nix.store import NixStore
+from proxy.tools.scratch import scratch_folder
 
 _log = logging.getLogger(__name__)
 _SETS = 4096  # how many sets of paths are remembered as copied
@@ -49,16 +49,14 @@ class BinaryCache:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _copy(self, paths: tuple[str, ...]) -> None:
-        roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=self._roots)
         try:
-            await self._store.keep(paths, Path(roots.name, "copied"))
-            async with self._turn:
-                await self._store.copy(paths, self._url)
+            async with scratch_folder(self._roots) as roots:
+                await self._store.keep(paths, roots / "copied")
+                async with self._turn:
+                    await self._store.copy(paths, self._url)
         except (NixfrontError, OSError) as error:
             self._copied.pop(paths, None)
             reason = error.tail[-1] if isinstance(error, ProcessFailed) and error.tail else error
             _log.warning("not copied to the binary cache: %s", without_credentials(str(reason)))
         else:
             _log.info("copied to the binary cache paths=%s", " ".join(paths))
-        finally:
-            await asyncio.to_thread(roots.cleanup)

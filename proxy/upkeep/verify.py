@@ -5,9 +5,7 @@ with such labels; then the comparison says that it is another one. Nothing is wr
 """
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -26,6 +24,7 @@ from proxy.image.recipe import REVISION
 from proxy.registry.client import Registry
 from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import pull_scopes
+from proxy.tools.scratch import scratch_folder
 from proxy.upkeep.layer_difference import differences
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=120)
@@ -208,7 +207,7 @@ class Verifier:
 
     async def _contents(self, repository: str, one: _Part, two: _Part, again: MadeAgain) -> tuple[str, ...]:
         """In what two layers of the same store paths differ."""
-        async with _folder() as folder:
+        async with scratch_folder() as folder:
             before, now = folder / "before", folder / "now"
             await self._download(repository, one.digest, before)
             if two.paths:
@@ -238,16 +237,6 @@ async def write_all(file: Path, chunks: AsyncIterator[Buffer]) -> None:
             await asyncio.to_thread(target.write, chunk)
     finally:
         await asyncio.to_thread(target.close)
-
-
-@asynccontextmanager
-async def _folder() -> AsyncIterator[Path]:
-    """A new folder, which is deleted when the context ends."""
-    folder = await asyncio.to_thread(tempfile.TemporaryDirectory)
-    try:
-        yield Path(folder.name)
-    finally:
-        await asyncio.to_thread(folder.cleanup)
 
 
 async def _each_image(

@@ -6,7 +6,6 @@ where it listens. Where no nixfront serves, the embedded registry runs as long a
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -33,6 +32,7 @@ from proxy.state import State, open
 from proxy.state.memory import MemoryState
 from proxy.telemetry.log import log_event
 from proxy.tools.name_index import NameIndex
+from proxy.tools.scratch import scratch_folder
 from proxy.upkeep import census
 from proxy.upkeep.explain import Explanation, explain
 from proxy.upkeep.inventory import Inventory, StoredImage
@@ -238,9 +238,7 @@ async def build(settings: Settings, repository: str, tag: str, folder: Path, pla
     async with AsyncExitStack() as stack:
         data = settings.data_dir
         await asyncio.to_thread((data / "sets").mkdir, parents=True, exist_ok=True)
-        folder_of_build = await asyncio.to_thread(files.build_folder, data)
-        stack.push_async_callback(asyncio.to_thread, folder_of_build.cleanup)
-        roots = Path(folder_of_build.name)
+        roots = await stack.enter_async_context(files.build_folder(data))
         packages = await builder.open_own_packages(settings, stack)
         layout = OciLayout(folder, tag)
         # The state in the data folder is about a registry, so a build has its own.
@@ -280,15 +278,14 @@ async def census_of_set(
     async with AsyncExitStack() as stack:
         packages = await builder.open_own_packages(settings, stack)
         revision = await packages.sets.resolve(package_set, tag)
-        roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=settings.data_dir)
-        stack.push_async_callback(asyncio.to_thread, roots.cleanup)
+        roots = await stack.enter_async_context(scratch_folder(settings.data_dir))
         return await census.of_set(
             packages.evaluator,
             packages.store,
             revision,
             attributes or await packages.evaluator.names(revision),
             settings.packages.always,
-            Path(roots.name),
+            roots,
             strict=bool(attributes),
             on_line=on_line,
         )

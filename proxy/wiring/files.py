@@ -3,17 +3,20 @@
 Everything here blocks.
 """
 
+import asyncio
 import fcntl
 import os
 import re
 import secrets
 import shutil
-import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
 
 from proxy.core.errors import SettingsInvalid
 from proxy.tools.files import write_whole
+from proxy.tools.scratch import scratch_folder
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -67,12 +70,18 @@ def machine(data: Path) -> str:
     return name.decode()
 
 
-def build_folder(data: Path) -> tempfile.TemporaryDirectory[str]:
+@asynccontextmanager
+async def build_folder(data: Path) -> AsyncIterator[Path]:
     """A folder for one `nixfront build`, which no server empties. Folders of builds whose process is gone are deleted."""
+    await asyncio.to_thread(_delete_left_over, data)
+    async with scratch_folder(data, f"build-{os.getpid()}-") as folder:
+        yield folder
+
+
+def _delete_left_over(data: Path) -> None:
     for folder in [*data.glob("build-*")]:
         if not Path("/proc", folder.name.split("-")[1]).exists():
             shutil.rmtree(folder)
-    return tempfile.TemporaryDirectory(prefix=f"build-{os.getpid()}-", dir=data)
 
 
 def empty(folder: Path) -> Path:

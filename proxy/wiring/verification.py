@@ -78,8 +78,7 @@ async def verifier(settings: Settings) -> AsyncIterator[Verifier]:
     async with AsyncExitStack() as stack:
         data = settings.data_dir
         await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True)
-        folder = await asyncio.to_thread(files.build_folder, data)
-        stack.push_async_callback(asyncio.to_thread, folder.cleanup)
+        folder = await stack.enter_async_context(files.build_folder(data))
         packages = await builder.open_own_packages(settings, stack)
         tables = await asyncio.to_thread(builder.read_tables, settings)
         nowhere, state = Nowhere(), MemoryState()
@@ -90,7 +89,7 @@ async def verifier(settings: Settings) -> AsyncIterator[Verifier]:
             nowhere,
             OwnTags(nowhere, state),
             state,
-            Path(folder.name),
+            folder,
             tables,
             log_event,
         )

@@ -1,8 +1,6 @@
 """Whether the source of each package set answers: the channel, the archive, the git repository."""
 
 import asyncio
-import tempfile
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -14,6 +12,7 @@ from proxy.nix.sets.repository import Repository
 from proxy.registry.endpoint import client_session, why
 from proxy.settings import Settings
 from proxy.settings.packages import PackageSource
+from proxy.tools.scratch import scratch_folder
 
 _SECONDS = 10.0
 _TIMEOUT = aiohttp.ClientTimeout(total=_SECONDS)
@@ -65,14 +64,10 @@ async def _ask_web(url: str) -> str:
 
 
 async def _ask_git(url: str) -> str:
-    folder = await asyncio.to_thread(tempfile.TemporaryDirectory)
-    try:
-        repository = Repository(
-            url, Path(folder.name) / "mirror", deadline=_SECONDS, follow_head=True, patience=0
-        )
-        await repository.head()
-    except PackageSetUnavailable as error:
-        return str(error)
-    finally:
-        await asyncio.to_thread(folder.cleanup)
+    async with scratch_folder() as folder:
+        repository = Repository(url, folder / "mirror", deadline=_SECONDS, follow_head=True, patience=0)
+        try:
+            await repository.head()
+        except PackageSetUnavailable as error:
+            return str(error)
     return ""

@@ -28,9 +28,10 @@ from proxy.nix.evaluate import Evaluator
 from proxy.nix.sets import LATEST, PackageSets
 from proxy.nix.store import NixStore
 from proxy.pipeline.contents.limits import bytes_within, closure_within, layers_within
-from proxy.pipeline.contents.store_files import DiskFiles, StoreFiles, root_folder
+from proxy.pipeline.contents.store_files import DiskFiles, StoreFiles
 from proxy.pipeline.keys import ImageOptions, content_key, definition_key
 from proxy.pipeline.named import NamedImage, NamedImages
+from proxy.tools.scratch import scratch_folder
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ class PackageContents:
 
     @asynccontextmanager
     async def _open(self, request: ImageRequest, package_set: PackageSet, key: str) -> AsyncIterator[Content]:
-        async with root_folder(self._roots) as roots:
+        async with scratch_folder(self._roots) as roots:
             try:
                 packages, closure = await self._realise(request, package_set, key, roots)
             except DerivationLost:
@@ -260,7 +261,7 @@ class NamedContents:
         options = self._options
         most = options.policy.most_bytes
         on_line = _log_lines(self._sink, request.names, key)
-        async with root_folder(self._roots) as roots:
+        async with scratch_folder(self._roots) as roots:
             if most and image.package_set.substitutes:
                 bytes_within(most, await self._images.to_fetch(image), 0, request.names)
             self._sink(NixBegun(key, "building"))

@@ -1,10 +1,7 @@
 """Where the store paths of an image come from: a store on disk, or binary caches (`nix.cache.files`)."""
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from proxy.image import store_tree
@@ -58,13 +55,3 @@ class DiskFiles:
 
     def confirm(self) -> None:
         """As `StoreFiles.confirm`: what is on disk is true."""
-
-
-@asynccontextmanager
-async def root_folder(folder: Path) -> AsyncIterator[Path]:
-    """A new folder for garbage-collector roots; when the context ends, Nix may collect what they held."""
-    roots = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=folder)
-    try:
-        yield Path(roots.name)
-    finally:
-        await asyncio.to_thread(roots.cleanup)

@@ -12,9 +12,22 @@ from hypothesis import strategies as st
 from proxy.image import tar
 from proxy.image.tar import Entry, directory, file, symlink
 
+
+def _can_be_in_an_image(part: str) -> bool:
+    return part not in (".", "..") and part.strip() != "" and not part.startswith(".wh.") and _encodable(part)
+
+
+def _encodable(text: str) -> bool:
+    """Whether a file of this name can be: os.listdir gives bytes that are no UTF-8 as lone surrogates."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape") == text
+    except UnicodeEncodeError:
+        return False
+
+
 PARTS = st.text(
     st.characters(exclude_characters="/\0", exclude_categories=()), min_size=1, max_size=120
-).filter(lambda part: part not in (".", "..") and part.strip() != "" and _encodable(part))
+).filter(_can_be_in_an_image)
 PATHS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
 ENTRIES = st.one_of(
     st.builds(directory, PATHS, st.sampled_from([0o755, 0o555, 0o1777])),
@@ -32,14 +45,6 @@ GOLDEN = (
     file("nix/store/x-hello-1.0/" + "long" * 30, b"x" * 1000),
     file("nix/store/x-hello-1.0/\N{LATIN SMALL LETTER U WITH DIAERESIS}\udcff", b"no UTF-8"),
 )
-
-
-def _encodable(text: str) -> bool:
-    """Whether a file of this name can be: os.listdir gives bytes that are no UTF-8 as lone surrogates."""
-    try:
-        return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape") == text
-    except UnicodeEncodeError:
-        return False
 
 
 def made(*entries: Entry) -> bytes:
