@@ -67,7 +67,9 @@ async def test_the_manifests_come_before_the_index_and_the_tag_of_the_request_la
     assert set(order.tags("a/b").values()) == {digest}
     platforms = [each["platform"] for each in (await index(made, "a/b"))["manifests"]]
     assert [each["architecture"] for each in platforms] == ["amd64", "arm64"]
-    assert [e.how for e in made.events if isinstance(e, LayerStored)] == ["packed"] * 2, "each layer once"
+    stored = [e.how for e in made.events if isinstance(e, LayerStored)]
+    assert stored.count("packed") == 2, "each layer once"
+    assert {*stored} <= {"packed", "present"}, "the platform that comes second finds it or waits for it"
     assert [e.digest for e in made.events if isinstance(e, BuildEnded)] == [digest]
     # Children have records too, so that they are ours: `prune` sees them, and a digest heals.
     assert {record.digest async for record in made.state.images()} == {digest, *children}
