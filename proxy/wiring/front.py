@@ -145,14 +145,12 @@ async def add_page(
     history = History(service.metrics.totals)
     watching = asyncio.create_task(history.watch())
     stack.callback(watching.cancel)
-    maker = Maker(sites, service.access, service.builds, settings.vocabulary)
-    stack.push_async_callback(maker.close)
     page = Page(
         service.board,
         visitors,
         composer,
         PackagePages(composer, previews, sites, settings.package_policy),
-        maker,
+        Maker(sites, service.access, service.builds, settings.vocabulary),
         history,
         default_set=_default_set(settings),
         trusted_proxies=trusted,

@@ -162,6 +162,31 @@ async def test_the_button_builds_and_leads_to_the_build(start: Start, registry: 
     assert "<dt>Wanted by</dt><dd>127.0.0.1</dd>" in shown
 
 
+async def test_a_failure_of_earlier_is_no_answer_to_the_button(start: Start, registry: Server) -> None:
+    made = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
+    async with start(registry.url, builds={"failure_seconds": 0}) as front:
+        failed = await press(front, "needsbroken")
+        await until(lambda: is_there(front, failed[1]["Location"], "Why it failed"))
+        digest = await handmade.push(registry.url, "needsbroken", "latest", made)
+        await until(lambda: is_there(front, "/images", digest))
+        there = await press(front, "needsbroken")
+
+    assert failed[1]["Location"].startswith("/builds/")
+    assert there[1]["Location"] == f"/images/{digest}/needsbroken"
+
+
+async def test_a_broken_form_is_the_mistake_of_who_sent_it(start: Start, registry: Server) -> None:
+    of_parts = "multipart/form-data"  # the boundary is missing
+    async with start(registry.url) as front:
+        answers = [
+            await front.get("/make", "POST", data=b"repository=hello", headers={"Content-Type": kind})
+            for kind in (of_parts, "application/x-www-form-urlencoded; charset=nosuch")
+        ]
+
+    assert [answer[0] for answer in answers] == [400, 400]
+    assert all("<h1>This form is broken</h1>" in answer[2].decode() for answer in answers)
+
+
 async def test_the_button_obeys_the_rules_of_a_pull(start: Start, registry: Server) -> None:
     rules = {"repositories": ("alpha", "be*"), "builds_per_minute": 1}
     async with start(registry.url, access=rules) as front:
@@ -180,6 +205,7 @@ async def test_the_button_obeys_the_rules_of_a_pull(start: Start, registry: Serv
     assert (denied[0], first[0], second[0]) == (404, 303, 429)
     assert "access.repositories" in denied[2].decode()
     assert "access.builds_per_minute" in second[2].decode()
+    assert 0 < int(second[1]["Retry-After"]) <= 60
 
 
 async def test_a_mistake_is_no_failed_build_and_builds_have_filters(start: Start, registry: Server) -> None:

@@ -12,7 +12,7 @@ import pytest
 from proxy import cli
 from proxy.core.model import DOCKER_MANIFEST
 from tests.support import handmade
-from tests.support.front import Front
+from tests.support.front import PACKAGES, Front
 from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpasswd_registry, token_registry
 from tests.support.servers import Server
 from tests.support.wait import AT_THE_GATE, Gate, until
@@ -31,6 +31,11 @@ RIGHTS = (
 
 def made() -> handmade.HandmadeImage:
     return handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
+
+
+def bearer(tokens: TokenService, user: str, scope: str) -> dict[str, str]:
+    """The header with which a user comes who has a token for this scope."""
+    return {"Authorization": f"Bearer {tokens.token(user, [scope])}"}
 
 
 async def seen(front: Front, headers: Mapping[str, str], *paths: str) -> str:
@@ -149,8 +154,7 @@ async def test_a_token_registry_decides_for_each_visitor(start: Start, tmp_path:
     async with token_registry(folder, tokens) as server, start(server.url, **OURS) as front:
         for name in ("public/a", "team/b", "private/c"):
             scope = f"repository:{name}:pull,push"
-            bearer = {"Authorization": f"Bearer {tokens.token('nixfront', [scope])}"}
-            await handmade.push(server.url, name, "latest", made(), headers=bearer)
+            await handmade.push(server.url, name, "latest", made(), headers=bearer(tokens, "nixfront", scope))
         # Twice in this order: nobody gets an answer that is cached for another.
         visitors: tuple[dict[str, str], ...] = (
             basic("alice", WORDS["alice"]),
@@ -203,6 +207,11 @@ async def test_names_of_a_private_set_are_for_those_who_may_pull_from_it(
         bob = await all_of_it(basic("bob", "builder"))
         others = [await all_of_it(each) for each in ({}, basic("bob", "guess"))]
         pressed = await front.get("/make", "POST", data={"repository": "team/secretplan"})
+        searches = [
+            (await front.get(f"/v1/search?q={name}/secret", headers=bearer(tokens, user, scope)))[2].decode()
+            for name in ("team", "nosuch")
+            for user, scope in (("bob", "repository:team/team:pull"), ("", "repository:team/team:pull"))
+        ]
 
     assert "takes over the world" in bob
     assert "<option>team</option>" in bob
@@ -211,3 +220,31 @@ async def test_names_of_a_private_set_are_for_those_who_may_pull_from_it(
         assert "did you mean" not in other, "a suggestion is a name"
         assert "<option>team</option>" not in other
     assert pressed[0] == 404
+    assert "takes over the world" in searches[0]
+    of_nobody, of_no_set = (json.loads(text)["results"] for text in (searches[1], searches[3]))
+    assert of_nobody == of_no_set == [], "as on a host without the set"
+
+
+async def test_a_token_that_nobody_verified_begins_no_build(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    tokens, forger = TokenService(WORDS, RIGHTS), TokenService(WORDS, RIGHTS)
+    sets = {"public": {"kind": "path", "path": str(PACKAGES)}}
+    forms = (
+        bearer(forger, "alice", "repository:public/hello:pull"),
+        bearer(tokens, "alice", "repository:public/hello:pull"),
+        basic("bob", "builder"),
+        basic("alice", WORDS["alice"]),
+    )
+    access = {"users": ("alice",)}
+    async with (
+        token_registry(folder, tokens) as server,
+        start(server.url, sets=sets, access=access, **OURS) as front,
+    ):
+        answers = [
+            await front.get("/make", "POST", data={"repository": "public/hello"}, headers=each)
+            for each in forms
+        ]
+
+    assert [answer[0] for answer in answers] == [403, 403, 403, 303]
+    assert "<h1>Not allowed</h1>" in answers[0][2].decode()

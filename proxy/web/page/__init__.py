@@ -172,8 +172,7 @@ class Page:
             if visitor.user
             else "Log in with your user and password of the registry, as for docker login."
         )
-        response = templating.missing(request, message)
-        response.set_status(401)
+        response = templating.missing(request, message, 401)
         response.headers.update(_CHALLENGE)
         return response
 

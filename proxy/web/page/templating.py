@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 
 import aiohttp_jinja2
 import jinja2
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from proxy import __version__
+from proxy.core.errors import Busy, NixfrontError
 from proxy.core.text import printable
+from proxy.web.error_responses import WIRE
 from proxy.web.page import views
 from proxy.web.page.visitor import Visitor
 
@@ -21,6 +23,14 @@ from proxy.web.page.visitor import Visitor
 VISITOR: web.RequestKey[Visitor] = web.RequestKey("visitor", Visitor)
 _HERE = Path(__file__).parent
 _LONGEST_NUMBER = 9  # digits
+#: What a page says of its status in a few words.
+_HEADINGS = {
+    400: "This form is broken",
+    401: "Log in",
+    403: "Not allowed",
+    404: "Not here",
+    429: "Too many at this moment",
+}
 _T = TypeVar("_T")
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -82,7 +92,16 @@ def page(request: web.Request, template: str, context: Mapping[str, Any], status
 
 def missing(request: web.Request, message: str, status: int = 404) -> web.Response:
     """The page that says why there is nothing here."""
-    return page(request, "missing.html", {"message": message}, status)
+    context = {"message": message, "heading": _HEADINGS.get(status, "Not at this moment")}
+    return page(request, "missing.html", context, status)
+
+
+def failure(request: web.Request, error: NixfrontError) -> web.Response:
+    """The page of an error, with the status that a pull has for it."""
+    answer = missing(request, str(error), WIRE[type(error)].status)
+    if isinstance(error, Busy):
+        answer.headers[hdrs.RETRY_AFTER] = str(error.retry_after)
+    return answer
 
 
 def _set_up(application: web.Application) -> dict[str, StaticFile]:

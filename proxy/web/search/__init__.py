@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 
 from proxy.core import foreign
 from proxy.core.errors import NixfrontError, SiteDenied
-from proxy.core.model import Policy
+from proxy.core.model import EVERY_MANIFEST_TYPE, Policy
 from proxy.core.names import Vocabulary
 from proxy.nix.evaluate import Evaluator
 from proxy.nix.sets import PackageSets
@@ -66,6 +66,8 @@ class Search:
             if answer.status != 200:  # such as a 401, after which the client logs in
                 return await self._passthrough.relay(request, answer)
         question = matches.parse(request.query, self._words.package_sets)
+        if question.package_set and not await self._may_pull_from(request, question.package_set):
+            question = matches.parse(request.query, ())  # as on a host without this set
         packages = await self._packages(question) if await self._access.may_look(request) else []
         images = matches.images(await self._repositories(request), question)
         host = self._passthrough.client(request).host if _pastes(request) else ""
@@ -74,6 +76,14 @@ class Search:
     async def close(self) -> None:
         """Cancel what is under way."""
         await self._listing.close()
+
+    async def _may_pull_from(self, request: web.Request, package_set: str) -> bool:
+        """Whether the registry lets this client pull from the set: a package with its name stands for all of them."""
+        async with self._passthrough.send(
+            request, hdrs.METH_HEAD, EVERY_MANIFEST_TYPE, f"/v2/{package_set}/{package_set}/manifests/latest"
+        ) as answer:
+            # A registry checks the rights before it looks whether the manifest is there.
+            return answer.status in (200, 404)
 
     async def _packages(self, question: Question) -> list[Match]:
         """The packages that hold the text; none as long as their names are being listed."""
