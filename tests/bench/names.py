@@ -6,6 +6,7 @@ while nothing else runs.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -26,10 +27,21 @@ from proxy.web.search.matches import Question
 from tests.bench.bench import Bench
 from tests.bench.result import Measure, Result, result
 from tests.support import many_names
+from tests.support.processes import succeed
 
 _TEXTS = ("git", "numpy", "rg", "terminal editor", "nosuchthing", "lib", "e")
 _UNKNOWN = ("helo", "nosuch", "numpy", "pyhton3", "rg", "mongosch", "some-longer-name")
 _TICK = 0.001  # seconds between two looks of the clock
+_READ = """
+import os, sys
+from pathlib import Path
+from proxy.tools import name_file
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+before = resident()
+index = name_file.read(Path(sys.argv[1]))
+print(resident() - before)
+"""
 
 
 async def _measure(bench: Bench) -> Sequence[Result]:
@@ -44,11 +56,10 @@ async def _measure(bench: Bench) -> Sequence[Result]:
     async with bench.scratch() as folder:
         await _fetch(body, folder / "list", fetches, 1 if bench.quick else 3)
         for _ in range(bench.rounds):
-            before = _resident()
+            memory.append(await _memory(folder / "list") / 1e6)
             index = await asyncio.to_thread(name_file.read, folder / "list")
             assert index is not None
             assert len(index) == len(listed)
-            memory.append((_resident() - before) / 1e6)
             level = await asyncio.to_thread(NameIndex, listed)
             idle.append(await _lateness(lambda: asyncio.sleep(0.5)))
             lates.append(await _lateness(partial(_ask, index, level, searches, unknowns)))
@@ -123,10 +134,9 @@ async def _lateness(work: Callable[[], Awaitable[None]]) -> float:
     return latest * 1e3
 
 
-def _resident() -> int:
-    """The bytes of this process in memory."""
-    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-    return int(pages) * 4096
+async def _memory(file: Path) -> int:
+    """The bytes that the list takes in a process of its own, which has no memory from before to use again."""
+    return int(await succeed((sys.executable, "-c", _READ, str(file))))
 
 
 MEASURES = (

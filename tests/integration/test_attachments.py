@@ -13,9 +13,9 @@ import pytest
 from proxy import cli, settings
 from proxy.core.model import OCI_INDEX, OCI_MANIFEST, canonical_json, digest_of
 from proxy.wiring import commands
-from tests.integration.test_keeping import Command, set_back
 from tests.support import handmade
 from tests.support.attested import check_documents
+from tests.support.commands import Command, set_back
 from tests.support.front import PACKAGES, Front, front
 from tests.support.layout import read_layout
 from tests.support.servers import Server, stock_registry
@@ -65,11 +65,8 @@ async def person_attaches(registry: str, repository: str, digest: str) -> dict[s
         async with session.get(f"{path}/{tag}", headers={"Accept": OCI_INDEX}) as answer:
             there = json.loads(await answer.read())["manifests"] if answer.status == 200 else []
         index = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*there, entry]})
-        for reference, kind, data in ((digest_of(artifact), OCI_MANIFEST, artifact), (tag, OCI_INDEX, index)):
-            async with session.put(
-                f"{path}/{reference}", data=data, headers={"Content-Type": kind}
-            ) as answer:
-                assert answer.status == 201, await answer.text()
+    await handmade.put_manifest(registry, repository, digest_of(artifact), OCI_MANIFEST, artifact)
+    await handmade.put_manifest(registry, repository, tag, OCI_INDEX, index)
     return entry
 
 
@@ -102,7 +99,7 @@ async def test_every_image_has_its_documents(
         accepted = {"Accept": OCI_INDEX}
         status, _, body = await running.get(f"/v2/shell/hello/insecure/manifests/{tag}", headers=accepted)
         assert status == 200
-        assert json.loads(body)["manifests"][0] == entry, "what a person attached stays"
+        assert entry in json.loads(body)["manifests"], "what a person attached stays"
         status, _, body = await running.get(f"/v2/hello/referrers/{other.digest}")
         assert status == 404
         assert b"NAME_UNKNOWN" not in body, "oras reads the tag only then"
@@ -181,7 +178,7 @@ async def check_prune(
 
     pruned = await nixfront("prune", "--days", "30", "--yes")
 
-    assert [(one["repository"], one["gone"]) for one in pruned] == [
+    assert sorted((one["repository"], one["gone"]) for one in pruned) == [
         ("hello", True),
         ("shell/hello/insecure", True),
     ]

@@ -4,8 +4,8 @@ import asyncio
 import functools
 import http.server
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,7 @@ from typing_extensions import override
 
 from proxy.core.events import LogLine
 from proxy.tools.process import run
-from tests.support.front import Front, front
-from tests.support.servers import stock_registry
+from tests.support.front import Front, machine
 from tests.support.wait import until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
@@ -39,17 +38,6 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     @override
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
-
-
-@asynccontextmanager
-async def machine(folder: Path, count: Path, **nix: object) -> AsyncIterator[Front]:
-    """A machine with a store, a data folder and a registry of its own."""
-    await asyncio.to_thread((folder / "registry").mkdir, parents=True)
-    async with (
-        stock_registry(folder / "registry") as registry,
-        front(folder, count, registry.url, nix=nix) as started,
-    ):
-        yield started
 
 
 def built(machine: Front) -> list[str]:

@@ -15,8 +15,8 @@ from aiohttp import web
 from proxy import cli
 from proxy.registry.endpoint import Endpoint
 from proxy.registry.management import Management
-from tests.integration.test_keeping import Command, set_back
 from tests.support import handmade, stored
+from tests.support.commands import Command, set_back
 from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.shim import Rule, Status, shim

@@ -1,6 +1,6 @@
 """The Debian package set with real apt and real Nix: resolved, built in empty stores, and run in the sandbox.
 
-Needs a Debian archive: the host's own, or the one that NIXFRONT_TEST_ARCHIVE names. The sandbox is shown nothing of the
+Needs a Debian archive: the host's own, or the one that TESTS_ARCHIVE names. The sandbox is shown nothing of the
 host, not even a shell.
 """
 
@@ -17,13 +17,12 @@ from proxy.core.errors import PackageSetUnavailable, ProcessFailed
 from proxy.nix.sets import debian
 from proxy.nix.sets.debian import apt
 from proxy.tools.process import run
+from tests.support.needed import is_left_out, needs
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(
-        not (shutil.which("apt-get") and apt.KEYRING.is_file()),
-        reason="needs apt and Debian's keyring",
-    ),
+    needs("apt-get"),
+    pytest.mark.skipif(is_left_out(found=apt.KEYRING.is_file()), reason="needs Debian's keyring"),
 ]
 
 SHIPPED = Path(__file__).parents[2] / "nix" / "debian"
@@ -88,7 +87,7 @@ class Store:
 
 @pytest.fixture(scope="module")
 def archive() -> str | None:
-    return os.environ.get("NIXFRONT_TEST_ARCHIVE")
+    return os.environ.get("TESTS_ARCHIVE")
 
 
 @pytest.fixture(scope="module")

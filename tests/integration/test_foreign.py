@@ -7,13 +7,12 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from proxy import cli
 from proxy.core.model import DOCKER_LIST, canonical_json, digest_of
-from tests.integration.test_keeping import Command, set_back
 from tests.support import handmade
+from tests.support.commands import Command, set_back
 from tests.support.front import Front
 from tests.support.handmade import HandmadeImage
 from tests.support.servers import Server
@@ -79,15 +78,11 @@ async def test_a_wrong_document_is_the_failure_of_its_own_image(
     assert [image["gone"] for image in await nixfront("prune", "--days", "30", "--yes")] == [True]
 
 
-async def put_index(
-    session: aiohttp.ClientSession, repository: str, tag: str, children: list[bytes]
-) -> bytes:
+async def put_index(registry: str, repository: str, tag: str, children: list[bytes]) -> bytes:
     """An index of these indexes, under this tag."""
     entries = [{"mediaType": DOCKER_LIST, "size": len(each), "digest": digest_of(each)} for each in children]
     index = canonical_json({"schemaVersion": 2, "mediaType": DOCKER_LIST, "manifests": entries})
-    path, headers = f"/v2/{repository}/manifests/{tag}", {"Content-Type": DOCKER_LIST}
-    async with session.put(path, data=index, headers=headers) as put:
-        assert put.status == 201, await put.text()
+    await handmade.put_manifest(registry, repository, tag, DOCKER_LIST, index)
     return index
 
 
@@ -98,10 +93,9 @@ async def test_indexes_in_indexes_keep_their_repository_and_no_other(
         for name in ("hello", "alpha"):
             await front.pull(name)
             await asyncio.to_thread(set_back, tmp_path, name, 40)
-        async with aiohttp.ClientSession(registry.url) as session:
-            index = await put_index(session, "hello", "deep", [])
-            for _ in range(1200):
-                index = await put_index(session, "hello", "deep", [index])
+        index = await put_index(registry.url, "hello", "deep", [])
+        for _ in range(1200):
+            index = await put_index(registry.url, "hello", "deep", [index])
         pruned = {image["repository"]: image for image in await nixfront("prune", "--days", "30", "--yes")}
 
     assert pruned["alpha"]["gone"]
@@ -115,13 +109,8 @@ async def test_an_index_that_cannot_be_read_keeps_its_repository(
     async with start(registry.url) as front:
         await front.pull("hello")
         await asyncio.to_thread(set_back, tmp_path, "hello", 40)
-        async with aiohttp.ClientSession(registry.url) as session:
-            twice = (
-                b'{"schemaVersion":2,"mediaType":"%s","manifests":[],"manifests":[]}' % DOCKER_LIST.encode()
-            )
-            headers = {"Content-Type": DOCKER_LIST}
-            async with session.put("/v2/hello/manifests/twice", data=twice, headers=headers) as put:
-                assert put.status == 201, await put.text()
+        twice = b'{"schemaVersion":2,"mediaType":"%s","manifests":[],"manifests":[]}' % DOCKER_LIST.encode()
+        await handmade.put_manifest(registry.url, "hello", "twice", DOCKER_LIST, twice)
         (image,) = await nixfront("prune", "--days", "30", "--yes")
 
     assert not image["gone"]

@@ -16,13 +16,13 @@ import pytest
 import pytest_asyncio
 
 from tests.support import handmade
+from tests.support.counts import plain_counts
 from tests.support.front import PACKAGES
+from tests.support.handmade import HandmadeImage
 from tests.support.servers import FROM_CHECKOUT, Server, nixfront
 from tests.support.wait import Gate, until
 
-NOISE = random.Random(7).randbytes(30_000_000)  # far more than the sockets between us hold
-MADE = handmade.image([NOISE])
-BLOB = f"/v2/team/tool/blobs/{handmade.digest_of(MADE.layers[0])}"
+SIZE = 30_000_000  # bytes of a blob: far more than the sockets between us hold
 #: The setting of `registry` for each way of a blob, and what its path ends with. A query takes every shorter way away.
 WAYS = {
     "spliced": ({}, ""),
@@ -50,12 +50,8 @@ class Host:
     way: str
 
     async def held(self) -> Held:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{self.server.url}/metrics") as answer,
-        ):
-            values = dict(re.findall(r"^(\w+) ([0-9.e+]+)$", await answer.text(), re.MULTILINE))
-        return Held(int(float(values["process_open_fds"])), int(float(values["nixfront_tasks"])))
+        counts = await plain_counts(self.server.url)
+        return Held(int(counts["process_open_fds"]), int(counts["nixfront_tasks"]))
 
     async def get(self, path: str) -> int:
         async with (
@@ -97,8 +93,16 @@ def request(path: str, identity: str, method: str = "GET", more: str = "") -> by
     return f"{method} {path} HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nX-Request-Id: {identity}\r\n{more}\r\n".encode()
 
 
+@pytest.fixture(scope="module")
+def large() -> HandmadeImage:
+    """An image whose layer no codec makes smaller."""
+    return handmade.image([random.Random(7).randbytes(SIZE)])
+
+
 @pytest_asyncio.fixture(params=list(WAYS))
-async def host(request: pytest.FixtureRequest, tmp_path: Path, registry: Server) -> AsyncIterator[Host]:
+async def host(
+    request: pytest.FixtureRequest, tmp_path: Path, registry: Server, large: HandmadeImage
+) -> AsyncIterator[Host]:
     section, ending = WAYS[request.param]
     if "storage" in section:
         section = {"storage": str(tmp_path / "registry" / "data")}
@@ -108,9 +112,10 @@ async def host(request: pytest.FixtureRequest, tmp_path: Path, registry: Server)
         "packages": {"kind": "path", "path": str(PACKAGES)},
         "log": {"requests": True},
     }
-    await handmade.push(registry.url, "team/tool", "v1", MADE)
+    await handmade.push(registry.url, "team/tool", "v1", large)
     async with nixfront(tmp_path, settings=settings, command=FROM_CHECKOUT) as server:
-        yield Host(server, BLOB + ending, request.param)
+        blob = f"/v2/team/tool/blobs/{handmade.digest_of(large.layers[0])}"
+        yield Host(server, blob + ending, request.param)
 
 
 async def test_a_client_that_hangs_up_is_one_line_and_leaves_nothing(host: Host) -> None:

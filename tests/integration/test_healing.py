@@ -13,9 +13,9 @@ import pytest
 
 from proxy.core.events import BuildEnded, BuildStarted
 from proxy.core.model import digest_of
-from tests.integration.test_keeping import Command, set_back
 from tests.support import handmade
 from tests.support.clients import SKOPEO_COPY
+from tests.support.commands import Command, set_back
 from tests.support.front import PACKAGES, Front
 from tests.support.processes import run, succeed
 from tests.support.servers import Server
@@ -141,7 +141,8 @@ async def test_what_cannot_be_made_again_says_why(start: Start, registry: Server
         await asyncio.to_thread(record.unlink)
     await asyncio.to_thread((packages / "more.nix").write_text, "{ }")
     async with start(registry.url, sets=sets) as front:
-        outcome = await run((*SKOPEO_COPY, f"docker://{host(front)}/team/hello@{first.digest}", "dir:x"))
+        source = f"docker://{host(front)}/team/hello@{first.digest}"
+        outcome = await run((*SKOPEO_COPY, source, f"dir:{tmp_path / 'copy'}"))
         assert outcome.returncode != 0
         assert (
             f"the registry lost team/hello@{first.digest}, and this host cannot make it again"

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import shutil
-import sqlite3
-import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -19,7 +17,8 @@ from proxy.core.model import DOCKER_LIST, DOCKER_MANIFEST, canonical_json, diges
 from proxy.image.manifest import sealed, unsealed
 from proxy.upkeep import warm
 from tests.support import handmade
-from tests.support.front import PACKAGES, Front
+from tests.support.commands import Command, set_back
+from tests.support.front import Front
 from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpasswd_registry, token_registry
 from tests.support.servers import Server, stock_registry
 from tests.support.stored import digest_of_tag, stored_tags
@@ -28,28 +27,6 @@ from tests.support.wait import Gate, until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 MADE = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
-
-
-class Command:
-    """`nixfront SUBCOMMAND`, in this process, with the settings of `front`."""
-
-    def __init__(self, folder: Path, registry: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-        self._capsys = capsys
-        for name, value in {
-            "DATA_DIR": str(folder / "data"),
-            "REGISTRY_URL": registry,
-            "NIX_STORE": str(folder / "store"),
-            "PACKAGES_KIND": "path",
-            "PACKAGES_PATH": str(PACKAGES),
-        }.items():
-            monkeypatch.setenv(f"NIXFRONT_{name}", value)
-
-    async def __call__(self, *argv: str) -> Any:
-        """Its document. The command has a loop of its own, so it gets a thread."""
-        code = await asyncio.to_thread(cli.main, [*argv, "--json"])
-        out, err = self._capsys.readouterr()
-        assert code == 0, out + err
-        return json.loads(out)
 
 
 @pytest.fixture
@@ -69,38 +46,23 @@ async def copy(registry: str, source: str, digest: str, target: str, tag: str) -
                 f"/v2/{target}/blobs/uploads/?mount={blob['digest']}&from={source}"
             ) as mounted:
                 assert mounted.status == 201
-        async with session.put(
-            f"/v2/{target}/manifests/{tag}", data=manifest, headers={"Content-Type": DOCKER_MANIFEST}
-        ) as put:
-            assert put.status == 201
+    await handmade.put_manifest(registry, target, tag, DOCKER_MANIFEST, manifest)
 
 
 async def push_index(registry: str, repository: str, tag: str, digest: str) -> None:
-    async with aiohttp.ClientSession(registry) as session:
-        async with session.get(
-            f"/v2/{repository}/manifests/{digest}", headers={"Accept": DOCKER_MANIFEST}
-        ) as answer:
-            size = len(await answer.read())
-        entry = {
-            "mediaType": DOCKER_MANIFEST,
-            "size": size,
-            "digest": digest,
-            "platform": {"architecture": "amd64", "os": "linux"},
-        }
-        index = canonical_json({"schemaVersion": 2, "mediaType": DOCKER_LIST, "manifests": [entry]})
-        async with session.put(
-            f"/v2/{repository}/manifests/{tag}", data=index, headers={"Content-Type": DOCKER_LIST}
-        ) as put:
-            assert put.status == 201
-
-
-def set_back(folder: Path, repository: str, days: float) -> None:
-    """Let the images of a repository be that old."""
-    connection = sqlite3.connect(folder / "data" / "state.sqlite")
-    then = time.time() - days * 86400
-    connection.execute("UPDATE images SET made = ?, pulled = 0 WHERE repository = ?", (then, repository))
-    connection.commit()
-    connection.close()
+    async with (
+        aiohttp.ClientSession(registry) as session,
+        session.get(f"/v2/{repository}/manifests/{digest}", headers={"Accept": DOCKER_MANIFEST}) as answer,
+    ):
+        size = len(await answer.read())
+    entry = {
+        "mediaType": DOCKER_MANIFEST,
+        "size": size,
+        "digest": digest,
+        "platform": {"architecture": "amd64", "os": "linux"},
+    }
+    index = canonical_json({"schemaVersion": 2, "mediaType": DOCKER_LIST, "manifests": [entry]})
+    await handmade.put_manifest(registry, repository, tag, DOCKER_LIST, index)
 
 
 async def test_prune_deletes_what_nobody_pulls_and_nothing_that_is_needed(
@@ -331,17 +293,9 @@ async def push_changed(
             await copy(registry, source, digest, target, tag)
         change(config)
         data = json.dumps(config).encode()
-        async with session.post(f"/v2/{target}/blobs/uploads/") as begun:
-            location = begun.headers["Location"]
-        async with session.put(f"{location}&digest={digest_of(data)}", data=data) as stored:
-            assert stored.status == 201
-        manifest["config"] |= {"size": len(data), "digest": digest_of(data)}
-        async with session.put(
-            f"/v2/{target}/manifests/{tag}",
-            data=json.dumps(manifest).encode(),
-            headers={"Content-Type": DOCKER_MANIFEST},
-        ) as put:
-            assert put.status == 201
+        await handmade.push_blob(session, target, data)
+    manifest["config"] |= {"size": len(data), "digest": digest_of(data)}
+    await handmade.put_manifest(registry, target, tag, DOCKER_MANIFEST, json.dumps(manifest).encode())
 
 
 async def forge(registry: str, repository: str, digest: str) -> str:
@@ -361,18 +315,12 @@ async def forge(registry: str, repository: str, digest: str) -> str:
         config["rootfs"]["diff_ids"][number] = "sha256:" + "0" * 64
         data = sealed(config)
         for blob in (layer, data):
-            async with session.post(f"/v2/{repository}/blobs/uploads/") as begun:
-                location = begun.headers["Location"]
-            async with session.put(f"{location}&digest={digest_of(blob)}", data=blob) as stored:
-                assert stored.status == 201
-        manifest["layers"][number] |= {"size": len(layer), "digest": digest_of(layer)}
-        manifest["config"] |= {"size": len(data), "digest": digest_of(data)}
-        async with session.put(
-            f"/v2/{repository}/manifests/latest",
-            data=json.dumps(manifest).encode(),
-            headers={"Content-Type": DOCKER_MANIFEST},
-        ) as put:
-            assert put.status == 201
+            await handmade.push_blob(session, repository, blob)
+    manifest["layers"][number] |= {"size": len(layer), "digest": digest_of(layer)}
+    manifest["config"] |= {"size": len(data), "digest": digest_of(data)}
+    await handmade.put_manifest(
+        registry, repository, "latest", DOCKER_MANIFEST, json.dumps(manifest).encode()
+    )
     return digest_of(layer)
 
 

@@ -1,11 +1,10 @@
 """Layers straight from a binary cache: equal to those of the store, nothing in the store, and never a byte that a cache made up."""
 
-import asyncio
 import functools
 import http.server
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +12,7 @@ import pytest
 from typing_extensions import override
 
 from proxy.tools.process import run
-from tests.support.front import Front, front
-from tests.support.servers import stock_registry
+from tests.support.front import machine
 from tests.support.wait import until
 
 #: Every shape of a package: links, odd names, empty folders, programs that are files, texts that decide the root tree.
@@ -73,17 +71,6 @@ def served(folder: Path) -> Iterator[Served]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-@asynccontextmanager
-async def machine(folder: Path, count: Path, **nix: object) -> AsyncIterator[Front]:
-    """A machine with a store, a data folder and a registry of its own."""
-    await asyncio.to_thread((folder / "registry").mkdir, parents=True)
-    async with (
-        stock_registry(folder / "registry") as registry,
-        front(folder, count, registry.url, nix=nix) as started,
-    ):
-        yield started
 
 
 def packages_in(machine: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """The demo set for arm64 on an amd64 host: nothing of arm64 is started to make an image, and every host makes the same one.
 
-Needs a Debian archive: the host's own, or the one that NIXFRONT_TEST_ARCHIVE names.
+Needs a Debian archive: the host's own, or the one that TESTS_ARCHIVE names.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from proxy.tools.process import run
 from proxy.wiring import builder, commands
 from tests.support import emulator
 from tests.support.layout import named_in, read_layout
+from tests.support.needed import is_left_out, needs
 from tests.support.validate import check_image
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(
-        not (shutil.which("apt-get") and apt.KEYRING.is_file()), reason="needs apt and Debian's keyring"
-    ),
+    needs("apt-get"),
+    pytest.mark.skipif(is_left_out(found=apt.KEYRING.is_file()), reason="needs Debian's keyring"),
     pytest.mark.skipif(platform.machine() != "x86_64", reason="emulates the other processor on an x86-64"),
 ]
 
@@ -42,7 +42,7 @@ EXPRESSION = """
 
 def host(folder: Path, name: str, platforms: tuple[str, ...] = ()) -> Settings:
     """The settings of a host with a store and data of its own."""
-    archive = os.environ.get("NIXFRONT_TEST_ARCHIVE")
+    archive = os.environ.get("TESTS_ARCHIVE")
     return settings.load(
         None,
         {},

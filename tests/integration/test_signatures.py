@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from proxy import cli
 from proxy.core.model import DOCKER_MANIFEST, OCI_MANIFEST, canonical_json, digest_of
 from proxy.trust.signatures import signature_tag
-from tests.integration.test_keeping import Command, set_back
 from tests.support import handmade
+from tests.support.commands import Command, set_back
 from tests.support.front import Front
 from tests.support.processes import run
 from tests.support.servers import Server
@@ -130,14 +130,7 @@ async def manifest_of(registry: str, repository: str, reference: str) -> dict[st
 
 
 async def put(registry: str, repository: str, tag: str, manifest: dict[str, Any]) -> None:
-    headers = {"Content-Type": manifest["mediaType"]}
-    async with (
-        aiohttp.ClientSession(registry) as session,
-        session.put(
-            f"/v2/{repository}/manifests/{tag}", data=canonical_json(manifest), headers=headers
-        ) as answer,
-    ):
-        assert answer.status == 201
+    await handmade.put_manifest(registry, repository, tag, manifest["mediaType"], canonical_json(manifest))
 
 
 async def test_a_signed_image_passes_and_no_other(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from proxy import cli
-from tests.integration.test_keeping import Command
 from tests.support import handmade
+from tests.support.commands import Command
 from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.stored import stored_tags

@@ -1,5 +1,6 @@
 """nixfront in this process, on a package set of the tests' own: what the integration tests talk to."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import aiohttp
 from proxy import settings
 from proxy.core.events import Event
 from proxy.wiring import server
+from tests.support.servers import stock_registry
 from tests.support.validate import ValidatedImage, validate
 
 PACKAGES = Path(__file__).parents[1] / "integration" / "packages"
@@ -81,3 +83,14 @@ async def front(folder: Path, count: Path, registry_url: str, **sections: Any) -
     events: list[Event] = []
     async with server.serve(chosen, events.append) as url:
         yield Front(url, events, count)
+
+
+@asynccontextmanager
+async def machine(folder: Path, count: Path, **nix: object) -> AsyncIterator[Front]:
+    """A machine with a store, a data folder and a registry of its own."""
+    await asyncio.to_thread((folder / "registry").mkdir, parents=True)
+    async with (
+        stock_registry(folder / "registry") as registry,
+        front(folder, count, registry.url, nix=nix) as started,
+    ):
+        yield started

@@ -4,6 +4,7 @@
 # checkout. The host's services and settings stay as they are.
 
 # PROGRAM=PACKAGE, of Debian 12. The stock registry is not among them: its package would start a service.
+readonly for_unit=(man=man-db)
 readonly for_integration=(nix-store=nix-bin git=git umoci=umoci redis-server=redis-server
     qemu-x86_64=qemu-user qemu-aarch64=qemu-user nginx=nginx-light caddy=caddy systemd-analyze=systemd)
 readonly for_e2e=(docker=docker.io dockerd=docker.io containerd=containerd ctr=containerd runc=runc iptables=iptables

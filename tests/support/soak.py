@@ -25,6 +25,7 @@ from statistics import median
 import aiohttp
 
 from tests.support import handmade
+from tests.support.counts import plain_counts
 from tests.support.processes import free_port, program, run, write
 from tests.support.servers import FROM_CHECKOUT, Server, nixfront, redis, stock_registry
 from tests.support.shim import Cut, Delay, Rule, Shim, Status, shim
@@ -344,11 +345,11 @@ class Soak:
         try:
             for _ in range(120):
                 await asyncio.sleep(0.5)
-                counted = await self._counted()
+                counted = await plain_counts(self._front.url)
                 if counted.get("nixfront_builds_running", 1.0) == 0 and not self._children():
                     break
             await asyncio.sleep(6)  # those who say nothing are cut off by then
-            counted = await self._counted()
+            counted = await plain_counts(self._front.url)
             self.report.samples.append(
                 Sample(
                     minute=round((time.monotonic() - self._began) / 60, 1),
@@ -363,11 +364,6 @@ class Soak:
             )
         finally:
             self._calm.set()
-
-    async def _counted(self) -> dict[str, float]:
-        async with aiohttp.ClientSession() as session, session.get(f"{self._front.url}/metrics") as answer:
-            text = await answer.text()
-        return {name: float(value) for name, value in re.findall(r"^(\w+) ([0-9.e+]+)$", text, re.MULTILINE)}
 
     def _children(self) -> list[int]:
         """The processes that nixfront has started."""

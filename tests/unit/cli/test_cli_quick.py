@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -93,25 +94,37 @@ def test_other_settings_have_other_names(tmp_path: Path) -> None:
         assert search_cache.recall(other, "", "latest") is None, key
 
 
+def kept(chosen: settings.Settings) -> Path:
+    """The file of a search that found one name."""
+    (chosen.data_dir / "sets").mkdir()
+    search_cache.keep(chosen, "", "latest", NameIndex(("hello",)))
+    (file,) = (chosen.data_dir / "sets").iterdir()
+    return file
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": 1}'])
 def test_a_damaged_file_is_no_list(tmp_path: Path, text: str) -> None:
     chosen = settings.load(None, {"NIXFRONT_DATA_DIR": str(tmp_path)})
-    (tmp_path / "sets").mkdir()
-    search_cache.keep(chosen, "", "latest", NameIndex(("hello",)))
-    (file,) = (tmp_path / "sets").iterdir()
+    file = kept(chosen)
+    assert search_cache.recall(chosen, "", "latest") is not None
+
     file.write_text(text)
 
     assert search_cache.recall(chosen, "", "latest") is None
 
 
-def test_names_are_known_for_the_time_to_live(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("age", "is_there"),
+    [(0, True), (99, True), (100, False), (200, False), (-1, False)],
+    ids=["now", "before", "at its end", "after", "of the future"],
+)
+def test_names_are_known_for_the_time_to_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: int, is_there: bool
+) -> None:
     chosen = settings.load(
         None, {"NIXFRONT_DATA_DIR": str(tmp_path), "NIXFRONT_PACKAGES_TIME_TO_LIVE": "100"}
     )
-    (tmp_path / "sets").mkdir()
-    search_cache.keep(chosen, "", "latest", NameIndex(("hello",)))
-    (file,) = (tmp_path / "sets").iterdir()
-    written = file.stat().st_mtime
-    os.utime(file, (written - 200, written - 200))
+    os.utime(kept(chosen), (1_000_000, 1_000_000))
+    monkeypatch.setattr(time, "time", lambda: 1_000_000.0 + age)
 
-    assert search_cache.recall(chosen, "", "latest") is None
+    assert (search_cache.recall(chosen, "", "latest") is not None) == is_there

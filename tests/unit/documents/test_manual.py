@@ -1,7 +1,6 @@
 """The manual page is the one of this command line, and the wheel installs it."""
 
 import configparser
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from proxy import cli
 from tests.support import manual
+from tests.support.needed import needs
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "config/nixfront.1"
@@ -33,7 +33,7 @@ def test_the_wheel_installs_it() -> None:
     assert setup["options.data_files"]["share/man/man1"] == "config/nixfront.1"
 
 
-@pytest.mark.skipif(shutil.which("man") is None, reason="this host has no man")
+@needs("man")
 def test_man_has_nothing_to_say_about_it() -> None:
     ended = subprocess.run(
         ["man", "--warnings", "--local-file", str(PAGE)],
