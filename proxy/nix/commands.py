@@ -122,13 +122,8 @@ def delete_argv(paths: Iterable[str]) -> tuple[str, ...]:
 
 
 def keep_argv(paths: Iterable[str], root: Path) -> tuple[str, ...]:
-    """Root these store paths, which are valid, at `root`, `root-2`, ..."""
+    """Root these store paths, which are valid, at `root`, `root-2`, ...; of a derivation all outputs, which Nix builds."""
     return ("nix-store", "--realise", *paths, "--add-root", str(root), "--indirect")
-
-
-def realise_drvs_argv(derivations: Iterable[str], root: Path) -> tuple[str, ...]:
-    """Build every output of these derivations, and root them at `root`, `root-2`, ..."""
-    return ("nix-store", "--realise", *derivations, "--add-root", str(root), "--indirect")
 
 
 def invalid_argv(paths: Iterable[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from proxy.core.errors import PackageUnusable, StoreUnreadable
 from proxy.core.events import Collided, LayersReady, LibraryUnusable, Sink
 from proxy.core.model import Image, ImageRequest, Layer
 from proxy.image import manifest
@@ -111,6 +112,14 @@ class Assembly:
         return await asyncio.get_running_loop().run_in_executor(executor, work)
 
     def _merge(self) -> tuple[Root, tuple[str, ...], Environment]:
+        try:
+            return self._merged()
+        except (PackageUnusable, StoreUnreadable):
+            # A binary cache that lists what is not there may be the reason: then the image comes through the store.
+            self._content.files.confirm()
+            raise
+
+    def _merged(self) -> tuple[Root, tuple[str, ...], Environment]:
         recipe, content = self._recipe, self._content
         closure = {path for plan in content.plans for path in plan.paths}
         listing = content.files.listing(closure)

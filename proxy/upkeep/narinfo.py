@@ -15,6 +15,7 @@ import aiohttp
 from proxy.core.errors import PackageSetUnavailable
 from proxy.core.model import PathInfo, without_credentials
 from proxy.core.names import is_store_path
+from proxy.nix.cache.narinfo import read_fields
 from proxy.tools.retry import retry
 
 _READS_AT_ONCE = 32
@@ -39,7 +40,7 @@ def hash_of(name: str) -> str:
 
 def parse(text: str) -> PathInfo:
     """The store path of a narinfo, with its size and references. Raises `ValueError` for a text that is no narinfo."""
-    fields = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+    fields, _ = read_fields(text)
     path, size = fields.get("StorePath", ""), fields.get("NarSize", "")
     folder, _, name = path.rpartition("/")  # a cache may be of another folder than /nix/store
     if not (folder.startswith("/") and is_store_path(f"/nix/store/{name}") and size.isdecimal()):

@@ -21,7 +21,7 @@ from proxy.nix.binary_cache import BinaryCache
 from proxy.nix.budget import StoreBudget
 from proxy.nix.cache.access import cache_session
 from proxy.nix.cache.closure import BinaryCaches
-from proxy.nix.cache.known_trees import KnownTrees
+from proxy.nix.cache.tree_cache import TreeCache
 from proxy.nix.commands import Caches
 from proxy.nix.evaluate import Evaluator, ImagesFile
 from proxy.nix.name_lists.channel import ChannelLists
@@ -118,7 +118,7 @@ def open_packages(
     caches = (
         None
         if through_store
-        else BinaryCaches(runner, cache_session(), KnownTrees(settings.data_dir / "trees"))
+        else BinaryCaches(runner, cache_session(), TreeCache(settings.data_dir / "trees"))
     )
     if caches is not None:
         stack.push_async_callback(caches.close)

@@ -4,6 +4,8 @@ A cache that does not answer is left alone for a while, so that no image waits f
 """
 
 import asyncio
+import base64
+import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,24 +17,28 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 from cachetools import TTLCache
+from yarl import URL
 
 from proxy.core.errors import CacheUnusable
 from proxy.core.model import without_credentials
 from proxy.nix.cache.settings import Address
+from proxy.tools import redirects
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
 _AWAY_SECONDS = 60.0
-_SECONDS = aiohttp.ClientTimeout(total=30, connect=5, sock_read=15)
-_STALLED = aiohttp.ClientTimeout(total=None, connect=5, sock_read=20)
+_SECONDS = aiohttp.ClientTimeout(total=30, sock_connect=5, sock_read=15)
+_STALLED = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=20)
 #: A file has so many seconds, and one more for each of so many bytes of it.
 _LEAST_SECONDS = 60.0
 _LEAST_SPEED = 128 << 10
 _PIECE = 1 << 20
-_CONNECTIONS = 64
 _READ_BUFFER = 1 << 18
 #: What a request can end with; a `RuntimeError` where the session was closed meanwhile.
 _FAILURES = (aiohttp.ClientError, TimeoutError, ValueError, RuntimeError)
+# The hash of a file is that of the bytes as they lie in the cache.
+_AS_IT_LIES = {"Accept-Encoding": "identity"}
 _INFO_FILE = "nix-cache-info"
 _PRIORITY = re.compile(r"^Priority: *(\d{1,9})\s*$", re.MULTILINE)
 _STORE = re.compile(r"^StoreDir: */nix/store\s*$", re.MULTILINE)
@@ -41,12 +47,14 @@ _LARGEST_INFO = 64 << 10
 
 
 def cache_session() -> aiohttp.ClientSession:
-    """A session for binary caches, which the caller closes. Like Nix, it uses the proxies of the environment."""
+    """A session for binary caches, which the caller closes.
+
+    Its callers bound their requests; a limit here would let one cache's slow files hold up another cache.
+    """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+        connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
         read_bufsize=_READ_BUFFER,
-        trust_env=True,
     )
 
 
@@ -70,16 +78,27 @@ class Cache:
         threads: Executor,
         login: tuple[str, str] | None,
     ) -> None:
-        """`threads` read small files of a folder."""
+        """`threads` read small files of a folder. `login`: a user and a password."""
         self._threads = threads
         self.address = address
         self.name = without_credentials(address.url)
         self._session = session
-        self._auth = aiohttp.BasicAuth(*login) if login else None
-        self._folder = Path(unquote(urlsplit(address.url).path)) if address.url.startswith("file:") else None
+        self._login = f"Basic {base64.b64encode(':'.join(login).encode()).decode()}" if login else ""
+        # Without a login, which `_login` has: no address shows it.
+        self._base = address.url
+        self._folder: Path | None = None
+        if address.url.startswith("file:"):
+            self._folder = Path(unquote(urlsplit(address.url).path))
+        else:
+            self._base = str(URL(address.url).with_user(None))
         self._away: TTLCache[str, bool] = TTLCache(1, _AWAY_SECONDS)
         self._priority: int | None = address.priority
         self._is_cache = False
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the cache did not answer a moment ago. The log says so once."""
+        return bool(self._away)
 
     async def priority(self) -> int | None:
         """What Nix orders caches by: a lower one comes first. None for what is no cache, or is away."""
@@ -89,7 +108,7 @@ class Cache:
             except CacheUnusable:
                 return None
             if text is None or not _STORE.search(text):
-                self._away[self.name] = True
+                self._leave("is no binary cache of /nix/store")
                 return None
             match = _PRIORITY.search(text)
             if self._priority is None:
@@ -113,22 +132,19 @@ class Cache:
             raise CacheUnusable(f"{self.name}/{file} is no text") from error
 
     def open(self, file: str, size: int, loop: asyncio.AbstractEventLoop) -> Source:
-        """A large file, for a thread; `size`: the bytes that it should have, 0 if nobody knows. `loop` runs the session."""
+        """A large file, for a thread; `size`: about the bytes that it has, for its deadline. `loop` runs the session."""
         if self._folder is not None:
             return _FileSource(self._folder / file)
         seconds = _LEAST_SECONDS + size / _LEAST_SPEED
         return _HttpSource(partial(self._request, self._url(file)), self.name, loop, seconds)
 
     async def _request(self, url: str) -> aiohttp.ClientResponse:
-        headers = {
-            "Accept-Encoding": "identity"
-        }  # the hash of the file is that of the bytes as they lie there
-        return await self._session.get(url, auth=self._auth, timeout=_STALLED, headers=headers)
+        return await redirects.get(self._session, URL(url), _STALLED, headers=_AS_IT_LIES, login=self._login)
 
     async def _get(self, file: str, most: int) -> bytes | None:
         url = self._url(file)
         try:
-            async with self._session.get(url, auth=self._auth, timeout=_SECONDS) as answer:
+            async with await redirects.get(self._session, URL(url), _SECONDS, login=self._login) as answer:
                 if answer.status in (403, 404):  # some object stores answer 403 for what they lack
                     return None
                 answer.raise_for_status()
@@ -137,11 +153,17 @@ class Cache:
                     data += _at_most(chunk, most - len(data), url)
                 return bytes(data)
         except _FAILURES as error:
-            self._away[self.name] = True
-            raise CacheUnusable(f"{self.name} does not answer: {_reason(error)}") from error
+            raise self._leave(f"does not answer: {_reason(error)}") from error
+
+    def _leave(self, problem: str) -> CacheUnusable:
+        """Ask this cache nothing for a while."""
+        if not self._away:
+            _log.warning("binary cache %s %s", self.name, problem)
+        self._away[self.name] = True
+        return CacheUnusable(f"{self.name} {problem}")
 
     def _url(self, file: str) -> str:
-        return f"{self.address.url}/{file}"
+        return f"{self._base}/{file}"
 
 
 def _load(file: Path, most: int) -> bytes | None:
@@ -238,10 +260,15 @@ def _at_most(data: bytes, most: int, name: str) -> bytes:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"status {error.status}"  # its text has the address behind a redirect, which may be a secret
     return without_credentials(f"{type(error).__name__}: {error}"[:200])
 
 
 def by_host(logins: Mapping[str, tuple[str, str]], address: Address) -> tuple[str, str] | None:
-    """User and password for a cache: those of its host, or of every other host."""
-    host = urlsplit(address.url).hostname or ""
+    """User and password for a cache: those in its address, else those of its host, or of every other host."""
+    url = URL(address.url)
+    if url.user is not None:
+        return url.user, url.password or ""
+    host = url.host or ""
     return logins.get(host) or logins.get("default")

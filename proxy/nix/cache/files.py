@@ -23,7 +23,7 @@ from proxy.nix.cache.closure import BinaryCaches, Place
 from proxy.nix.cache.decompress import DECOMPRESSORS
 from proxy.nix.cache.nar import Feed, members
 from proxy.nix.cache.narinfo import NarInfo
-from proxy.nix.cache.trees import PathTree, TreePlaces, grown
+from proxy.nix.cache.trees import MOST_MEMBERS, PathTree, TreePlaces, grown
 
 _log = logging.getLogger(__name__)
 #: How often a cache may break off one NAR.
@@ -52,6 +52,9 @@ class CacheFiles:
         self._failed: defaultdict[str, list[Cache]] = defaultdict(list)
         self._unpacked: frozenset[str] = frozenset()
         self._listed: dict[str, PathTree | None] = {}  # what listings say, until the NAR is there
+        self._trees: dict[
+            str, PathTree
+        ] = {}  # of NARs that were checked: nothing forgets them before the image is made
 
     def entries(self, paths: Iterable[str]) -> Iterator[Entry]:
         """The members of a layer, as `store_entries` of a store on disk. For a thread.
@@ -88,7 +91,7 @@ class CacheFiles:
 
     def tree(self, path: str) -> PathTree:
         """As `Trees.tree`: from a NAR that was fetched before, else from a listing that will be confirmed, else from the NAR."""
-        tree = self._caches.trees.recall(self._places[path].info)
+        tree = self._recall(path)
         if tree is None and path in self._unpacked:
             tree = (
                 self._listed[path] if path in self._listed else in_loop(self._loop, lambda: self._list(path))
@@ -103,19 +106,36 @@ class CacheFiles:
     async def _list(self, path: str) -> PathTree | None:
         """The tree of a path by what is at hand: its NAR was here before, or the cache has a listing."""
         place = self._places[path]
-        tree = await self._caches.in_thread(self._caches.trees.recall, place.info)
+        tree = await self._caches.in_thread(self._recall, path)
         if tree is None and path not in self._listed:
             self._listed[path] = await self._caches.listing(place)
         return tree or self._listed[path]
 
     def _fetched(self, path: str) -> PathTree:
         """The tree of a NAR that was checked; it is fetched where it was not here before. Blocking."""
-        info = self._places[path].info
-        tree = self._caches.trees.recall(info)
+        tree = self._recall(path)
         if tree is None:
             tree = PathTree()
             self._fetch(path, tree=tree)
+            self._hold(path, tree)
         return tree
+
+    def _recall(self, path: str) -> PathTree | None:
+        """The tree of a NAR that was checked before. Blocking. Raises `CacheUnusable` for a tree that is too large."""
+        tree = self._trees.get(path)
+        if tree is None:
+            tree = self._caches.trees.recall(self._places[path].info)
+            if tree is not None:
+                self._hold(path, tree)
+        elif tree.is_cut:
+            raise _too_large(path)
+        return tree
+
+    def _hold(self, path: str, tree: PathTree) -> None:
+        """Keep this tree until the image is made. Raises `CacheUnusable` where the image's trees have too many members."""
+        self._trees[path] = tree
+        if sum(each.members for each in list(self._trees.values())) > MOST_MEMBERS:
+            raise _too_large(path)
 
     def _fetch(
         self, path: str, file: str = "", most: int = 0, *, tree: PathTree | None = None
@@ -137,7 +157,9 @@ class CacheFiles:
     def _members(self, path: str, tree: PathTree | None = None) -> Iterator[Entry]:
         """The members of one store path, of which `tree` gets the tree. Raises `CacheUnusable` for every failure."""
         place = self._places[path]
-        source = place.cache.open(place.info.file, place.info.file_size, self._loop)
+        # Nobody signs the size of the file, and it is hardly ever larger than the NAR.
+        size = min(place.info.file_size or place.info.nar_size, place.info.nar_size)
+        source = place.cache.open(place.info.file, size, self._loop)
         tree = PathTree() if tree is None else tree
         tree.clear()
         try:
@@ -150,6 +172,8 @@ class CacheFiles:
         finally:
             source.close()
         self._caches.trees.record(place.info, tree)
+        if tree.is_cut:
+            self._trees[path] = tree
 
     def _filled(
         self, path: str, place: Place, stream: Callable[[memoryview], int], buffer: memoryview
@@ -175,6 +199,12 @@ class CacheFiles:
             return CacheUnusable(reason)
         self._places[path] = other
         return CacheUnusable(reason, elsewhere=True)
+
+
+def _too_large(path: str) -> CacheUnusable:
+    return CacheUnusable(
+        f"the image has more than {MOST_MEMBERS} files to look at, those of {path} among them"
+    )
 
 
 def _checked(source: Source, info: NarInfo) -> Iterator[Entry]:

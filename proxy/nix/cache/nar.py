@@ -1,8 +1,8 @@
 """A NAR, as it arrives -> the members of a layer, the same as `image.store_tree` makes them of a store path on disk.
 
-A NAR is a tree in one row of bytes: strings with their lengths in front, padded with zeros to eight bytes. Whoever serves it may
-lie, and its hash is known at its end alone. So nothing here trusts it: names, depths, sizes and counts have bounds, the names of a
-directory are sorted and differ, and one byte that Nix itself would not write ends the reading.
+A NAR is a tree in one row of bytes: strings with their lengths in front, padded with zeros to eight bytes. The server that sends it
+may lie, and only its end shows its hash. So nothing here trusts it. Names, depths, sizes and counts have bounds, and the names of a
+directory are sorted and differ. One byte that Nix itself would not write ends the reading.
 """
 
 import hashlib
@@ -16,7 +16,8 @@ from proxy.image.tar import Entry, raw_text
 _LONGEST_NAME = 255  # bytes, as for the file systems of Linux
 _LONGEST_PATH = 4095
 _DEEPEST = 200
-_MOST_MEMBERS = 5_000_000
+#: The largest trees of nixpkgs have some 200,000: those of TeX Live.
+_MOST_MEMBERS = 1_000_000
 #: A file of at most so many bytes comes with its content.
 SMALL = 16 << 10
 _LENGTH = Struct("<Q")
@@ -92,7 +93,7 @@ class Feed:
     def _next(self) -> None:
         piece = next(self._pieces, b"")
         if not piece:
-            raise CacheUnusable("its NAR ends too early")
+            raise CacheUnusable("its NAR ends too early", elsewhere=True)
         if len(piece) > self._left:
             raise CacheUnusable("its NAR is longer than its narinfo says")
         self._left -= len(piece)

@@ -9,6 +9,7 @@ import binascii
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -21,6 +22,8 @@ _FOLDER = "/nix/store/"
 #: Bytes of the largest NAR that we take, and references of a path.
 _MOST_NAR = 1 << 38
 _MOST_REFERENCES = 20_000
+#: Signatures of one narinfo that we look at. Each costs a hash of all that is signed.
+_MOST_SIGNATURES = 16
 # The alphabet of Nix's own base 32, which has no e, o, t and u.
 _DIGITS = "0123456789abcdfghijklmnpqrsvwxyz"
 _FILE = re.compile(r"[\w.+=?&%~,@-]+(?:/[\w.+=?&%~,@-]+)*", re.ASCII)
@@ -55,8 +58,8 @@ class NarInfo:
         return f"1;{self.path};sha256:{_to_base32(self.nar_hash)};{self.nar_size};{references}".encode()
 
 
-def parse(text: str, path: str) -> NarInfo:
-    """The narinfo of this store path. Raises `CacheUnusable` for a text that is something else."""
+def read_fields(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The fields of a narinfo by name, and its signatures. Raises `ValueError` for a field that is there twice."""
     fields: dict[str, str] = {}
     signatures: list[str] = []
     for line in text.splitlines():
@@ -64,8 +67,14 @@ def parse(text: str, path: str) -> NarInfo:
         if name == "Sig" and separator:
             signatures.append(value)
         elif separator and fields.setdefault(name, value) is not value:
-            raise CacheUnusable(f"its narinfo of {path} says {name} twice")
+            raise ValueError(f"it says {name} twice"[:200])
+    return fields, tuple(signatures)
+
+
+def parse(text: str, path: str) -> NarInfo:
+    """The narinfo of this store path. Raises `CacheUnusable` for a text that is something else."""
     try:
+        fields, signatures = read_fields(text)
         info = NarInfo(
             path=fields["StorePath"],
             nar_hash=_hash(fields["NarHash"]),
@@ -75,7 +84,7 @@ def parse(text: str, path: str) -> NarInfo:
             compression=fields.get("Compression") or "bzip2",  # as Nix reads it
             file_hash=_hash(fields["FileHash"]) if "FileHash" in fields else b"",
             file_size=_size(fields["FileSize"]) if "FileSize" in fields else 0,
-            signatures=tuple(signatures),
+            signatures=signatures,
         )
     except (KeyError, ValueError) as error:
         raise CacheUnusable(f"its narinfo of {path} is none: {error}") from error
@@ -88,8 +97,8 @@ def _check(info: NarInfo, path: str) -> None:
         raise CacheUnusable(f"it answers with {info.path[:200]} where we want {path}")
     if len(info.references) > _MOST_REFERENCES or not all(map(is_store_path, info.references)):
         raise CacheUnusable(f"its narinfo of {path} has references that are no store paths")
-    # An absolute address would let the cache choose a host for us, and `..` a file.
-    if not _FILE.fullmatch(info.file) or ".." in info.file.split("/"):
+    # An absolute address would let the cache choose a host for us, and `..` a file. An address means the same with `%2e` in it.
+    if not _FILE.fullmatch(info.file) or ".." in unquote(info.file).split("/"):
         raise CacheUnusable(f"its narinfo of {path} names no file of the cache: {info.file[:200]}")
 
 
@@ -101,19 +110,21 @@ class Keys:
         self._keys: Mapping[str, Ed25519PublicKey] = dict(filter(None, map(_key, keys)))
 
     def trust(self, info: NarInfo) -> bool:
-        """Whether one of these keys has signed the narinfo."""
-        return any(self._signs(info.fingerprint, signature) for signature in info.signatures)
+        """Whether one of these keys has signed the narinfo. Of signatures by these keys only the first few count."""
+        signatures = (signature.partition(":") for signature in info.signatures)
+        candidates = [
+            (key, text) for name, _, text in signatures if (key := self._keys.get(name)) is not None
+        ][:_MOST_SIGNATURES]
+        fingerprint = info.fingerprint if candidates else b""
+        return any(_has_signed(key, text, fingerprint) for key, text in candidates)
 
-    def _signs(self, fingerprint: bytes, signature: str) -> bool:
-        name, _, text = signature.partition(":")
-        key = self._keys.get(name)
-        if key is None:
-            return False
-        try:
-            key.verify(base64.b64decode(text, validate=True), fingerprint)
-        except (InvalidSignature, binascii.Error):
-            return False
-        return True
+
+def _has_signed(key: Ed25519PublicKey, signature: str, fingerprint: bytes) -> bool:
+    try:
+        key.verify(base64.b64decode(signature, validate=True), fingerprint)
+    except (InvalidSignature, binascii.Error):
+        return False
+    return True
 
 
 def _key(text: str) -> tuple[str, Ed25519PublicKey] | None:

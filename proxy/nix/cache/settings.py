@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from yarl import URL
+
 _SCHEMES = ("http", "https", "file")
 
 
@@ -59,11 +61,12 @@ def read_logins(file: str) -> dict[str, tuple[str, str]]:
 
 
 def _address(url: str) -> Address | None:
-    """None for a store of another kind, and for a cache of another folder than /nix/store."""
+    """None for a store of another kind, for a cache of another folder than /nix/store, and for what is no address."""
     try:
         parts = urlsplit(url)
         options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         priority = int(options["priority"]) if "priority" in options else None
+        URL(url)
     except ValueError:
         return None
     if parts.scheme not in _SCHEMES or options.get("store", "/nix/store") != "/nix/store":

@@ -12,12 +12,14 @@ from typing import Any, Protocol
 from proxy.core.errors import CacheUnusable
 from proxy.image.base import JOINED
 from proxy.image.root_tree import Kind
-from proxy.image.tar import DIRECTORY, SYMLINK, Entry
+from proxy.image.tar import DIRECTORY, SYMLINK, WHITEOUT, Entry
 
 #: A directory by names, or a text: a sign of what a file is; for a symlink the sign and its target.
 Node = dict[str, "Node"] | str
 _FILE, _EXECUTABLE, _LINK = "-", "x", "l"
 _KINDS: Mapping[str, Kind] = {_FILE: "file", _EXECUTABLE: "executable"}
+#: The largest tree that anybody keeps; a member takes about 150 bytes.
+MOST_MEMBERS = 300_000
 #: Files whose text decides a root tree or its environment.
 TEXTS = frozenset(
     {"nix-support/propagated-user-env-packages", "nix-support/propagated-build-inputs", *JOINED}
@@ -31,6 +33,11 @@ class PathTree:
     root: Node = _FILE
     members: int = 0
     texts: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the tree lacks members, because there are more than `MOST_MEMBERS`."""
+        return self.members > MOST_MEMBERS
 
     def clear(self) -> None:
         """Make this an empty tree again."""
@@ -52,11 +59,15 @@ class PathTree:
 
 
 def grown(entries: Iterable[Entry], tree: PathTree) -> Iterator[Entry]:
-    """The members of one store path, which this adds to an empty tree."""
+    """The members of one store path, which this adds to an empty tree: those that no tree has room for are left out."""
     folders: dict[str, dict[str, Node]] = {}
     top = ""
     for entry in entries:
         top = top or f"{entry.path}/"
+        tree.members += 1
+        if tree.is_cut:
+            yield entry
+            continue
         node: Node
         if entry.kind == DIRECTORY:
             node = folders[entry.path] = {}
@@ -69,7 +80,6 @@ def grown(entries: Iterable[Entry], tree: PathTree) -> Iterator[Entry]:
             folders[above][name] = node
         else:
             tree.root = node
-        tree.members += 1
         within = entry.path.removeprefix(top)
         if within in TEXTS and entry.stream is None:
             tree.texts[within] = entry.content
@@ -88,20 +98,36 @@ def read_listing(text: str) -> PathTree:
 
 def _read(value: Mapping[str, Any], tree: PathTree) -> Node:
     tree.members += 1
+    if tree.is_cut:
+        raise ValueError("more members than a tree has room for")
     kind = value["type"]
     if kind == "directory":
         return {_name(name): _read(inner, tree) for name, inner in value["entries"].items()}
     if kind == "symlink":
-        return _LINK + str(value["target"])
+        return _LINK + _target(value["target"])
     if kind == "regular":
         return _EXECUTABLE if value.get("executable") else _FILE
     raise ValueError("a member of no kind")
 
 
 def _name(name: str) -> str:
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ValueError("a name that no directory has")
-    return name
+    if name in ("", ".", "..") or "/" in name or name.startswith(WHITEOUT):
+        raise ValueError("a name that no layer has")
+    return _text(name)
+
+
+def _target(target: Any) -> str:
+    if not isinstance(target, str) or not target:
+        raise ValueError("a symlink to nothing")
+    return _text(target)
+
+
+def _text(text: str) -> str:
+    """The text, which is one that a file system can have."""
+    if "\0" in text:
+        raise ValueError("a NUL")
+    text.encode()  # which refuses half of a surrogate pair
+    return text
 
 
 class Trees(Protocol):

@@ -10,10 +10,11 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cachetools import TTLCache
+from cachetools import TLRUCache, TTLCache
 
 from proxy.core.errors import EvaluationFailed, NixfrontError, PackageSetUnavailable, ProcessFailed
 from proxy.core.facts import PackageFacts
@@ -30,13 +31,23 @@ from proxy.tools.name_index import NO_NAMES, NameIndex
 _log = logging.getLogger(__name__)
 _LISTS = 4  # lists in memory, of some thirty megabytes for a hundred thousand packages
 _FILES = 16  # lists of either kind on disk, of up to twenty megabytes each
-_CHANNEL_SECONDS = 86400.0  # a list of a channel that is older is fetched anew
+_LIST_SECONDS = (
+    86400.0  # a list of a channel that is older is fetched anew, and no other one stays in memory for longer
+)
 SOON = 2.0  # seconds that an error message or a search waits for something better
 _UNLISTED_SECONDS = 600.0  # for so long nixfront does not try again to list a set that could not be listed
 _MOST_UNLISTED = 64
 _SET_OF_PACKAGES = re.compile(r".*Packages")
 _LISTED_SETS = 100  # how many sets are listed one by one, where Nix cannot list them together
 _PIECE = 1 << 18  # bytes of what Nix prints that are decoded in one step
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A list in memory, and how long it stays there."""
+
+    index: NameIndex
+    seconds: float
 
 
 class NameLists:
@@ -47,14 +58,14 @@ class NameLists:
         self._expressions = expressions
         self._folder = folder
         self._channels = channels
-        self._lists: TTLCache[str, NameIndex] = TTLCache(_LISTS, _CHANNEL_SECONDS)
+        self._lists: TLRUCache[str, _Kept] = TLRUCache(_LISTS, lambda _key, kept, now: now + kept.seconds)
         self._unlisted: TTLCache[str, str] = TTLCache(_MOST_UNLISTED, _UNLISTED_SECONDS)  # and why
         self._flights: SingleFlight[str, NameIndex] = SingleFlight()
 
     async def index(self, package_set: PackageSet) -> NameIndex:
         """Every attribute name of this revision, in their order (shape: `nix/names.nix`). Raises `EvaluationFailed`.
 
-        A channel's own list is that of its newest revision, at most a day old.
+        A channel's own list is that of its newest revision. It is fetched anew after a day, as soon as the channel answers.
         """
         if package_set.listing and self._channels is not None:
             with suppress(PackageSetUnavailable):
@@ -62,7 +73,7 @@ class NameLists:
         key = self._key(package_set)
         if (failure := self._unlisted.get(key)) is not None:
             raise EvaluationFailed(failure)
-        index = self._lists.get(f"facts-{key}") or self._lists.get(f"names-{key}")
+        index = self._recall(f"facts-{key}") or self._recall(f"names-{key}")
         return index or await self._flights.run(
             f"names-{key}", lambda: self._read_or_list(f"names-{key}", package_set)
         )
@@ -105,22 +116,23 @@ class NameLists:
         key = f"channel-{sha256_hex(address.encode())[:32]}"
         if (failure := self._unlisted.get(key)) is not None:
             raise PackageSetUnavailable(failure)
-        return self._lists.get(key) or await self._flights.run(
+        return self._recall(key) or await self._flights.run(
             key, lambda: self._read_or_fetch(channels, address, key)
         )
 
     async def _read_or_fetch(self, channels: ChannelLists, address: str, key: str) -> NameIndex:
         file = self._file(key)
         index = await asyncio.to_thread(name_file.read, file)
-        if index is None or await asyncio.to_thread(_age, file) > _CHANNEL_SECONDS:
-            try:
-                index = await channels.fetch(address, file)
-            except PackageSetUnavailable as error:
-                _log.warning("no list of a channel error=%s", error)
-                if index is None:
-                    self._unlisted[key] = str(error)
-                    raise
-        return await self._keep(key, index)
+        if index is not None and (age := await asyncio.to_thread(_age, file)) < _LIST_SECONDS:
+            return await self._keep(key, index, _LIST_SECONDS - age)
+        try:
+            return await self._keep(key, await channels.fetch(address, file))
+        except PackageSetUnavailable as error:
+            _log.warning("no list of a channel error=%s", error)
+            if index is None:
+                self._unlisted[key] = str(error)
+                raise
+            return await self._keep(key, index, _UNLISTED_SECONDS)
 
     async def _read_or_list(self, key: str, package_set: PackageSet) -> NameIndex:
         file = self._file(key)
@@ -148,8 +160,12 @@ class NameLists:
             )
         return await self._keep(key, described)
 
-    async def _keep(self, key: str, index: NameIndex) -> NameIndex:
-        self._lists[key] = index
+    def _recall(self, key: str) -> NameIndex | None:
+        kept = self._lists.get(key)
+        return None if kept is None else kept.index
+
+    async def _keep(self, key: str, index: NameIndex, seconds: float = _LIST_SECONDS) -> NameIndex:
+        self._lists[key] = _Kept(index, seconds)
         pattern = f"{key.partition('-')[0]}-*.tsv"
         await asyncio.to_thread(keep_newest, self._folder, pattern, _FILES)
         return index
@@ -190,4 +206,5 @@ def _facts(name: str, fields: Any) -> PackageFacts:
 
 
 def _age(file: Path) -> float:
-    return time.time() - file.stat().st_mtime
+    """Seconds since the file was written, by a clock that may have been put back since."""
+    return max(0.0, time.time() - file.stat().st_mtime)

@@ -6,8 +6,7 @@ It is one JSON object, compressed by Brotli (nixpkgs: pkgs/top-level/packages-in
      "version": "2"}
 
 The address comes from the settings. A channel that a client names fills its place for one, after the channel has proved to be
-there. A redirect never leads from https to another scheme. The list is large and a stranger's, so it goes to the disk first, and
-all of it is bounded.
+there. The list is large and a stranger's, so it goes to the disk first, and all of it is bounded.
 """
 
 import asyncio
@@ -24,16 +23,14 @@ from yarl import URL
 from proxy.core.errors import PackageSetUnavailable
 from proxy.core.facts import PackageFacts
 from proxy.core.model import without_credentials
-from proxy.tools import name_file
+from proxy.tools import name_file, redirects
 from proxy.tools.json_members import MembersInvalid, members
 from proxy.tools.name_index import NameIndex
 
-_DEADLINE = aiohttp.ClientTimeout(total=600.0, sock_read=60.0)
+_DEADLINE = aiohttp.ClientTimeout(total=600.0, sock_connect=10.0, sock_read=60.0)
 _MOST_BYTES = 64 << 20  # of the compressed list; those of today have about 8 MB
 _MOST_UNPACKED = 1 << 30
 _PIECE = 1 << 18  # bytes that are unpacked in one step
-_MOST_REDIRECTS = 5
-_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class ChannelLists:
@@ -57,30 +54,14 @@ class ChannelLists:
 
     async def _download(self, address: URL, packed: IO[bytes]) -> None:
         headers = {"Accept-Encoding": "identity"}
-        for _ in range(_MOST_REDIRECTS):
-            async with self._session.get(
-                address, headers=headers, timeout=_DEADLINE, allow_redirects=False
-            ) as answer:
-                if answer.status in _REDIRECTS:
-                    address = _next(address, answer.headers.get("Location", ""))
-                    continue
-                answer.raise_for_status()
-                size = 0
-                async for piece in answer.content.iter_chunked(_PIECE):
-                    size += len(piece)
-                    if size > _MOST_BYTES:
-                        raise ValueError(f"it has more than {_MOST_BYTES >> 20} MiB")
-                    await asyncio.to_thread(packed.write, piece)
-                return
-        raise ValueError("it redirects too often")
-
-
-def _next(address: URL, location: str) -> URL:
-    """Where a redirect leads. Raises `ValueError`."""
-    target = address.join(URL(location))
-    if not location or target.scheme not in ("https", address.scheme):
-        raise ValueError("it redirects to no https address")
-    return target
+        async with await redirects.get(self._session, address, _DEADLINE, headers=headers) as answer:
+            answer.raise_for_status()
+            size = 0
+            async for piece in answer.content.iter_chunked(_PIECE):
+                size += len(piece)
+                if size > _MOST_BYTES:
+                    raise ValueError(f"it has more than {_MOST_BYTES >> 20} MiB")
+                await asyncio.to_thread(packed.write, piece)
 
 
 def _unpack(packed: IO[bytes], file: Path) -> NameIndex:

@@ -43,7 +43,7 @@ async def build(
     lacking = [package for package in packages if absent.intersection(path for _, path in package.outputs)]
     pairs = await _pairs(runner, package_set, lacking)
     await runner.run(
-        commands.realise_drvs_argv(
+        commands.keep_argv(
             [pair["standInDrv"] for pair in pairs if pair["path"] in absent], roots / "stand-in"
         ),
         runner.limits.build_seconds,

@@ -29,7 +29,7 @@ class StoreFiles(Protocol):
         """
 
     def confirm(self) -> None:
-        """Called in a thread when layers and root tree are made. Raises `CacheUnusable` if the listing was wrong."""
+        """Called in a thread when layers and root tree are made, or cannot be. Raises `CacheUnusable` if the listing was wrong."""
 
 
 class DiskFiles:

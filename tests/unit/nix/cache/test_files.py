@@ -1,6 +1,7 @@
 """Layers and trees from binary caches made by hand: equal to those of the disk, and an error for whatever a cache makes up."""
 
 import asyncio
+import hashlib
 import json
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -17,9 +18,10 @@ from proxy.core.errors import CacheUnusable, PackageUnusable, ProcessFailed
 from proxy.core.model import Package, PackageSet
 from proxy.image import root_tree, tar
 from proxy.image.store_tree import StoreListing, store_entries
+from proxy.nix.cache.access import Cache, Source
 from proxy.nix.cache.closure import BinaryCaches
 from proxy.nix.cache.files import CacheFiles
-from proxy.nix.cache.known_trees import KnownTrees
+from proxy.nix.cache.tree_cache import TreeCache
 from tests.support.nars import PUBLIC, HandmadeCache, Tree, nar, store_path, write
 
 SET = PackageSet("set", "/nix/store/source", "0123", "https://example.org", "2026-01-31T00:00:00Z")
@@ -56,7 +58,7 @@ class Host:
 
     async def files(self, *caches: HandmadeCache, keys: Iterable[str] = (PUBLIC,)) -> CacheFiles | None:
         """The files of the program in these caches; None if they lack a part of it."""
-        asked = BinaryCaches(Said(*caches, keys=keys), self.session, KnownTrees(self.folder / "trees"))
+        asked = BinaryCaches(Said(*caches, keys=keys), self.session, TreeCache(self.folder / "trees"))
         places = await asked.closure([OUTPUT], substitutes=True)
         return None if places is None else CacheFiles(asked, places, [OUTPUT], substitutes=True)
 
@@ -159,6 +161,89 @@ async def test_a_listing_that_lies_is_found_out(host: Host, lie: Tree) -> None:
 
     with pytest.raises(CacheUnusable, match="lists other files"):
         await asyncio.to_thread(files.confirm)
+
+
+@pytest.mark.parametrize(
+    "name", ["\\ud800", ".wh.run", ".wh..wh..opq"], ids=["half a character", "a whiteout", "an opaque folder"]
+)
+@pytest.mark.parametrize("as_target", [False, True])
+async def test_a_listing_with_names_that_no_layer_has_is_none(host: Host, name: str, as_target: bool) -> None:
+    cache = host.cache(listings=True)
+    cache.add("program-1", {"bin": {"run": ("x", b"y")}})
+    lie = (
+        f'"link": {{"type": "symlink", "target": "{name}"}}'
+        if as_target
+        else f'"{name}": {{"type": "regular"}}'
+    )
+    text = f'{{"version": 1, "root": {{"type": "directory", "entries": {{{lie}}}}}}}'
+    (cache.folder / f"{OUTPUT[11:43]}.ls").write_text(text)
+    files = await host.files(cache)
+    assert files is not None
+
+    made_first = await files.prepare([OUTPUT])
+    root = await asyncio.to_thread(merged, files.listing([OUTPUT]))
+    if not as_target or name.startswith("\\"):
+        assert not made_first
+        assert "bin/run" in [entry.path for entry in root.entries], "the NAR says so"
+        await asyncio.to_thread(files.confirm)
+    else:
+        with pytest.raises(CacheUnusable):
+            await asyncio.to_thread(files.confirm)
+
+
+async def test_a_tree_that_is_too_large_is_fetched_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.nix.cache.trees.MOST_MEMBERS", 10)
+    cache = host.cache()
+    cache.add("program-1", {f"file-{number}": b"" for number in range(20)})
+    opened: list[str] = []
+    opening = Cache.open
+
+    def note(of: Cache, file: str, size: int, loop: asyncio.AbstractEventLoop) -> Source:
+        opened.append(file)
+        return opening(of, file, size, loop)
+
+    monkeypatch.setattr(Cache, "open", note)
+    files = await host.files(cache)
+    assert files is not None
+
+    for _ in range(3):
+        with pytest.raises(CacheUnusable, match="files to look at"):
+            await asyncio.to_thread(merged, files.listing([OUTPUT]))
+    assert opened == ["nar/program-1.nar.zst"]
+    assert b"file-19" in await asyncio.to_thread(lambda: archive(files.entries([OUTPUT]))), "a layer has room"
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+async def test_a_nar_that_breaks_off_once_is_fetched_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch, compression: str
+) -> None:
+    """A server that closes the connection early ends a file as if it were whole."""
+    cache = host.cache()
+    data = nar(PROGRAM)
+    packed_data = zstandard.compress(data) if compression == "zstd" else data
+    cache.add(
+        "program-1",
+        PROGRAM,
+        ("glibc-1", "program-1"),
+        Compression=compression,
+        FileSize=str(len(packed_data)),
+        FileHash=f"sha256:{hashlib.sha256(packed_data).hexdigest()}",
+    )
+    file = cache.file_of(OUTPUT)
+    file.write_bytes(packed_data)
+    opening = Cache.open
+    tries = 0
+
+    def cut(of: Cache, name: str, size: int, loop: asyncio.AbstractEventLoop) -> Source:
+        nonlocal tries
+        if "program" in name:
+            tries += 1
+            file.write_bytes(packed_data[: len(packed_data) // 2] if tries == 1 else packed_data)
+        return opening(of, name, size, loop)
+
+    monkeypatch.setattr(Cache, "open", cut)
+    assert await packed(await host.files(cache))
+    assert tries == 2
 
 
 def flip(data: bytes) -> bytes:
@@ -292,9 +377,7 @@ async def test_nothing_comes_from_caches_where_nix_does_not_say(host: Host) -> N
             raise ProcessFailed("nix", 1)
 
     assert (
-        await BinaryCaches(Silent(), host.session, KnownTrees(host.folder)).closure(
-            [OUTPUT], substitutes=True
-        )
+        await BinaryCaches(Silent(), host.session, TreeCache(host.folder)).closure([OUTPUT], substitutes=True)
         is None
     )
 

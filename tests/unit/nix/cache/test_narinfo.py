@@ -7,7 +7,7 @@ import pytest
 
 from proxy.core.errors import CacheUnusable
 from proxy.core.model import PathInfo
-from proxy.nix.cache.narinfo import Keys, parse
+from proxy.nix.cache.narinfo import Keys, NarInfo, parse
 from tests.support.nars import PUBLIC
 
 # A real path of cache.nixos.org, signed there.
@@ -57,6 +57,28 @@ def test_what_is_signed_cannot_change(old: str, new: str) -> None:
     assert not Keys([NIXOS]).trust(parse(TEXT.replace(old, new), PATH))
 
 
+def test_signatures_cost_no_more_than_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A narinfo may be large, and each signature signs all of it."""
+    fingerprints = 0
+    fingerprint = NarInfo.fingerprint.fget
+    assert fingerprint is not None
+
+    def count(info: NarInfo) -> bytes:
+        nonlocal fingerprints
+        fingerprints += 1
+        return fingerprint(info)
+
+    monkeypatch.setattr(NarInfo, "fingerprint", property(count))
+    wrong = f"Sig: {NIXOS.partition(':')[0]}:{base64.b64encode(bytes(64)).decode()}\n"
+    unknown = f"Sig: other-1:{base64.b64encode(bytes(64)).decode()}\n"
+    head, _, tail = TEXT.partition("Sig: ")
+
+    assert Keys([NIXOS]).trust(parse(f"{head}{unknown * 500}{wrong * 15}Sig: {tail}", PATH))
+    assert not Keys([NIXOS]).trust(parse(f"{head}{wrong * 16}Sig: {tail}", PATH)), "the first 16 count"
+    assert not Keys([NIXOS]).trust(parse(head + unknown * 500, PATH))
+    assert fingerprints == 2
+
+
 def test_a_hash_has_four_forms() -> None:
     value = hashlib.sha256(b"x").digest()
     hashes = {
@@ -81,6 +103,8 @@ def test_a_hash_has_four_forms() -> None:
         ("URL: nar/", "URL: /etc/"),
         ("URL: nar/", "URL: ../"),
         ("URL: nar/", "URL: nar/../../"),
+        ("URL: nar/", "URL: nar/%2e%2E/"),
+        ("URL: nar/", "URL: nar/.%2e%2f"),
         ("URL: nar/", "URL: nar/%0d%0aX: y\x00"),
         ("NarSize: 464152", "NarSize: -1"),
         ("NarSize: 464152", "NarSize: 99999999999999999999"),

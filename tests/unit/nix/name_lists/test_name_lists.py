@@ -1,16 +1,23 @@
 """Lists of names: what Nix cannot list is not listed again for a while, and a damaged file is made anew."""
 
 import asyncio
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from proxy.core.errors import EvaluationFailed, ProcessFailed
 from proxy.core.facts import PackageFacts
 from proxy.core.model import PackageSet, Policy
 from proxy.nix.name_lists import NameLists
+from proxy.nix.name_lists.channel import ChannelLists
 from proxy.nix.runner import Expressions, Limits, NixRunner
+from proxy.registry.endpoint import client_session
 from proxy.tools import name_file
+from tests.support import many_names
 
 SET = PackageSet("set", "/nix/store/source", "0123", "https://example.org", "2026-01-31T00:00:00Z")
 
@@ -90,3 +97,36 @@ def test_a_list_keeps_what_fits_into_lines(tmp_path: Path) -> None:
         == PackageFacts("git", "2.51", "Version control system", "GPL-2.0-only", "git")
     )
     assert read.facts(1) == PackageFacts("evil", "1", "x" * 200)
+
+
+async def test_an_old_list_of_a_channel_serves_until_the_channel_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    body: list[bytes] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(body=body[0]) if body else web.Response(status=404)
+
+    app = web.Application()
+    app.router.add_get("/list", answer)
+    expressions = Expressions(NixRunner(Limits(1, 1)), tmp_path, system="x86_64-linux", policy=Policy())
+    async with TestServer(app) as server, client_session() as session:
+        package_set = replace(SET, listing=str(server.make_url("/list")))
+        body.append(many_names.channel_list(["old"]))
+        await NameLists(expressions, tmp_path, ChannelLists(session)).index(package_set)
+        body.clear()
+        (file,) = await asyncio.to_thread(lambda: list(tmp_path.glob("channel-*.tsv")))
+        os.utime(file, (1, 1))
+
+        lists = NameLists(expressions, tmp_path, ChannelLists(session))
+        for _ in range(3):
+            assert (await lists.index(package_set)).names == ("old",)
+        assert len(asked) == 2, "a channel that fails is left alone for a while"
+
+        monkeypatch.setattr("proxy.nix.name_lists._UNLISTED_SECONDS", 0.0)
+        lists = NameLists(expressions, tmp_path, ChannelLists(session))
+        assert (await lists.index(package_set)).names == ("old",)
+        body.append(many_names.channel_list(["new"]))
+        assert (await lists.index(package_set)).names == ("new",)

@@ -14,24 +14,23 @@ from typing import Any
 from cachetools import LRUCache
 
 from proxy.nix.cache.narinfo import NarInfo, hash_of
-from proxy.nix.cache.trees import Node, PathTree
+from proxy.nix.cache.trees import MOST_MEMBERS, Node, PathTree
 from proxy.tools.files import keep_newest, write_whole
 
 _log = logging.getLogger(__name__)
-_MOST_MEMBERS = 300_000  # of all trees in memory, of about 150 bytes each
 _MOST_FILES = 8192
 _LARGEST_FILE = 4 << 20
 _WRITES_UNTIL_CLEANING = 256
 
 
-class KnownTrees:
-    """Trees by store path and NAR hash."""
+class TreeCache:
+    """Trees by store path and NAR hash. Those in memory have `MOST_MEMBERS` together."""
 
     def __init__(self, folder: Path) -> None:
         """`folder` need not exist yet."""
         self._folder = folder
         self._trees: LRUCache[tuple[str, bytes], PathTree] = LRUCache(
-            _MOST_MEMBERS, getsizeof=lambda tree: tree.members
+            MOST_MEMBERS, getsizeof=lambda tree: tree.members
         )
         self._lock = Lock()
         self._writes = 0
@@ -46,7 +45,9 @@ class KnownTrees:
         return tree
 
     def record(self, info: NarInfo, tree: PathTree) -> None:
-        """Keep the tree of a NAR that was checked."""
+        """Keep the tree of a NAR that was checked, unless it is cut."""
+        if tree.is_cut:
+            return
         self._keep(info, tree)
         data = json.dumps(
             {
@@ -68,7 +69,7 @@ class KnownTrees:
 
     def _keep(self, info: NarInfo, tree: PathTree) -> None:
         with self._lock:
-            if tree.members <= _MOST_MEMBERS:
+            if not tree.is_cut:
                 self._trees[info.path, info.nar_hash] = tree
 
     def _file(self, info: NarInfo) -> Path:
