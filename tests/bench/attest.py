@@ -33,10 +33,9 @@ async def _measure(bench: Bench) -> Sequence[Result]:
 
 async def _round(bench: Bench, folder: Path, image: str) -> tuple[float, int, int]:
     """Seconds from the tag to the documents; the bytes of the documents, and of the image."""
-    attach = {"NIXFRONT_TRUST_ATTACH": "true"}
     async with (
         bench.registry(folder / "registry") as registry,
-        bench.front(folder / "front", registry, env=attach) as front,
+        bench.front(folder / "front", registry, trust={"attach": True}) as front,
         aiohttp.ClientSession(registry.url) as session,
     ):
         async with aiohttp.ClientSession(front.url) as client:
@@ -51,10 +50,12 @@ async def _round(bench: Bench, folder: Path, image: str) -> tuple[float, int, in
         path = f"/v2/{image}/manifests/{digest.replace(':', '-')}"
         async with session.get(path, headers={"Accept": OCI_INDEX}) as answer:
             index = await answer.read()
+            assert answer.status == 200, index
         size = len(index)
         for entry in json.loads(index)["manifests"]:
             path = f"/v2/{image}/manifests/{entry['digest']}"
             async with session.get(path, headers={"Accept": OCI_MANIFEST}) as answer:
+                assert answer.status == 200, await answer.text()
                 artifact = json.loads(await answer.read())
             size += entry["size"] + sum(layer["size"] for layer in artifact["layers"])
     return took, size, sum(layer["size"] for layer in manifest["layers"])

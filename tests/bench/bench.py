@@ -4,7 +4,7 @@ import asyncio
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,13 +55,9 @@ class Bench:
         self,
         folder: Path,
         registry: Server,
-        env: Mapping[str, str] | None = None,
         **sections: dict[str, object],
     ) -> AsyncIterator[Server]:
-        """nixfront as installed, before this registry, on the package set.
-
-        `sections` are further settings; `env` is laid over the environment, and over them.
-        """
+        """nixfront as installed, before this registry, on the package set; `sections` are further settings."""
         chosen = await self.set()
         data = folder / "data"
         if not (data / "sets").exists():
@@ -70,7 +66,7 @@ class Bench:
         for name, values in sections.items():
             present = settings.get(name, {})
             settings[name] = {**(present if isinstance(present, dict) else {}), **values}
-        async with nixfront(folder, settings=settings, env=env) as server:
+        async with nixfront(folder, settings=settings) as server:
             yield server
 
 

@@ -27,7 +27,6 @@ from tests.support.servers import Server, answers
 _IMAGES = {"medium": "git/python3/openssh/ripgrep", "huge": "gcc/clang/ffmpeg"}
 _FIRST, _SECOND = "git/python3/openssh", "git/python3/openssh/ripgrep"
 _LINES = {"medium-xz": ("medium", "xz"), "medium-zstd": ("medium", "zstd"), "huge-zstd": ("huge", "zstd")}
-_ALWAYS = ("cacert", "iana-etc")
 _NGINX = """
 daemon off;
 pid {folder}/nginx.pid;
@@ -102,8 +101,8 @@ async def _front(
     """A nixfront whose store is `folder/store`."""
     nix: dict[str, object] = {
         "store": str(folder / "store"),
-        "substituters": cache.url,
-        "public_keys": cache.key,
+        "substituters": [cache.url],
+        "public_keys": [cache.key],
         "fetch": fetch,
     }
     async with bench.front(folder, registry, nix=nix) as front:
