@@ -34,7 +34,8 @@ def show(settings: Settings, console: Console) -> int:
     console.table(columns, [_row(image, now)[: len(columns)] for image in listing.images])
     for image in listing.images:
         if image.trouble:
-            console.complain(f"{image.repository}@{image.digest}: {image.trouble}")
+            reference = f"@{image.digest}" if image.digest else f":{image.tags[0]}"
+            console.complain(f"{image.repository}{reference}: {image.trouble}")
     return 0
 
 

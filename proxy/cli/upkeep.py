@@ -75,23 +75,26 @@ def _prune(settings: "Settings", arguments: argparse.Namespace, console: Console
     for old in old_images:
         console.line(_line("stays" if old.kept else "would go", old))
     if gone:
-        console.line(
-            f"{len(gone)} of these {len(old_images)} can go; no other image needs {size(freed)} of their layers"
-        )
+        needs = "nobody knows which of their layers others need"
+        if freed is not None:
+            needs = f"no other image needs {size(freed)} of their layers"
+        console.line(f"{len(gone)} of these {len(old_images)} can go; {needs}")
     else:
         console.line("nothing to delete")
     agreed = gone and not arguments.dry_run and (arguments.yes or console.agrees("Delete them?"))
-    deleted = run(_delete(settings, gone, keep_records=arguments.keep_records)) if agreed else []
-    for old in deleted:
-        console.line(_line("is gone", old))
-    console.document([_report(old, gone=old in deleted) for old in old_images])
+    results = run(_delete(settings, gone, keep_records=arguments.keep_records)) if agreed else []
+    for old in results:
+        console.line(_line("stays" if old.kept else "is gone", old))
+    ended = {(old.repository, old.digest): old for old in results}
+    latest = [ended.get((old.repository, old.digest), old) for old in old_images]
+    console.document([_report(old, gone=old in results and not old.kept) for old in latest])
     if agreed or arguments.dry_run or not gone or console.can_ask:
         return 0
     console.complain("nothing is deleted; with --yes nixfront deletes without a question")
     return 2
 
 
-async def _old_images(settings: "Settings", before: float) -> tuple[list["Old"], int]:
+async def _old_images(settings: "Settings", before: float) -> tuple[list["Old"], int | None]:
     """The images that were last used before this time, and the bytes that those free which may go."""
     from proxy.wiring import commands
 
@@ -102,11 +105,11 @@ async def _old_images(settings: "Settings", before: float) -> tuple[list["Old"],
 
 
 async def _delete(settings: "Settings", images: list["Old"], *, keep_records: bool) -> list["Old"]:
-    """Those that are gone: somebody may just have pushed what needs one."""
+    """What became of each: somebody may just have pushed what needs one."""
     from proxy.wiring import commands
 
     async with commands.pruner(settings) as pruner:
-        return [old for old in images if await pruner.prune(old, keep_record=keep_records)]
+        return [await pruner.prune(old, keep_record=keep_records) for old in images]
 
 
 def _line(verb: str, old: "Old") -> str:

@@ -236,11 +236,6 @@ def is_own_hash(tag: str) -> bool:
     return _HASH.fullmatch(tag) is not None
 
 
-def is_attachment(tag: str) -> bool:
-    """Whether this is the tag of what belongs to a manifest, such as its signatures, and of no image."""
-    return _REFERRERS_TAG.fullmatch(tag) is not None
-
-
 def is_store_path(text: str) -> bool:
     """Whether this is a store path, and no path inside one."""
     return _STORE_PATH.fullmatch(text) is not None

@@ -88,7 +88,7 @@ class ImageConfig:
     """A configuration. `steps` are those of the history that made a layer.
 
     `run` holds what image-spec calls the execution parameters (`Entrypoint`, `Cmd`, `User`, ...), without labels. Its
-    values are any JSON, of bounded depth. `platform` is `os/architecture`, or empty.
+    values are any JSON, of bounded depth. `platform` is as that of `Child`, or empty.
     """
 
     created: str
@@ -133,8 +133,13 @@ def read_config(data: bytes) -> ImageConfig:
         steps=tuple(_step(step) for step in steps if not step.get("empty_layer")),
         diff_ids=tuple(_digest(value, "a DiffID") for value in diff_ids),
         run=run,
-        platform="/".join(filter(None, (to_text(document.get(key), key) for key in ("os", "architecture")))),
+        platform=_platform(document),
     )
+
+
+def _platform(document: Mapping[str, Any]) -> str:
+    names = [to_text(document.get(key), key) for key in ("os", "architecture", "variant")]
+    return Platform(*names).name if all(names[:2]) else "".join(names[:2])
 
 
 def _step(value: Mapping[str, Any]) -> Step:
@@ -174,9 +179,14 @@ def _blob(value: Any, place: str) -> Blob:
     )
 
 
+def is_digest(value: object) -> bool:
+    """Whether this is a digest as registries have them."""
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+
+
 def _digest(value: Any, place: str) -> str:
     text = to_text(value, place)
-    if _DIGEST.fullmatch(text) is None:
+    if not is_digest(text):
         raise DocumentInvalid(f"{place} has no digest: {text[:80]!r}")
     return text
 

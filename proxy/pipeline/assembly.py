@@ -81,9 +81,13 @@ class Assembly:
             await publisher.settle(repository, records)
             # The first error cancelled the other tasks, so it is the one to report.
             raise failed.exceptions[0] from failed
+        except asyncio.CancelledError:
+            await publisher.abandon(repository, records)
+            raise
         finally:
             if tree is not None:
-                await asyncio.gather(tree, return_exceptions=True)
+                await asyncio.wait([tree])
+                _ = tree.cancelled() or tree.exception()  # read here, so that asyncio does not log it
         layers = [task.result() for task in tasks]
         if not files.at_hand:
             await self._in_thread(files.confirm)

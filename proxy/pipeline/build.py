@@ -147,12 +147,22 @@ class Pipeline:
         settings = byte_settings(self._options, request.package_set)
         repository, document, children = request.repository, index.document, index.children
         if request.digest:
-            await self._own_tags.heal(repository, request.digest, document, settings, children)
+            await self._own_tags.heal(
+                repository, request.digest, document, index.revision, settings, children
+            )
         else:
             for each in (*children, document):
                 digest = each.descriptor.digest
                 await self._own_tags.remember(repository, digest, index.revision, settings)
-            await self._own_tags.put(repository, document, index.tags, index.key, record, children)
+            await self._own_tags.put(
+                repository,
+                document,
+                index.tags,
+                index.key,
+                record,
+                children,
+                may_change=index.may_change,
+            )
         if self._attachments is not None:
             self._attachments.keep(repository, [each.descriptor.digest for each in (*children, document)])
         stages.end("put")

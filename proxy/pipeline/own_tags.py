@@ -9,7 +9,6 @@ A record is written before its manifest is put, so that no tag of ours is forgot
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from dataclasses import replace
 from proxy.core.errors import DigestLost
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import Document, canonical_json
-from proxy.core.names import is_revision
+from proxy.core.names import is_own_hash
 from proxy.pipeline.destination import Destination
 from proxy.pipeline.keys import changed
 from proxy.pipeline.tag_versions import TagVersions
@@ -25,7 +24,6 @@ from proxy.state import ImageRecord, State, TagRecord
 from proxy.trust.signatures import Signer, signature_tag
 
 _log = logging.getLogger(__name__)
-_HASH_OF_OUTPUTS = re.compile(r"[0-9a-f]{32}")
 
 
 class OwnTags:
@@ -54,11 +52,14 @@ class OwnTags:
         key: str,
         record: TagRecord | None = None,
         children: Sequence[Document] = (),
+        *,
+        may_change: bool = False,
     ) -> None:
         """Put the manifest or index under these tags, the last one after the others.
 
         A tag that is there stays as it is, except the one of `record`, which moves if it is still ours. `key` is of the
         image. `children`: the manifests that an index names; they come before it, because a registry refuses it without.
+        `may_change`: whether each of these tags moves, even a revision.
         """
 
         async def one(tag: str) -> None:
@@ -66,7 +67,7 @@ class OwnTags:
                 await self._move(record, document, key)
             elif await self._registry.manifest_digest(repository, tag) is None:
                 digest = document.descriptor.digest
-                moving = not (is_revision(tag) or _HASH_OF_OUTPUTS.fullmatch(tag))
+                moving = may_change or not is_own_hash(tag)
                 new = TagRecord(repository, tag, digest, key, self._now(), moving=moving)
                 await self._state.record_tag(new)
                 await self._put(repository, tag, document)
@@ -92,6 +93,7 @@ class OwnTags:
         repository: str,
         digest: str,
         document: Document,
+        revision: str,
         settings: Mapping[str, str | int],
         children: Sequence[Document] = (),
     ) -> None:
@@ -108,7 +110,7 @@ class OwnTags:
             why = ": ".join(["this host makes another image of the same revision now", *reasons[:1]])
             raise DigestLost(lost(repository, digest, "; ".join([why, *reasons[1:]])))
         for each in documents:
-            await self._state.record_image(ImageRecord(repository, each.descriptor.digest, self._now()))
+            await self.remember(repository, each.descriptor.digest, revision, settings)
             await self.sign(repository, each.descriptor.digest)
             await self._put(repository, each.descriptor.digest, each)
 

@@ -134,7 +134,11 @@ class Publisher:
 
     async def settle(self, repository: str, records: Sequence[LayerRecord]) -> None:
         """Wait until none of these layers is being packed: packing reads the store."""
-        await self._packing.settle((record.key, where) for record in records for where in ("", repository))
+        await self._packing.settle(_packings(repository, records))
+
+    async def abandon(self, repository: str, records: Sequence[LayerRecord]) -> None:
+        """The same, and cancel the packing of those that no other image waits for."""
+        await self._packing.abandon(_packings(repository, records))
 
     async def close(self) -> None:
         """Cancel the packing of layers."""
@@ -193,6 +197,10 @@ class Publisher:
             _log.warning("%s", error)
             raise
         return stream.layer
+
+
+def _packings(repository: str, records: Sequence[LayerRecord]) -> list[tuple[str, str]]:
+    return [(record.key, where) for record in records for where in ("", repository)]
 
 
 def _tries(error: Exception) -> int:

@@ -151,7 +151,7 @@ class State(Protocol):
         """The record of this image, also of one that `prune` deleted; None if it is not ours."""
 
     async def newest_images(self, repository: str, most: int) -> Sequence[ImageRecord]:
-        """Images of a repository that `prune` did not delete, newest first. Of very many, some may be missing."""
+        """Images of a repository that `prune` did not delete, newest first."""
 
     async def record_image(self, record: ImageRecord) -> None:
         """Write how an image is made that we put now; see `renewed` for what stays of an earlier record."""

@@ -63,10 +63,6 @@ def layer(values: Mapping[str, str]) -> Layer | None:
         return None
 
 
-#: What a store of texts keeps of an image, beside its repository and digest.
-FIELDS_OF_IMAGE = ("made", "pulled", "revision", "settings", "deleted")
-
-
 def image(member: str, values: Mapping[str, str]) -> ImageRecord | None:
     """The image in these fields; `member` is its repository and digest with a space in between."""
     repository, _, digest = member.partition(" ")

@@ -36,7 +36,6 @@ from proxy.state import (
     ImageRecord,
     TagRecord,
     parse,
-    renewed,
 )
 from proxy.state.redis_store import RedisStore
 
@@ -55,6 +54,16 @@ _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL
 _PULLED = """
 local before = redis.call('HGET', KEYS[1], 'pulled')
 if before and (tonumber(before) or 0) < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'pulled', ARGV[1]) end
+"""
+# What the record of a deleted image says of its pulls stays; its image counts as made now.
+_RECORD_IMAGE = """
+if (tonumber(redis.call('HGET', KEYS[1], 'deleted') or '0') or 0) > 0 then redis.call('HDEL', KEYS[1], 'made') end
+redis.call('HSETNX', KEYS[1], 'made', ARGV[1])
+redis.call('HSETNX', KEYS[1], 'pulled', '0')
+redis.call('HSET', KEYS[1], 'deleted', '0')
+for number, name in ipairs({'revision', 'settings'}) do
+    if ARGV[number + 1] ~= '' then redis.call('HSET', KEYS[1], name, ARGV[number + 1]) end
+end
 """
 
 
@@ -111,11 +120,17 @@ class RedisState(RedisStore):
         return parse.tags(repository, values)
 
     async def images(self) -> AsyncIterator[ImageRecord]:
-        after = "-"
-        while members := await self._read([], "ZRANGEBYLEX", "images", after, "+", "LIMIT", 0, _PAGE):
+        async for member in self._members("-", "+"):
+            image = await self._image(member)
+            if image is not None and not image.deleted:  # else it was just deleted
+                yield image
+
+    async def _members(self, first: str, last: str) -> AsyncIterator[str]:
+        """The members of `images` between these, sorted."""
+        after = first
+        while members := await self._read([], "ZRANGEBYLEX", "images", after, last, "LIMIT", 0, _PAGE):
             for member in members:
-                if (image := await self._image(member)) is not None:  # else it was just deleted
-                    yield image
+                yield member
             before, after = after, f"({members[-1]}"
             if after == before:
                 return  # a member is no text: the pages behind it are out of reach
@@ -127,18 +142,19 @@ class RedisState(RedisStore):
         return await self._image(f"{repository} {digest}")
 
     async def newest_images(self, repository: str, most: int) -> Sequence[ImageRecord]:
-        range_of_names = (f"[{repository} ", f"({repository}!")  # "!" comes after the space
-        members = await self._read([], "ZRANGEBYLEX", "images", *range_of_names, "LIMIT", 0, _PAGE)
-        images = await asyncio.gather(*map(self._image, members))
-        present = [image for image in images if image is not None]
-        return sorted(present, key=lambda image: (-image.made, image.digest))[:most]
+        images: list[ImageRecord] = []
+        # "!" comes after the space
+        members = [member async for member in self._members(f"[{repository} ", f"({repository}!")]
+        for start in range(0, len(members), _PAGE):
+            page = await asyncio.gather(*map(self._image, members[start : start + _PAGE]))
+            images += [image for image in page if image is not None and not image.deleted]
+        return sorted(images, key=lambda image: (-image.made, image.digest))[:most]
 
     async def record_image(self, record: ImageRecord) -> None:
-        new = renewed(await self.recall_image(record.repository, record.digest), record)
         member = f"{record.repository} {record.digest}"
-        fields = {name: str(getattr(new, name)) for name in parse.FIELDS_OF_IMAGE}
+        new = (str(record.made), record.revision, record.settings)
         await self._write(
-            ("HSET", f"image:{member}", *(word for field in fields.items() for word in field)),
+            ("EVAL", _RECORD_IMAGE, 1, f"image:{member}", *new),
             ("ZREM", "deleted", member),
             ("ZADD", "images", 0, member),
         )

@@ -7,6 +7,7 @@ its end, and its result or its error reaches all callers that still wait.
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,17 +23,31 @@ class SingleFlight(Generic[K, V]):
     def __init__(self) -> None:
         self._tasks: dict[K, asyncio.Task[V]] = {}
         self._dropped: set[asyncio.Task[V]] = set()
+        self._callers: Counter[K] = Counter()
 
     async def run(self, key: K, work: Callable[[], Awaitable[V]]) -> V:
         """The result of `work` for this key: of the run that is under way, or of a new one. Raises what `work` raised."""
         task = self._tasks.get(key) or self._start(key, work)
-        return await asyncio.shield(task)
+        self._callers[key] += 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._callers[key] -= 1
+            if not self._callers[key]:
+                del self._callers[key]
 
     async def settle(self, keys: Iterable[K]) -> None:
         """Wait until no task of these keys runs; their errors are not raised."""
-        await asyncio.gather(
-            *(self._tasks[key] for key in keys if key in self._tasks), return_exceptions=True
-        )
+        if tasks := [self._tasks[key] for key in keys if key in self._tasks]:
+            await asyncio.wait(tasks)
+
+    async def abandon(self, keys: Iterable[K]) -> None:
+        """Cancel the tasks of these keys that no caller waits for, then `settle`."""
+        keys = list(keys)
+        for key in keys:
+            if key in self._tasks and not self._callers[key]:
+                self._tasks[key].cancel()
+        await self.settle(keys)
 
     def drop(self, key: K) -> None:
         """Cancel the task of this key. The next caller with the key starts another one at once."""

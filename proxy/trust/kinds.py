@@ -4,10 +4,12 @@ image-spec, "Guidelines for Artifact Usage": a manifest with `artifactType`, an 
 layer. `subject` names the image. Annotations are the same everywhere, so one image has one artifact of each kind.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.core import foreign
+from proxy.core.foreign import DocumentInvalid, to_object
 from proxy.core.model import OCI_MANIFEST, Descriptor, Image, canonical_json, digest_of
 
 #: The annotation by which nixfront knows artifacts of its own; its value is the name of the kind.
@@ -61,10 +63,18 @@ def kind_of(annotations: Mapping[str, Any]) -> str:
     return name if isinstance(name, str) and name in KINDS else ""
 
 
-def in_order(names: Iterable[str]) -> list[Kind]:
-    """The kinds with these names, in the order of `KINDS`."""
-    chosen = set(names)
-    return [kind for name, kind in KINDS.items() if name in chosen]
+def is_document(manifest: bytes, image: str) -> bool:
+    """Whether this manifest says of itself that it is a document of ours about the image with this digest."""
+    try:
+        document = to_object(foreign.parse(manifest), "the manifest")
+        subject = to_object(document.get("subject"), "subject")
+        kind = KINDS.get(kind_of(to_object(document.get("annotations"), "annotations")))
+    except DocumentInvalid:
+        return False
+    return kind is not None and (document.get("artifactType"), subject.get("digest")) == (
+        kind.media_type,
+        image,
+    )
 
 
 def _annotations(kind: Kind) -> dict[str, str]:

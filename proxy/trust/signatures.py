@@ -143,8 +143,8 @@ class Signatures:
 
     @property
     def are_ours_alone(self) -> bool:
-        """Whether nixfront made all of them."""
-        return all(OURS in (layer.get("annotations") or {}) for layer in self.layers)
+        """Whether nixfront made all of them, and there is one."""
+        return bool(self.layers) and all(OURS in (layer.get("annotations") or {}) for layer in self.layers)
 
     def added(self, data: bytes, signature: str) -> "Signatures":
         """These and one more; just these if it is among them."""

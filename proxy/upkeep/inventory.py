@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 
 from proxy.core.errors import DigestMismatch, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
-from proxy.core.names import is_attachment
-from proxy.image.documents import Index, OtherManifest, read_config, read_manifest
+from proxy.core.names import is_referrers_tag
+from proxy.image.documents import ImageManifest, Index, Manifest, OtherManifest, read_config, read_manifest
 from proxy.registry.client import Registry
 from proxy.state import ImageRecord, State
 
 _AT_ONCE = 8
 _MOST_CHILDREN = 32  # of an index that the list reads
+_MOST_CHILDREN_OF_ALL = 100_000  # manifests that indexes name, where bytes are counted
 _NOTHING = "unknown/unknown"  # the platform of what BuildKit attaches to an image
 
 
@@ -80,33 +81,70 @@ class Inventory:
 
     async def only_in(
         self, gone: Collection[tuple[str, str]], listing: AsyncIterable[tuple[str, tuple[str, ...]]]
-    ) -> int:
-        """The bytes of layers that the manifests `gone` (repository, digest) have, and no other image of these tags."""
-        stay: set[str] = set()
+    ) -> int | None:
+        """The bytes of layers that the manifests `gone` (repository, digest) have, and no other image of these tags or records.
+
+        None where a manifest is unreadable, so that nobody knows what it needs.
+        """
+        named = set[tuple[str, str]]()
         async for repository, tags in listing:
-            for image, contents in await self._repository(repository, tags, {}):
-                if (repository, image.digest) not in gone:
-                    stay.update(contents.blobs)
-        found = await asyncio.gather(*(self._contents(*image) for image in gone))
-        lost = {
-            digest: size
-            for each in found
-            if isinstance(each, _Contents)
-            for digest, size in each.blobs.items()
-        }
+            digests = await asyncio.gather(*(self._digest(repository, tag) for tag in tags))
+            if "" in digests:
+                return None
+            named.update((repository, digest) for digest in digests if digest is not None)
+        if self._state is not None:  # a client may have pinned an image whose tag moved on
+            named.update([(record.repository, record.digest) async for record in self._state.images()])
+        stay = await self._layers(named - set(gone))
+        lost = await self._layers(gone)
+        if stay is None or lost is None:
+            return None
         return sum(size for digest, size in lost.items() if digest not in stay)
+
+    async def _layers(self, manifests: Collection[tuple[str, str]]) -> dict[str, int] | None:
+        """The sizes of the layers of these manifests, and of all that an index among them names. None as `only_in`."""
+        layers: dict[str, int] = {}
+        level = seen = set(manifests)
+        while level:
+            read = await asyncio.gather(*(self._manifest(*each) for each in level))
+            below = set[tuple[str, str]]()
+            for (repository, _), manifest in zip(level, read, strict=True):
+                if isinstance(manifest, ImageManifest):
+                    layers.update({layer.digest: layer.size for layer in manifest.layers})
+                elif isinstance(manifest, Index):
+                    below.update((repository, child.digest) for child in manifest.children)
+                elif manifest is not None:
+                    return None
+            level = below - seen
+            seen = seen | level
+            if len(seen) > len(manifests) + _MOST_CHILDREN_OF_ALL:
+                return None
+        return layers
+
+    async def _manifest(self, repository: str, digest: str) -> Manifest | None:
+        """The manifest with this digest; None where the registry does not have it. An unreadable one is an `OtherManifest`."""
+        try:
+            async with self._slots:
+                return read_manifest(await self._registry.content(repository, "manifests", digest))
+        except (DocumentInvalid, DigestMismatch):
+            return OtherManifest("")
+        except RegistryRefused as error:
+            return None if error.status == 404 else OtherManifest("")
 
     async def _repository(
         self, repository: str, tags: tuple[str, ...], records: Mapping[tuple[str, str], ImageRecord]
     ) -> list[tuple[StoredImage, _Contents]]:
-        tags = tuple(tag for tag in tags if not is_attachment(tag))
+        tags = tuple(tag for tag in tags if not is_referrers_tag(tag))
         digests = await asyncio.gather(*(self._digest(repository, tag) for tag in tags))
         by_digest: dict[str, list[str]] = {}
         for tag, digest in zip(tags, digests, strict=True):
-            if digest is not None:
+            if digest:
                 by_digest.setdefault(digest, []).append(tag)
         found = await asyncio.gather(*(self._contents(repository, digest) for digest in by_digest))
-        images = []
+        images = [
+            (StoredImage(repository, "", (tag,), trouble="the registry does not show it"), _Contents({}, ()))
+            for tag, digest in zip(tags, digests, strict=True)
+            if digest == ""
+        ]
         for (digest, names), contents in zip(by_digest.items(), found, strict=True):
             record = records.get((repository, digest))
             image = StoredImage(
@@ -125,8 +163,12 @@ class Inventory:
         return images
 
     async def _digest(self, repository: str, tag: str) -> str | None:
-        async with self._slots:
-            return await self._registry.manifest_digest(repository, tag)
+        """The digest that the tag names; None if it names none, and empty where the registry does not say."""
+        try:
+            async with self._slots:
+                return await self._registry.manifest_digest(repository, tag)
+        except RegistryRefused:
+            return ""
 
     async def _contents(self, repository: str, digest: str) -> _Contents | str:
         """What the image consists of; or why nobody can say."""

@@ -24,6 +24,7 @@ from proxy.core.platforms import system_of
 from proxy.image.documents import ImageManifest, Index, read_config, read_manifest
 from proxy.image.manifest import Format, assemble_index, unsealed
 from proxy.image.recipe import REVISION, VERSION, output_tag
+from proxy.pipeline.platforms import missing
 from proxy.registry.client import Registry
 from proxy.state import ImageRecord, State, TagRecord, layer_key
 
@@ -63,10 +64,14 @@ class SealedLabels:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What the manifest of a tag claims: about one image, or about the images of an index, whose digests are `children`."""
+    """What the manifest of a tag claims: about one image, or about the images of an index, whose digests are `children`.
+
+    `may_change`: the index lacks a platform that may be made on another day.
+    """
 
     images: tuple[SealedLabels, ...]
     children: tuple[str, ...] = ()
+    may_change: bool = False
 
     def names(self, request: ImageRequest, package_set: str, always: frozenset[str]) -> bool:
         """As `SealedLabels.names`, for every image."""
@@ -248,7 +253,10 @@ class Reindexer:
         ):  # no image, or one without its config: not ours
             return None
         images = [claim.images[0] for claim in claims if claim is not None and not claim.children]
-        return Claim(tuple(images), children) if len(images) == len(children) else None
+        if len(images) != len(children):
+            return None
+        may_change = any(missing.is_passing_reason(reason) for _, reason in manifest.missing)
+        return Claim(tuple(images), children, may_change)
 
     async def _image(self, repository: str, manifest: ImageManifest) -> SealedLabels | None:
         return read(manifest, await self._registry.content(repository, "blobs", manifest.config.digest))
@@ -262,7 +270,7 @@ class Reindexer:
         if request is None or not self._names(request, claim):
             return None
         if claim.names_tag(tag):
-            return False
+            return claim.may_change
         if claim.names_version(tag):
             return True
         return True if tag in self._sets[request.package_set].moving else None

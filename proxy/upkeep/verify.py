@@ -5,6 +5,7 @@ with such labels; then the comparison says that it is another one. Nothing is wr
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -18,7 +19,7 @@ from proxy.core.errors import DigestMismatch, NixfrontError, RegistryUnavailable
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import Buffer, ImageRequest, LayerPlan, digest_of
 from proxy.core.names import Vocabulary, is_store_path
-from proxy.image.documents import ImageManifest, Index, Manifest, read_config, read_manifest
+from proxy.image.documents import ImageManifest, Index, read_config, read_manifest
 from proxy.image.manifest import SEAL, unsealed
 from proxy.image.recipe import REVISION
 from proxy.registry.client import Registry
@@ -38,6 +39,10 @@ class MadeAgain:
     manifest: bytes
     manifests: Mapping[str, bytes]
     blobs: Mapping[str, bytes]
+
+    async def read(self, kind: str, digest: str) -> bytes:
+        """A manifest (`manifests`) or a small blob."""
+        return (self.manifests if kind == "manifests" else self.blobs)[digest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +83,18 @@ Pack = Callable[[LayerPlan, Path], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A layer: its digest and its store paths, none for the root layer."""
+    """A layer: its digest, its store paths, none for the root layer, and its bytes."""
 
     digest: str = ""
     paths: tuple[str, ...] = ()
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """The manifest of one image, and its configuration."""
+    """The manifest of one image with its digest, and its configuration."""
 
+    digest: str
     manifest: ImageManifest
     config: bytes
 
@@ -96,8 +103,11 @@ class _Image:
         """The layers, lowest first. Raises `DocumentInvalid`."""
         comments = (tuple(step.comment.split()) for step in read_config(self.config).steps)
         paths = (words if all(map(is_store_path, words)) else () for words in comments)
-        layers = (layer.digest for layer in self.manifest.layers)
-        return tuple(_Part(layer, found or ()) for layer, found in zip_longest(layers, paths) if layer)
+        return tuple(
+            _Part(layer.digest, words or (), layer.size)
+            for layer, words in zip_longest(self.manifest.layers, paths)
+            if layer
+        )
 
     @property
     def revision(self) -> str:
@@ -151,39 +161,36 @@ class Verifier:
         if not revision or (request := names.parse(repository, revision, self._words)) is None:
             return replace(verdict, error=_STRANGE)
         again = await self._make(request)
-        verdict = replace(
-            verdict,
-            # A manifest without an index may be that of a platform in the index that the tag would name now.
-            now=verdict.digest if verdict.digest in again.manifests else digest_of(again.manifest),
-            total=sum(len(image.manifest.layers) for image in before.values()),
-        )
-        if verdict.is_same:
-            return verdict
+        total = sum(len(image.manifest.layers) for image in before.values())
+        if verdict.digest in again.manifests:
+            return replace(verdict, now=verdict.digest, total=total)
         layers: list[LayerVerdict] = []
         others: list[str] = []
-        now = _made(again)
-        if before.keys() == {""} != now.keys():
-            now = dict(zip([""], now.values(), strict=False))
+        now = await _images(digest_of(again.manifest), again.read)
+        new = digest_of(again.manifest)
+        if verdict.digest in [image.digest for image in before.values()]:
+            # A manifest without an index is compared with that of its platform in the index that the tag would name now.
+            (platform,) = before
+            new = now[platform].digest if platform in now else new
+            now = {name: image for name, image in now.items() if name == platform}
+        verdict = replace(verdict, now=new, total=total)
         for platform in dict.fromkeys((*before, *now)):
             one, two = before.get(platform), now.get(platform)
             if one is None or two is None:
                 others.append(f"{platform} is {'new' if one is None else 'gone'}")
                 continue
             layers += [each async for each in self._layers(repository, one, two, again)]
-            others += [f"{platform} {each}".lstrip() for each in _other_differences(one, two)]
+            prefix = f"{platform} " if len(before) > 1 else ""
+            others += [f"{prefix}{each}" for each in _other_differences(one, two)]
         return replace(verdict, layers=tuple(layers), differences=tuple(others))
 
     async def _stored(self, repository: str, digest: str) -> dict[str, _Image]:
-        """The images by platform; a single one stands under an empty name."""
+        """The image with this digest, or those of an index, by platform."""
 
-        async def read(digest: str) -> Manifest:
-            return read_manifest(await self._registry.content(repository, "manifests", digest))
+        async def read(kind: str, digest: str) -> bytes:
+            return await self._registry.content(repository, kind, digest)
 
-        images = {}
-        for platform, manifest in [each async for each in _each_image(digest, read)]:
-            config = await self._registry.content(repository, "blobs", manifest.config.digest)
-            images[platform] = _Image(manifest, config)
-        return images
+        return await _images(digest, read)
 
     async def _layers(
         self, repository: str, before: _Image, now: _Image, again: MadeAgain
@@ -209,7 +216,7 @@ class Verifier:
         """In what two layers of the same store paths differ."""
         async with scratch_folder() as folder:
             before, now = folder / "before", folder / "now"
-            await self._download(repository, one.digest, before)
+            await self._download(repository, one, before)
             if two.paths:
                 await self._pack(LayerPlan(two.paths), now)
             elif (data := again.blobs.get(two.digest)) is not None:
@@ -218,15 +225,28 @@ class Verifier:
                 return ()
             return await asyncio.to_thread(differences, before, now)
 
-    async def _download(self, repository: str, digest: str, file: Path) -> None:
-        path = f"/v2/{repository}/blobs/{digest}"
+    async def _download(self, repository: str, layer: _Part, file: Path) -> None:
+        path = f"/v2/{repository}/blobs/{layer.digest}"
         try:
             async with self._endpoint.ask("GET", path, pull_scopes(repository), timeout=_TIMEOUT) as answer:
                 if answer.status != 200:
                     raise DigestMismatch(f"the registry answered {answer.status} to {path}")
-                await write_all(file, answer.content.iter_any())
+                await write_all(file, _checked(answer.content.iter_any(), layer))
         except (aiohttp.ClientError, TimeoutError) as error:
             raise RegistryUnavailable(f"the registry broke off {path} ({type(error).__name__})") from error
+
+
+async def _checked(chunks: AsyncIterator[bytes], layer: _Part) -> AsyncIterator[bytes]:
+    """These bytes, no more of them than the layer has. Raises `DigestMismatch` for other ones."""
+    size, digest = 0, hashlib.new(layer.digest.partition(":")[0])
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > layer.size:
+            break
+        digest.update(chunk)
+        yield chunk
+    if size != layer.size or digest.hexdigest() != layer.digest.partition(":")[2]:
+        raise DigestMismatch(f"the registry has other bytes than {layer.digest}")
 
 
 async def write_all(file: Path, chunks: AsyncIterator[Buffer]) -> None:
@@ -239,33 +259,23 @@ async def write_all(file: Path, chunks: AsyncIterator[Buffer]) -> None:
         await asyncio.to_thread(target.close)
 
 
-async def _each_image(
-    digest: str, read: Callable[[str], Awaitable[Manifest]]
-) -> AsyncIterator[tuple[str, ImageManifest]]:
-    """The image with this digest under an empty name, or those of an index under their platforms."""
-    manifest = await read(digest)
-    if isinstance(manifest, ImageManifest):
-        yield "", manifest
-    elif isinstance(manifest, Index):
-        for child in manifest.children:
-            if isinstance(image := await read(child.digest), ImageManifest):
-                yield child.platform, image
+async def _images(digest: str, read: Callable[[str, str], Awaitable[bytes]]) -> dict[str, _Image]:
+    """The image with this digest, or those of an index, by platform. `read` gets a kind of content and a digest.
 
-
-def _made(again: MadeAgain) -> dict[str, _Image]:
-    """The images that were made again, as `_stored`."""
-    manifest = read_manifest(again.manifest)
-    if isinstance(manifest, Index):
-        children = {
-            child.platform: read_manifest(again.manifests[child.digest]) for child in manifest.children
-        }
-    else:
-        children = {"": manifest}
-    return {
-        platform: _Image(image, again.blobs[image.config.digest])
-        for platform, image in children.items()
-        if isinstance(image, ImageManifest)
-    }
+    Raises `DocumentInvalid` for two images of one platform.
+    """
+    manifest = read_manifest(await read("manifests", digest))
+    digests = [child.digest for child in manifest.children] if isinstance(manifest, Index) else [digest]
+    images: dict[str, _Image] = {}
+    for each in digests:
+        image = read_manifest(await read("manifests", each))
+        if isinstance(image, ImageManifest):
+            config = await read("blobs", image.config.digest)
+            platform = read_config(config).platform
+            if platform in images:
+                raise DocumentInvalid(f"two of its images are for {platform}")
+            images[platform] = _Image(each, image, config)
+    return images
 
 
 def _other_differences(before: _Image, now: _Image) -> Iterator[str]:

@@ -218,7 +218,7 @@ async def prune(chosen: Settings) -> AsyncIterator[tuple[str, str]]:
     """Delete all that nothing needs; yields the digest of each image, and why it stays."""
     async with commands.pruner(chosen) as pruner:
         for old in await pruner.old(time.time() + SOON):
-            yield old.digest, old.kept or ("" if await pruner.prune(old) else "somebody needs it")
+            yield old.digest, old.kept or (await pruner.prune(old)).kept
 
 
 async def test_prune_and_reindex_know_indexes(

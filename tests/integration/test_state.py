@@ -126,6 +126,10 @@ async def test_how_an_image_is_made_outlives_the_image(opened: Opener) -> None:
         assert list(await known.newest_images("git", 9)) == [two]
         assert [image.digest async for image in known.images()] == ["sha256:b", "sha256:a"], "the others"
 
+        await known.record_tag(TagRecord("git", "again", "sha256:a", "key", 55.0))
+        assert list(await known.newest_images("git", 9)) == [two], "a tag's record alone brings no image back"
+        assert len([image async for image in known.images()]) == 2
+
         await known.record_image(ImageRecord("git", "sha256:a", 60.0))
         assert await known.recall_image("git", "sha256:a") == replace(kept, made=60.0)
         assert len([image async for image in known.images()]) == 3
@@ -133,6 +137,20 @@ async def test_how_an_image_is_made_outlives_the_image(opened: Opener) -> None:
         await known.retire_image("git", "sha256:a", 70.0)
         await known.forget_image("git", "sha256:a")
         assert await known.recall_image("git", "sha256:a") is None
+
+
+async def test_the_newest_images_are_those_of_the_whole_repository(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read a page at a time, by name."""
+    for module in (sqlite, state_redis):
+        monkeypatch.setattr(module, "_PAGE", 3)
+    images = [ImageRecord("git", f"sha256:{number}", float(number)) for number in range(8)]
+    async with opened() as known:
+        for image in images:
+            await known.record_image(image)
+        assert list(await known.newest_images("git", 2)) == [images[7], images[6]]
+        assert len(await known.newest_images("git", 9)) == len(images)
 
 
 async def test_records_of_deleted_images_are_bounded(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,6 +394,30 @@ async def test_a_caller_that_is_cancelled_leaves_whatever_redis_does(tmp_path: P
         finally:
             weather.cancel()
             os.kill(server.process.pid, signal.SIGCONT)
+
+
+async def test_a_record_that_redis_gets_late_takes_nothing_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image is put again while Redis stands still, so nobody can look what its record says."""
+    monkeypatch.setattr(outage, "_PAUSE", 0.02)
+    monkeypatch.setattr(state_redis, "_PATIENCE", 0.2)
+    port, old = free_port(), ImageRecord("git", "sha256:a", 1.0, revision="r1", settings="{}")
+    async with (
+        redis(tmp_path, port) as server,
+        state_redis.open_state(f"redis://127.0.0.1:{port}/0") as known,
+    ):
+        await known.record_image(old)
+        await known.record_pulls({("git", "sha256:a"): 7.0})
+        await back(known)
+        os.kill(server.process.pid, signal.SIGSTOP)
+        try:
+            await known.record_image(ImageRecord("git", "sha256:a", 9.0, settings="new"))
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        await back(known)
+        await until(lambda: known.recall_image("git", "sha256:a"))
+        assert await known.recall_image("git", "sha256:a") == replace(old, pulled=7.0, settings="new")
 
 
 async def back(known: state_redis.RedisState) -> None:

@@ -10,6 +10,13 @@ from typing import Any
 import pytest
 
 from proxy import cli
+from proxy.core.model import Image, ImageRequest, Layer, LayerPlan, digest_of
+from proxy.core.names import Vocabulary
+from proxy.image import manifest
+from proxy.image.manifest import ConfigFacts
+from proxy.registry.client import Registry
+from proxy.registry.endpoint import Endpoint
+from proxy.upkeep.verify import MadeAgain, Verifier
 from tests.support import handmade
 from tests.support.commands import Command
 from tests.support.front import Front
@@ -96,3 +103,62 @@ async def test_images_are_made_again_and_compared(
     assert {each for layer in fewer["layers"] for each in layer["differences"]} == {
         "its store paths are in other layers now (layers.table, layers.most)"
     }
+
+
+async def test_one_image_is_compared_with_that_of_its_platform(registry: Server, tmp_path: Path) -> None:
+    """It was made before the host made indexes, and its platform is not the first of them."""
+    amd, old, new = (
+        assembled(*each) for each in (("x86_64", b"a"), ("aarch64", b"old"), ("aarch64", b"new"))
+    )
+    index = manifest.assemble_index(
+        [("x86_64-linux", amd.manifest_descriptor), ("aarch64-linux", new.manifest_descriptor)],
+        {},
+        form="oci",
+    )
+
+    async def make(request: ImageRequest) -> MadeAgain:
+        assert request.tag == "r" * 40
+        manifests = {digest_of(data): data for data in (index.data, amd.manifest, new.manifest)}
+        return MadeAgain(
+            index.data, manifests, {digest_of(image.config): image.config for image in (amd, new)}
+        )
+
+    async def pack(_: LayerPlan, file: Path) -> None:
+        await asyncio.to_thread(file.write_bytes, handmade.tar([(handmade.member("x"), b"new")]))
+
+    async with Endpoint(registry.url).opened() as connection:
+        there = Registry(connection)
+        for blob in (b"old", old.config, b"new", new.config):
+            await there.put_blob("hello", blob)
+        await there.put_manifest("hello", "latest", old.manifest_descriptor.media_type, old.manifest)
+        verifier = Verifier(connection, Vocabulary(), make, pack)
+
+        verdict = await verifier.one("hello", "latest")
+        assert verdict.error.startswith("a layer is no archive"), (
+            "it was downloaded, and is as its digest says"
+        )
+        hexadecimal = digest_of(b"old").partition(":")[2]
+        file = (
+            tmp_path
+            / "registry/data/docker/registry/v2/blobs/sha256"
+            / hexadecimal[:2]
+            / hexadecimal
+            / "data"
+        )
+        for tampered in (b"wol", b"o" * 1000):
+            await asyncio.to_thread(file.write_bytes, tampered)
+            verdict = await verifier.one("hello", "latest")
+            assert "other bytes than" in verdict.error or "broke off" in verdict.error
+
+        await asyncio.to_thread(file.write_bytes, b"old")
+        await there.put_manifest("hello", "latest", new.manifest_descriptor.media_type, new.manifest)
+        assert (await verifier.one("hello", "latest")).is_same
+
+
+def assembled(processor: str, layer: bytes) -> Image:
+    """An image with one layer of these bytes, whatever they are."""
+    labels = {"nixfront.revision": "r" * 40}
+    facts = ConfigFacts(f"{processor}-linux", "2026-01-31T00:00:00Z", labels=labels)
+    layers = (Layer(digest_of(layer), len(layer), digest_of(layer)),)
+    path = f"/nix/store/{'a' * 32}-a-1.0"
+    return manifest.assemble(facts, layers, [path], form="oci", compression="gzip")

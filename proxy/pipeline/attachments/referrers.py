@@ -13,6 +13,7 @@ from proxy.core import foreign
 from proxy.core.foreign import DocumentInvalid, to_list, to_object, to_text
 from proxy.core.model import OCI_INDEX, canonical_json
 from proxy.core.names import referrers_tag
+from proxy.image.documents import is_digest
 from proxy.pipeline.destination import Destination
 from proxy.trust.kinds import kind_of
 
@@ -61,9 +62,18 @@ async def put(destination: Destination, repository: str, digest: str, entries: S
 
 
 def ours(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """The artifacts of nixfront among these, by kind of document."""
-    kinds = ((kind_of(to_object(entry.get("annotations"), "annotations")), entry) for entry in entries)
+    """The artifacts of nixfront among these, by kind of document, as their annotations claim."""
+    kinds = ((_kind(entry), entry) for entry in entries)
     return {kind: entry for kind, entry in kinds if kind}
+
+
+def claims_ours(entry: Entry) -> bool:
+    """Whether this descriptor claims to be of an artifact of nixfront's."""
+    return bool(_kind(entry))
+
+
+def _kind(entry: Entry) -> str:
+    return kind_of(to_object(entry.get("annotations"), "annotations"))
 
 
 def _entries(data: bytes) -> list[Entry]:
@@ -76,6 +86,7 @@ def _entries(data: bytes) -> list[Entry]:
     if len(entries) > _MOST:
         raise DocumentInvalid(f"the image has more than {_MOST} referrers")
     for entry in entries:
-        if not to_text(entry.get("digest"), "digest"):
+        if not is_digest(entry.get("digest")):
             raise DocumentInvalid("a referrer has no digest")
+        to_object(entry.get("annotations"), "annotations")
     return entries

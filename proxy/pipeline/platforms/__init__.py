@@ -4,7 +4,7 @@ The digest of an index is a function of request, set and settings, as that of an
 order of the settings. A platform that cannot be made is left out, and an annotation says why, without a word of any log.
 
 A platform whose build failed may succeed later. So the key of such an index is no key of a request: when its tag is due,
-nixfront builds again.
+nixfront builds again. Until then no tag that never moves names this index.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,18 +46,24 @@ Result: TypeAlias = Made | Lacking
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A manifest or an index: the manifests that an index names, the revision of its set, its key, and all its tags."""
+    """A manifest or an index: the manifests that an index names, the revision of its set, its key, and all its tags.
+
+    `may_change`: the same request may have another index later, so every tag of it moves.
+    """
 
     document: Document
     children: tuple[Document, ...]
     revision: str
     key: str
     tags: tuple[str, ...]
+    may_change: bool = False
 
 
-def all_tags(tag: str, output_tag: str, revision: str, version_tag: str | None) -> tuple[str, ...]:
+def all_tags(
+    tag: str, output_tag: str, revision: str, version_tag: str | None, *, may_change: bool = False
+) -> tuple[str, ...]:
     """All tags of an image, `tag` last: the hash of its outputs and the revision of its set never change."""
-    beside = dict.fromkeys((output_tag, revision, version_tag))
+    beside = dict.fromkeys((version_tag,) if may_change else (output_tag, revision, version_tag))
     return (*(name for name in beside if name and name != tag), tag)
 
 
@@ -93,11 +99,13 @@ def joined(tag: str, results: Mapping[str, Result], form: Format) -> Joined:
     outputs = [result.output_tag for result in made.values()]
     versions = {result.version_tag for result in made.values()}
     revision = next(iter(made.values())).revision
+    may_change = any(map(missing.is_passing, errors.values()))
     tags = all_tags(
         tag,
         outputs[0] if len(outputs) == 1 else output_tag(outputs),
         revision,
         versions.pop() if len(versions) == 1 else None,
+        may_change=may_change,
     )
     return Joined(
         assemble_index(children, reasons, form=form),
@@ -105,6 +113,7 @@ def joined(tag: str, results: Mapping[str, Result], form: Format) -> Joined:
         revision,
         index_key(keys, form),
         tags,
+        may_change,
     )
 
 

@@ -33,7 +33,7 @@ _REASONS: dict[type[NixfrontError], str] = {
     BuildFailed: "Nix can neither build nor fetch the packages",
 }
 # What may succeed on another day.
-_PASSING = (BuildFailed, EvaluationFailed)
+_PASSING: tuple[type[NixfrontError], ...] = (BuildFailed, EvaluationFailed)
 # What depends on how much nixfront has already read of the set.
 _SUGGESTIONS = re.compile(r", did you mean [^?]*\?|( of \d+ packages)(?=\))")
 
@@ -51,12 +51,22 @@ def reason(error: NixfrontError) -> str:
     return next(text for kind, text in _REASONS.items() if isinstance(error, kind))
 
 
+def is_passing(error: NixfrontError) -> bool:
+    """Whether the same request may succeed for this platform on another day."""
+    return isinstance(error, _PASSING)
+
+
+def is_passing_reason(text: str) -> bool:
+    """As `is_passing`, by the reason in an index."""
+    return text in {_REASONS[kind] for kind in _PASSING}
+
+
 def key(error: NixfrontError, resolved: str) -> str:
     """What stands for the key of the image in that of the index. `resolved`: its key, empty where the tag names none.
 
     The request's own key names no passing error, so it differs from that of an index with one.
     """
-    return "passing" if isinstance(error, _PASSING) else resolved
+    return "passing" if is_passing(error) else resolved
 
 
 def joint_error(errors: Mapping[str, NixfrontError]) -> NixfrontError:

@@ -200,6 +200,7 @@ async def test_a_build_that_is_cancelled_lets_the_content_go(made: Workshop, led
     with pytest.raises(asyncio.CancelledError):
         await build
     assert made.contents.closed == 1
+    assert made.publisher._packing.keys == (), "nothing reads the store that was let go"
     assert ledger.tags("a") == {}
     ledger.slow = set()
     ledger.go.set()

@@ -31,6 +31,25 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
+async def test_what_nobody_waits_for_can_be_abandoned() -> None:
+    flight: SingleFlight[str, str] = SingleFlight()
+    idle, wanted = Work(), Work()
+    left = asyncio.create_task(flight.run("idle", idle))
+    both = [asyncio.create_task(flight.run("wanted", wanted)) for _ in range(2)]
+    await settled()
+    for caller in (left, both[0]):
+        caller.cancel()
+    await settled()
+    abandoning = asyncio.create_task(flight.abandon(["idle", "wanted", "none"]))
+    await settled()
+    assert list(flight.keys) == ["wanted"]
+    assert not abandoning.done(), "it waits for the other one"
+    wanted.finish.set()
+    await abandoning
+    assert await both[1] == "done"
+    assert not flight.keys
+
+
 async def test_those_who_ask_at_once_share_one_run() -> None:
     flight: SingleFlight[str, str] = SingleFlight()
     work = Work()

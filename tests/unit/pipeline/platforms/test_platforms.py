@@ -87,6 +87,9 @@ async def test_an_index_and_each_manifest_of_it_heal(made: Workshop, order: Orde
     async with workshop(tmp_path, empty, platforms=(AMD, ARM)) as again:
         await again.pipeline.make(replace(request("a"), digest=arm))
         assert empty.references == [arm]
+        record = await again.state.recall_image("a", arm)
+        assert record is not None
+        assert (record.revision, bool(record.settings)) == ("0123", True), "it is ours, and how it was made"
         await again.pipeline.make(replace(request("a"), digest=digest))
         with pytest.raises(DigestLost, match="makes another image"):
             await again.pipeline.make(replace(request("a"), digest="sha256:" + "0" * 64))
@@ -157,6 +160,35 @@ async def test_no_platform_at_all_is_the_error_of_the_first(
         await made.pipeline.make(request("a"))
     assert str(failed.value) == message
     assert made.destination.tags("a") == {}
+
+
+async def test_an_index_that_may_be_whole_another_day_has_no_tag_that_never_moves(
+    made: Workshop, order: Order
+) -> None:
+    made.contents.errors[ARM] = BuildFailed("a binary cache is away")
+    await made.pipeline.make(request("a"))
+    await made.pipeline.make(request("a", tag="0" * 40))
+    assert set(order.tags("a")) == {"latest", "0" * 40}
+    record = await made.state.recall_tag("a", "0" * 40)
+    assert record is not None
+    assert record.moving, "who asks for a revision gets what there is, and the rest later"
+    assert record.key != await made.pipeline.key(request("a", tag="0" * 40))
+
+    made.contents.errors.clear()
+    await made.pipeline.make(request("a", tag="0" * 40), record)
+    whole = order.tags("a")["0" * 40]
+    assert len((await index(made, "a", whole))["manifests"]) == 2
+    assert {tag for tag, digest in order.tags("a").items() if digest == whole} == {
+        "0" * 40,
+        "0123",
+        *(tag for tag in order.tags("a") if len(tag) == 32),
+    }
+    assert [len(tag) for tag in order.tags("a")].count(32) == 1
+
+    # One that is wrong for good is no reason to wait.
+    made.contents.errors[ARM] = NOT_FOR_ARM
+    await made.pipeline.make(request("b"))
+    assert "0123" in order.tags("b")
 
 
 async def test_an_error_of_this_host_ends_the_build_of_all(made: Workshop, order: Order) -> None:
