@@ -6,7 +6,7 @@ symlinks by the same rules, inside the store and never out of it. So both give t
 
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from proxy.core.errors import PackageUnusable, StoreUnreadable
 from proxy.image.root_tree import Kind
@@ -16,6 +16,17 @@ MOST_TEXT = 1 << 20
 _SYMLINKS_FOLLOWED = 40  # as Linux does
 _STORE = "/nix/store/"
 _ABOVE = ("/nix", "/nix/store")
+
+
+class _Way(NamedTuple):
+    """Where a path leads."""
+
+    parts: tuple[str, ...]  # of the place
+    followed: int  # symlinks
+
+    @property
+    def place(self) -> str:
+        return "/" + "/".join(self.parts)
 
 
 class Places(Protocol):
@@ -44,6 +55,8 @@ class PlaceListing:
     def __init__(self, places: Places, paths: Iterable[str] | None = None) -> None:
         self._places = places
         self._paths = None if paths is None else frozenset(paths)
+        # By path, for the listing of an image alone: what its store paths hold does not change while it is made.
+        self._ways: dict[str, _Way] = {}
 
     def within(self, paths: Iterable[str]) -> "PlaceListing":
         """The same store with these store paths alone: those of an image."""
@@ -81,9 +94,23 @@ class PlaceListing:
 
     def _resolve(self, path: str) -> str | None:
         """The place without symlinks on the way; None if nothing is there, for a circle, and outside the store."""
-        todo = list(reversed(PurePosixPath(path).parts[1:]))
-        done: list[str] = []
-        followed = 0
+        parent, _, name = path.rpartition("/")
+        if (above := self._ways.get(parent)) is not None:
+            way = self._follow(above, name)
+        else:
+            way = self._follow(_Way((), 0), path.lstrip("/"))
+        if way is None:
+            return None
+        place = way.place
+        if self._paths is not None:
+            self._ways[path] = way
+            self._ways[place] = _Way(way.parts, 0)
+        return place if place.startswith(_STORE) else None
+
+    def _follow(self, way: "_Way", path: str) -> "_Way | None":
+        """The way on from there by a relative path; None if nothing is there, and for a circle."""
+        todo = list(reversed(PurePosixPath(path).parts))
+        done, followed = list(way.parts), way.followed
         while todo:
             part = todo.pop()
             if part == "..":
@@ -106,8 +133,7 @@ class PlaceListing:
             if target.is_absolute():
                 done = []
             todo.extend(reversed([piece for piece in target.parts if piece != "/"]))
-        place = "/" + "/".join(done)
-        return place if place.startswith(_STORE) else None
+        return _Way(tuple(done), followed)
 
     def _shows(self, path: str, above: int) -> bool:
         """Whether this place, with so many folders above it, is a part of the store that may be looked at."""
