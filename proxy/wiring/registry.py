@@ -24,7 +24,9 @@ def registry_endpoint(settings: Settings, url: str) -> Endpoint:
     Blocking: it reads files. Raises `SettingsInvalid`.
     """
     section = settings.registry
-    trusted = endpoint.registry_tls(section.ca, section.client_certificate, section.client_key)
+    trusted = None
+    if section.ca or section.client_certificate:
+        trusted = endpoint.registry_tls(section.ca, section.client_certificate, section.client_key)
     return Endpoint(url, Credentials(section.username, section.secret()), trusted)
 
 

@@ -73,7 +73,7 @@ class Page:
         self._files: Mapping[str, StaticFile] = {}
 
     async def add_to(self, application: web.Application) -> None:
-        """Answer these paths. Reads templates and files once."""
+        """Answer these paths. Reads files."""
         self._files = await templating.set_up(application)
         for path, answer in (
             ("/", self._overview),
@@ -105,6 +105,7 @@ class Page:
             if visitor is None or not await _is_nowhere(request, passthrough):
                 return await registry(request)
             request[templating.VISITOR] = visitor
+            await templating.ready()
             return _with_headers(templating.missing(request, f"There is no page {request.path} here."))
 
         return answer
@@ -121,6 +122,7 @@ class Page:
                 text = "page.networks of this host does not hold your address\n"
                 return web.Response(status=403, text=text, headers=_HEADERS)
             request[templating.VISITOR] = visitor
+            await templating.ready()
             return _with_headers(await answer(request, visitor))
 
         return guarded

@@ -76,6 +76,7 @@ async def streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
         application = web.Application()
         await templating.set_up(application)
+        await templating.ready()
         application.router.add_get("/events", builds)
         application.router.add_get("/builds/{id}/events", build)
         async with TestServer(application) as server, aiohttp.ClientSession() as session:
