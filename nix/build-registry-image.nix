@@ -9,6 +9,9 @@
 #                    serves it. Layers are not compressed; for each of them there are diffId and storePaths too.
 # The output `image` (nix-build -A image) is the folder of those files, as skopeo reads it: `skopeo copy dir:result-image ...`.
 #
+# With `systems` it is an index (`skopeo copy --all dir:...`), and instead of layerLocations the document has
+#   images           the document of each image, by platform
+#
 # Lists and sets may be JSON text (--argstr packages '["git"]') or as values (--arg packages '[ "git" ]').
 #
 #   packages        attribute paths, resolved like a puller's; or derivations
@@ -16,6 +19,10 @@
 #   extraCommands   bash, run on the root tree before its layer is made; see config/images.nix
 #   uid, gid        who owns the files of the root layer
 #   maxLayers       as layers.most of the settings, whose default is another
+#   system          the Nix system of the image. This host makes the images of other systems too; their packages come from where
+#                   Nix gets them, and extraCommands run on that system
+#   systems         the Nix systems of an index, in the order of image.platforms: the set has to be a path or a function, and
+#                   packages and contents are names or store paths
 #   set             the package set: a path, a function or a set; setArguments: the arguments of that function.
 #                   Default: <nixpkgs>, or that of `channel` (a channel's name, or a commit)
 #   always          attributes of every image, where the set has them: packages.always of the settings
@@ -39,13 +46,14 @@
 , set ? null
 , setArguments ? { }
 , system ? builtins.currentSystem
+, systems ? [ ]
 , always ? [ "cacert" "iana-etc" ]
 , format ? "docker"
 , table ? null
 , policy ? { }
 , origin ? { }
 , named ? null
-}:
+}@arguments:
 let
   value = argument: if builtins.isString argument then builtins.fromJSON argument else argument;
 
@@ -63,7 +71,7 @@ let
     "allowUnfree" "allowInsecure" "allowBroken" "denyPackages" "denyLicenses" "onlyPackages" "onlyLicenses"
   ]);
   strict = lists // value policy;
-  pkgs =
+  load = system:
     if isFile then
       import ./load.nix {
         expression = toString source;
@@ -74,6 +82,7 @@ let
     else if builtins.isFunction source then
       source (builtins.intersectAttrs (builtins.functionArgs source) ({ inherit system; } // value setArguments))
     else source;
+  host = builtins.currentSystem or system; # pure evaluation does not say it
 
   stated = /. + "${toString source}/.git-revision"; # what a channel of nixpkgs says of itself
   about = {
@@ -86,10 +95,14 @@ let
 
   # --- what is in the image ---------------------------------------------------------------------------------
 
-  resolve = import ./resolve.nix pkgs;
-  describe = import ./describe.nix { policy = strict // { inherit system; }; byClient = true; };
-  find = wanted:
-    if builtins.isString wanted then resolve { typed = wanted; path = import ./attribute-path.nix wanted; }
+  on = system: {
+    resolve = import ./resolve.nix (load system);
+    describe = import ./describe.nix { policy = strict // { inherit system; }; byClient = true; };
+  };
+  here = on host;
+  there = if system == host then here else on system;
+  find = at: wanted:
+    if builtins.isString wanted then at.resolve { typed = wanted; path = import ./attribute-path.nix wanted; }
     else { kind = "attribute"; typed = wanted.name; attribute = wanted.name; value = wanted; };
   problem = result: {
     missing = "no package ${result.typed}";
@@ -99,13 +112,13 @@ let
   }.${result.kind};
 
   # Facts for Python, and beside them the derivations of the outputs.
-  item = wanted:
-    let found = find wanted; facts = describe found; in
+  item = at: wanted:
+    let found = find at wanted; facts = at.describe found; in
     if facts.kind != "package" then facts
     else facts // { derivations = map (output: found.value.${output.name} or found.value) facts.outputs; };
-  package = wanted: let found = item wanted; in if found.kind == "package" then found else throw (problem found);
+  package = at: wanted: let found = item at wanted; in if found.kind == "package" then found else throw (problem found);
   content = wanted:
-    if !builtins.isString wanted then package wanted
+    if !builtins.isString wanted then package there wanted
     else {
       attribute = wanted;
       name = builtins.substring 33 (-1) (baseNameOf wanted);
@@ -114,13 +127,13 @@ let
       version = "";
       derivations = [ (builtins.storePath wanted) ];
     };
-  optional = builtins.filter (found: found.kind == "package") (map item (value always));
-  inImage = map package (value packages) ++ map content (value contents) ++ optional;
-  tools = if extraCommands == "" then [ ] else map package [ "bash" "coreutils" ];
-  python = "${builtins.head (package "python3").derivations}/bin/python3";
+  optional = builtins.filter (found: found.kind == "package") (map (item there) (value always));
+  inImage = map (package there) (value packages) ++ map content (value contents) ++ optional;
+  tools = if extraCommands == "" then [ ] else map (package there) [ "bash" "coreutils" ];
+  python = "${builtins.head (package here "python3").derivations}/bin/python3";
   # Nix starts a builder under its last name alone. A Python that was not built for its place in the store finds its library
   # by its full name, so `env` starts it, where the set has one.
-  env = item "coreutils";
+  env = item here "coreutils";
   start = if env.kind == "package" then [ "${builtins.head env.derivations}/bin/env" python ] else [ python ];
 
   derivationsOf = builtins.concatMap (found: found.derivations);
@@ -136,6 +149,7 @@ let
     tools = facts tools;
     origin = about;
     table = if table == null then null else builtins.path { path = /. + toString table; name = "table.json"; };
+    systems = value systems;
   };
 
   # --- the builds -------------------------------------------------------------------------------------------
@@ -154,8 +168,9 @@ let
     filter = path: _: builtins.elem (builtins.substring (builtins.stringLength (toString above) + 1) (-1) path) wantedFiles;
   };
   run = step: attributes: derivation ({
-    name = "${builtins.replaceStrings [ "/" ":" ] [ "-" "-" ] name}${if step == "image" then "" else "-${step}"}";
-    inherit system asked step;
+    name = "${builtins.replaceStrings [ "/" ":" ] [ "-" "-" ] name}${if step == "tree" then "-tree" else ""}";
+    system = host;
+    inherit asked step;
     __structuredAttrs = true;
     builder = builtins.head start;
     args = builtins.tail start ++ [ "-B" "-c" "import sys; sys.path.insert(0, '${code}'); from proxy.image.nix_build import main; main()" ];
@@ -172,8 +187,16 @@ let
     path = builtins.concatStringsSep ":" (map (found: "${found}/bin") (derivationsOf tools));
     inputs = derivationsOf inImage;
   };
+  images = map (system: import ./build-registry-image.nix (arguments // { inherit system; systems = [ ]; })) (value systems);
+  isOfOneSystem = !(isFile || builtins.isFunction source);
 in
-run "image" {
+if value systems != [ ] then
+  if isOfOneSystem then throw "systems needs a package set that is a path or a function: a value has one system"
+  else run "index" {
+    outputs = [ "out" "image" ];
+    images = map (image: { document = "${image}"; folder = "${image.image}"; }) images;
+  }
+else run "image" {
   outputs = [ "out" "image" ];
   exportReferencesGraph.graph = derivationsOf inImage ++ (if extraCommands == "" then [ ] else [ changed ]);
   changed = if extraCommands == "" then null else changed;

@@ -4,7 +4,7 @@ It runs under a bare python3 of the package set, so it and all that it imports n
 that the proxy uses make every decision; this module hands them Nix's facts of the closure (`exportReferencesGraph`)
 and writes their results to files. The arguments are Nix's structured attributes: `step` (`tree` or `image`), `asked` (the
 request: see the head comment of the expression), `graph`, `outputs`, and `changed` (the store path of the root tree after
-extraCommands).
+extraCommands). The step `index` has `images` instead: the document and the folder of each image.
 """
 
 import hashlib
@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from proxy.core.model import Closure, Image, Layer, LayerPlan, Package, PackageSet, PathInfo
+from proxy.core import platforms
+from proxy.core.model import Closure, Descriptor, Image, Layer, LayerPlan, Package, PackageSet, PathInfo
 from proxy.image import layer_table, layering, manifest, store_tree, tar
 from proxy.image import recipe as image_recipe
 from proxy.image.recipe import Definition, Recipe, TextPaths, command, comments, output_tag, owned, tag
@@ -28,11 +29,13 @@ def main() -> None:
     """Do the step that this build is for."""
     attributes = _attributes(os.environ)
     outputs = {name: Path(path) for name, path in attributes["outputs"].items()}
-    if attributes["step"] == "tree":
+    step = attributes["step"]
+    if step == "tree":
         write_tree(attributes, outputs["out"])
-    else:
-        document = write_image(attributes, outputs["image"])
-        outputs["out"].write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return
+    write = write_index if step == "index" else write_image
+    document = write(attributes, outputs["image"])
+    outputs["out"].write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _attributes(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -87,6 +90,42 @@ def write_image(attributes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     (folder / "manifest.json").write_bytes(image.manifest)
     (folder / "version").write_text(_DIR_VERSION, encoding="ascii")
     return _document(request, folder, image, layers, plans)
+
+
+def write_index(attributes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Write the index of images that are there, with links to their files; returns the document that says where all are."""
+    request = attributes["asked"]
+    folder.mkdir()
+    documents = [
+        json.loads(Path(image["document"]).read_text(encoding="utf-8")) for image in attributes["images"]
+    ]
+    children = []
+    for system, document, image in zip(request["systems"], documents, attributes["images"], strict=True):
+        at, name = document["manifestLocation"], _hexadecimal(document["manifestLocation"]["digest"])
+        children.append((system, Descriptor(at["mediaType"], at["size"], at["digest"])))
+        _link(folder / f"{name}.manifest.json", Path(at["path"]))
+        for digest in document["layerLocations"]:
+            _link(folder / _hexadecimal(digest), Path(image["folder"], _hexadecimal(digest)))
+    index = manifest.assemble_index(children, {}, form=request["format"])
+    (folder / "manifest.json").write_bytes(index.data)
+    (folder / "version").write_text(_DIR_VERSION, encoding="ascii")
+    tags = [document["tag"] for document in documents]
+    return {
+        "name": request["name"],
+        "tag": request["tag"] or (tags[0] if len(tags) == 1 else output_tag(tags)),
+        "manifest": json.loads(index.data),
+        "manifestLocation": _location(folder / "manifest.json", index.descriptor),
+        "images": {
+            platforms.of_system(system).name: document
+            for system, document in zip(request["systems"], documents, strict=True)
+        },
+    }
+
+
+def _link(name: Path, target: Path) -> None:
+    """Images share layers, so a file may be there. The link holds in a store of another folder too."""
+    if not name.is_symlink():
+        name.symlink_to(os.path.relpath(target, name.parent))
 
 
 def _recipe(request: Mapping[str, Any]) -> Recipe:
@@ -180,18 +219,21 @@ def _document(
     paths = [*(list(plan.paths) for plan in plans), []]
     for layer, store_paths in zip(layers, paths, strict=True):
         locations[layer.digest] |= {"diffId": layer.diff_id, "storePaths": store_paths}
-    descriptor = image.manifest_descriptor
     return {
         "name": request["name"],
         "tag": request["tag"] or _tag(request),
         "manifest": parsed,
-        "manifestLocation": {
-            "path": str(folder / "manifest.json"),
-            "size": descriptor.size,
-            "mediaType": descriptor.media_type,
-            "digest": descriptor.digest,
-        },
+        "manifestLocation": _location(folder / "manifest.json", image.manifest_descriptor),
         "layerLocations": locations,
+    }
+
+
+def _location(file: Path, descriptor: Descriptor) -> dict[str, Any]:
+    return {
+        "path": str(file),
+        "size": descriptor.size,
+        "mediaType": descriptor.media_type,
+        "digest": descriptor.digest,
     }
 
 

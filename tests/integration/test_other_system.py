@@ -6,8 +6,10 @@ Needs a Debian archive: the host's own, or the one that TESTS_ARCHIVE names.
 import asyncio
 import json
 import os
+import pickle
 import platform
 import shutil
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,7 +17,9 @@ import pytest
 
 from proxy import settings
 from proxy.core.errors import PackageUnusable
-from proxy.core.model import Package, PackageSet
+from proxy.core.model import Closure, PackageSet
+from proxy.image import layering
+from proxy.image.recipe import Recipe
 from proxy.nix.sets.debian import apt
 from proxy.nix.store import NixStore
 from proxy.registry.endpoint import client_session
@@ -29,18 +33,49 @@ from tests.support.validate import check_image
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.timeout(900),
     needs("apt-get"),
     pytest.mark.skipif(is_left_out(found=apt.KEYRING.is_file()), reason="needs Debian's keyring"),
     pytest.mark.skipif(platform.machine() != "x86_64", reason="emulates the other processor on an x86-64"),
 ]
 
 ARM64 = "aarch64-linux"
+IMAGE = "arm64/foreign/hello/git/python3"
 EXPRESSION = """
 { lock, builder }: (import DEBIAN { system = "aarch64-linux"; inherit lock builder; }).hello
 """
 
 
-def host(folder: Path, name: str, platforms: tuple[str, ...] = ()) -> Settings:
+# What an image consists of but for its compression: it needs `core` and `image` alone, and Python's own library.
+PURE = """
+import hashlib, pickle, sys
+sys.path.insert(0, sys.argv[1])
+from proxy.core.model import Layer
+from proxy.image import layering, manifest, recipe, store_tree, tar
+with open(sys.argv[3], "rb") as file:
+    made, package_set, closure = pickle.load(file)
+paths = {info.path for info in closure.paths}
+listing = store_tree.StoreListing(sys.argv[2], paths)
+root = recipe.root(made, package_set, listing, paths).entries
+around = recipe.surroundings(made, root, listing, paths)
+plans = layering.plan(closure, 8)
+def packed(entries):
+    hashed, size = hashlib.sha256(), 0
+    for block in tar.blocks(entries):
+        hashed.update(block)
+        size += len(block)
+    name = "sha256:" + hashed.hexdigest()
+    return Layer(name, size, name)
+layers = [packed(store_tree.store_entries(plan.paths, sys.argv[2])) for plan in plans] + [packed(root)]
+facts = recipe.facts(made, package_set, "aarch64-linux", recipe.command(made, listing), around)
+image = manifest.assemble(facts, layers, recipe.comments(made, plans), form="docker", compression="none")
+children = [("aarch64-linux", image.manifest_descriptor)]
+index = manifest.assemble_index(children, {"linux/amd64": "it is not made"}, form="docker")
+print(*(layer.digest for layer in layers), image.manifest_descriptor.digest, index.descriptor.digest)
+"""
+
+
+def host(folder: Path, name: str, platforms: tuple[str, ...] = (), *, compression: str = "gzip") -> Settings:
     """The settings of a host with a store and data of its own."""
     archive = os.environ.get("TESTS_ARCHIVE")
     return settings.load(
@@ -50,6 +85,7 @@ def host(folder: Path, name: str, platforms: tuple[str, ...] = ()) -> Settings:
         nix={"store": str(folder / name / "store")},
         packages={"kind": "demo"} | ({"archive": archive} if archive else {}),
         image={"platforms": platforms},
+        layers={"compression": compression},
     )
 
 
@@ -68,8 +104,8 @@ def layout(chosen: Settings, name: str) -> Path:
     return chosen.data_dir.parent / name.replace("/", "-")
 
 
-async def packages(chosen: Settings, *names: str) -> tuple[NixStore, PackageSet, list[Package]]:
-    """Packages of arm64 in the store of a host."""
+async def packages(chosen: Settings, *names: str) -> tuple[NixStore, PackageSet, Closure]:
+    """Packages of arm64 in the store of a host, in this order, with all that they need."""
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(client_session())
         opened = builder.open_packages(chosen, stack, session)
@@ -77,8 +113,10 @@ async def packages(chosen: Settings, *names: str) -> tuple[NixStore, PackageSet,
         found = await opened.evaluator.evaluate(package_set, names, system=ARM64)
         roots = chosen.data_dir / "roots"
         await asyncio.to_thread(roots.mkdir, exist_ok=True)
-        await opened.store.realise(package_set, list(found.values()), names, roots, lambda _: None)
-        return opened.store, package_set, list(found.values())
+        closure = await opened.store.realise(
+            package_set, [found[name] for name in names], names, roots, lambda _: None
+        )
+        return opened.store, package_set, closure
 
 
 def children(chosen: Settings, name: str) -> dict[str, str]:
@@ -106,27 +144,46 @@ async def test_images_are_the_same_in_any_store_and_order(folder: Path) -> None:
 
 
 async def test_programs_run_on_the_other_processor(folder: Path, tmp_path: Path) -> None:
-    """Also one of another distribution, by the loader at the path that is in it."""
-    chosen = host(folder, "one")
-    await build(chosen, "arm64/foreign/hello")
-    image = read_layout(layout(chosen, "arm64/foreign/hello"), "latest")
+    """Also one of another distribution, by the loader at the path that is in it, and nixfront itself."""
+    chosen = host(folder, "one", compression="none")
+    await build(chosen, IMAGE)
+    image = read_layout(layout(chosen, IMAGE), "latest")
     root = tmp_path / "root"
     await asyncio.to_thread(emulator.unpack, image.layers, root)
     variables = dict(text.split("=", 1) for text in json.loads(image.config)["config"]["Env"])
     debs = sorted((folder / "one/store/nix/store").glob("*-hello_*_arm64.deb"))
     await run(("dpkg-deb", "-x", str(debs[0]), str(root / "opt")), deadline=60)
 
-    own = await emulator.start(root, variables, "/bin/hello")
-    others = await emulator.start(root, variables, "/opt/usr/bin/hello")
+    async def printed(*argv: str) -> str:
+        return await emulator.start(root, variables, *argv)
+
+    own = await printed("/bin/hello")
+    others = await printed("/opt/usr/bin/hello")
 
     assert own == others == "Hello, world!\n"
+    # The emulator starts no script, so this is the program behind the wrapper.
+    assert (await printed("/bin/.git-wrapped", "--version")).startswith("git version ")
+
+    # The same image by a Python of each processor.
+    store, package_set, closure = await packages(chosen, "hello")
+    made = Recipe(packages=closure.packages, version=closure.packages[0].version)
+    facts = root / "facts"
+    await asyncio.to_thread(facts.write_bytes, pickle.dumps((made, package_set, closure)))
+    code = Path(layering.__file__).parents[2]
+    await asyncio.to_thread(shutil.copytree, code / "proxy", root / "code/proxy")
+    here = await run((sys.executable, "-I", "-c", PURE, str(code), store.prefix, str(facts)), deadline=200)
+    there = await printed("/bin/python3", "-I", "-c", PURE, "/code", "", "/facts")
+
+    assert there == here.decode()
+    assert len(set(there.split())) >= 4, "layers, a manifest and an index"
+    assert await printed("/bin/python3", "-c", "import platform; print(platform.machine())") == "aarch64\n"
 
 
 async def test_an_arm64_host_builds_the_same_packages(folder: Path) -> None:
     """Its own builder makes them, here under the emulator; what they need is copied from the store of the amd64 host."""
     chosen, there = host(folder, "one"), folder / "emulated"
-    store, package_set, (hello, bash) = await packages(chosen, "hello", "bash")
-    path, needed = hello.outputs[0][1], bash.outputs[0][1]
+    store, package_set, closure = await packages(chosen, "hello", "bash")
+    path, needed = (package.outputs[0][1] for package in closure.packages)
 
     async def nix(store: str, *argv: str) -> str:
         environment = {**os.environ, "NIX_REMOTE": store}

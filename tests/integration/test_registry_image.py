@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from proxy.core.model import DOCKER_LIST
 from proxy.wiring import files
+from tests.support.clients import skopeo_copy
 from tests.support.front import PACKAGES, Front, front
 from tests.support.image import FetchedImage, ValidatedImage
+from tests.support.processes import run
 from tests.support.servers import stock_registry
 from tests.support.validate import check_image
 
@@ -194,6 +197,60 @@ async def test_it_is_the_image_that_the_proxy_pushes(host: Host) -> None:
     assert len(held) == len(set(held)) == len(pulled.layers) - 1
 
 
+async def test_systems_make_the_index_that_the_proxy_pushes(
+    host: Host, tmp_path: Path, nix_count: Path
+) -> None:
+    both = tmp_path / "both"
+    await asyncio.to_thread(shutil.copytree, PACKAGES / "platforms", both / "packages")
+    text = SET.replace("PYTHON", str(PYTHON)).replace(
+        "    inherit system;", "    system = builtins.currentSystem;"
+    )
+    (both / "default.nix").write_text(text)
+    (tmp_path / "registry").mkdir()
+    async with (
+        stock_registry(tmp_path / "registry") as registry,
+        front(
+            tmp_path,
+            nix_count,
+            registry.url,
+            packages={"path": str(both)},
+            nix={"store": str(host.folder / "store")},
+            layers={"compression": "none", "most": 24},
+            image={"index": True, "platforms": ("linux/amd64", "linux/arm64")},
+        ) as running,
+    ):
+        headers = {"Accept": DOCKER_LIST}
+        _, answered, body = await running.get("/v2/hello/manifests/latest", headers=headers)
+        index = json.loads(body)
+        images = [await running.pull("hello", each["digest"]) for each in index["manifests"]]
+        _, _, tags = await running.get("/v2/hello/tags/list")
+
+    words = (
+        *("--argstr", "name", "hello"),
+        *("--argstr", "packages", '["hello"]'),
+        *("--arg", "set", str(both)),
+    )
+    systems = ("--argstr", "systems", '["x86_64-linux", "aarch64-linux"]')
+    outcome = await asyncio.to_thread(host.nix_build, *words, *systems, *origin(images[0]))
+    assert outcome.returncode == 0, outcome.stderr
+    store = host.folder / "store"
+    document = json.loads(await asyncio.to_thread(Path(f"{store}{outcome.stdout.strip()}").read_bytes))
+
+    assert document["manifest"] == index
+    assert document["manifestLocation"]["digest"] == answered["Docker-Content-Digest"]
+    assert document["tag"] in json.loads(tags)["tags"]
+    made = {platform: each["manifestLocation"]["digest"] for platform, each in document["images"].items()}
+    assert made == {"linux/amd64": images[0].digest, "linux/arm64": images[1].digest}
+
+    other = await asyncio.to_thread(
+        lambda: host.nix_build(*words, *systems, *origin(images[0]), output="image")
+    )
+    source, target = f"dir:{store}{other.stdout.strip()}", f"oci:{tmp_path / 'layout'}:x"
+    await skopeo_copy(source, target, "--override-arch=arm64")
+    inspected = await run(("skopeo", "--override-arch=arm64", "inspect", "--config", target))
+    assert json.loads(inspected.stdout)["architecture"] == "arm64"
+
+
 async def test_commands_contents_and_owner_make_the_named_image(host: Host) -> None:
     pulled = await host.front.pull("images/whole", commanded=(7, 8))
     words = (
@@ -299,6 +356,13 @@ MISTAKES: list[tuple[Callable[[Host], tuple[str, ...]], str]] = [
     (
         lambda host: given(host, "x", "hello", "whiteout"),
         "no image can hold the file /.wh.nix (from /nix/store/",
+    ),
+    (
+        lambda host: (
+            *("--argstr", "name", "x", "--argstr", "systems", '["x86_64-linux"]'),
+            *("--arg", "set", f'import {host.folder / "set"} {{ system = "x86_64-linux"; }}'),
+        ),
+        "systems needs a package set that is a path or a function",
     ),
     (lambda host: given(host, "x", "whiteoutInside"), "share/deep/.wh..wh..opq): engines read a name"),
 ]

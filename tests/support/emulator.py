@@ -50,12 +50,14 @@ def unpack(layers: Iterable[Path], root: Path) -> None:
         (root / folder).mkdir(parents=True, exist_ok=True)
         shutil.copy(found, root / folder)
     shutil.copy(emulator, root / "usr/bin")
+    (root / "dev").mkdir(exist_ok=True)
+    (root / "dev/null").touch()  # an engine adds it, and git opens it before anything else
 
 
 async def start(root: Path, environment: Mapping[str, str], *argv: str) -> str:
     """What a program of an unpacked image prints."""
     program = ("unshare", "--user", "--map-root-user", "chroot", str(root), f"/usr/bin/{QEMU}", *argv)
-    return (await run(program, env={**os.environ, **environment}, deadline=200)).decode()
+    return (await run(program, env={**os.environ, **environment}, deadline=600)).decode()
 
 
 async def on_an_emulated_host(environment: Mapping[str, str], *argv: str) -> str:
