@@ -159,7 +159,8 @@ class BuildBoard:
                 self._update(repository, tag, phase=PACKING, ready=ready, total=total)
             case PlatformEnded(repository, tag, platform, error) if error:
                 if (build := self._running.get((repository, tag))) is not None:
-                    self._update(repository, tag, missing=(*build.missing, (platform, error)))
+                    missing = {**dict(build.missing), platform: error}  # a platform may be tried again
+                    self._update(repository, tag, missing=tuple(missing.items()))
             case BuildEnded():
                 self._end(event)
             case _:

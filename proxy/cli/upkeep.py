@@ -12,6 +12,7 @@ from proxy.core import typed
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
+    from proxy.upkeep.attest.lacking import Attached
     from proxy.upkeep.prune import Old
     from proxy.upkeep.warm import Outcome
 
@@ -151,14 +152,38 @@ def _reindex(settings: "Settings", arguments: argparse.Namespace, console: Conso
         summary = run(commands.reindex(settings, names))
     if not summary.is_whole:
         console.complain(f"{NO_CATALOG}; name those: nixfront reindex NAME")
-    console.document(asdict(summary))
+    attached = _attach(settings, names, console) if arguments.attach else []
+    console.document({**asdict(summary), "attached": [asdict(image) for image in attached]})
     console.line(f"{summary.tags} tags, {summary.ours} of them are ours")
     console.line(f"{summary.layers} layers recorded; this host cannot make {summary.unproved} more by itself")
     for name in summary.strangers[:_MOST_NAMES]:
         console.line(f"an image of ours under a tag that is not ours: {name}")
     if (more := len(summary.strangers) - _MOST_NAMES) > 0:
         console.line(f"and {more} more")
-    return 0
+    return 1 if any(image.error for image in attached) else 0
+
+
+def _attach(settings: "Settings", names: list[str], console: Console) -> list["Attached"]:
+    """Attach documents to the images that lack them, and print a line for each."""
+    from proxy.cli.running import run
+    from proxy.telemetry import log
+    from proxy.wiring import commands, verification
+
+    log.configure("warning", "json" if console.as_json else settings.log.format)
+    done: list[Attached] = []
+
+    async def attach_all(bar: Bar) -> None:
+        async with verification.attacher(settings) as attacher, commands.listing(settings, names) as listing:
+            async for image in attacher.all(listing.images):
+                done.append(image)
+                bar.show(image.name, len(done))
+                console.line(
+                    f"{'no documents' if image.error else 'attached':<12}  {image.name}  {image.error}".rstrip()
+                )
+
+    with console.progress("attaching documents") as bar:
+        run(attach_all(bar))
+    return done
 
 
 def _reindex_arguments(parser: argparse.ArgumentParser) -> None:
@@ -167,6 +192,11 @@ def _reindex_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="NAME",
         help="a repository to read (default: all of the registry's catalog; without one, those in nixfront's records)",
+    )
+    parser.add_argument(
+        "--attach",
+        action="store_true",
+        help="also attach documents to images that lack them: each of these is made again, which may take long",
     )
 
 

@@ -106,8 +106,8 @@ class ImageRequest:
 
     @property
     def key(self) -> str:
-        """The repository and the reference, as people write both."""
-        return f"{self.repository}{'@' if self.digest else ':'}{self.reference}"
+        """The repository and the tag or digest of the image, as people write both: all blobs of an image are one build."""
+        return f"{self.repository}{'@' if self.digest else ':'}{self.digest or self.tag}"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class ImageSigner:
         sign: Callable[[str, str], Awaitable[bool]],
         verify: Callable[[str, str], Awaitable[Verdict]],
     ) -> None:
-        """`sign` signs the manifest with a digest, and says whether that was new; `verify` makes an image again."""
+        """`sign` signs the manifest with a digest, and returns whether that is a new signature; `verify` makes an image again."""
         self._registry = registry
         self._state = state
         self._sign = sign

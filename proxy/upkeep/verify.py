@@ -91,7 +91,7 @@ class _Part:
 
 
 @dataclass(frozen=True, slots=True)
-class _Image:
+class ImageDocuments:
     """The manifest of one image with its digest, and its configuration."""
 
     digest: str
@@ -166,7 +166,7 @@ class Verifier:
             return replace(verdict, now=verdict.digest, total=total)
         layers: list[LayerVerdict] = []
         others: list[str] = []
-        now = await _images(digest_of(again.manifest), again.read)
+        now = await read_images(digest_of(again.manifest), again.read)
         new = digest_of(again.manifest)
         if verdict.digest in [image.digest for image in before.values()]:
             # A manifest without an index is compared with that of its platform in the index that the tag would name now.
@@ -184,16 +184,16 @@ class Verifier:
             others += [f"{prefix}{each}" for each in _other_differences(one, two)]
         return replace(verdict, layers=tuple(layers), differences=tuple(others))
 
-    async def _stored(self, repository: str, digest: str) -> dict[str, _Image]:
+    async def _stored(self, repository: str, digest: str) -> dict[str, ImageDocuments]:
         """The image with this digest, or those of an index, by platform."""
 
         async def read(kind: str, digest: str) -> bytes:
             return await self._registry.content(repository, kind, digest)
 
-        return await _images(digest, read)
+        return await read_images(digest, read)
 
     async def _layers(
-        self, repository: str, before: _Image, now: _Image, again: MadeAgain
+        self, repository: str, before: ImageDocuments, now: ImageDocuments, again: MadeAgain
     ) -> AsyncIterator[LayerVerdict]:
         """The layers that differ."""
         all_before = {path for part in before.parts for path in part.paths}
@@ -259,14 +259,14 @@ async def write_all(file: Path, chunks: AsyncIterator[Buffer]) -> None:
         await asyncio.to_thread(target.close)
 
 
-async def _images(digest: str, read: Callable[[str, str], Awaitable[bytes]]) -> dict[str, _Image]:
+async def read_images(digest: str, read: Callable[[str, str], Awaitable[bytes]]) -> dict[str, ImageDocuments]:
     """The image with this digest, or those of an index, by platform. `read` gets a kind of content and a digest.
 
     Raises `DocumentInvalid` for two images of one platform.
     """
     manifest = read_manifest(await read("manifests", digest))
     digests = [child.digest for child in manifest.children] if isinstance(manifest, Index) else [digest]
-    images: dict[str, _Image] = {}
+    images: dict[str, ImageDocuments] = {}
     for each in digests:
         image = read_manifest(await read("manifests", each))
         if isinstance(image, ImageManifest):
@@ -274,11 +274,11 @@ async def _images(digest: str, read: Callable[[str, str], Awaitable[bytes]]) -> 
             platform = read_config(config).platform
             if platform in images:
                 raise DocumentInvalid(f"two of its images are for {platform}")
-            images[platform] = _Image(each, image, config)
+            images[platform] = ImageDocuments(each, image, config)
     return images
 
 
-def _other_differences(before: _Image, now: _Image) -> Iterator[str]:
+def _other_differences(before: ImageDocuments, now: ImageDocuments) -> Iterator[str]:
     """What differs beside the layers: the type of the manifest, and the configuration."""
     if before.manifest.media_type != now.manifest.media_type:
         yield f"type {before.manifest.media_type} is {now.manifest.media_type} now (image.format)"

@@ -7,6 +7,7 @@ from aiohttp import web
 
 #: Where it is.
 PATH = "/.well-known/nixfront.pub"
+_IS_THERE = web.AppKey("is_there", bool)
 
 
 def add_to(application: web.Application, pem: bytes) -> None:
@@ -15,4 +16,10 @@ def add_to(application: web.Application, pem: bytes) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(body=pem, content_type="application/x-pem-file")
 
+    application[_IS_THERE] = True
     application.router.add_get(PATH, answer)
+
+
+def path_in(application: web.Application) -> str:
+    """Where this application has the key; empty if images are not signed."""
+    return PATH if application.get(_IS_THERE, False) else ""

@@ -70,11 +70,17 @@ class Listing:
 
 
 @asynccontextmanager
-async def listing(settings: Settings) -> AsyncIterator[Listing]:
-    """The images that the registry lists, or those of the state where it lists none. Raises a `NixfrontError`."""
+async def listing(settings: Settings, names: Sequence[str] = ()) -> AsyncIterator[Listing]:
+    """The images that the registry lists, or those of the state where it lists none. Raises a `NixfrontError`.
+
+    `names`: the repositories to list instead.
+    """
     endpoint = await asyncio.to_thread(image_endpoint, settings)
     async with endpoint.opened() as connection:
         management = Management(connection)
+        if names:
+            yield Listing(management.images(_each(names)), is_whole=True)
+            return
         if await management.has_catalog():
             yield Listing(management.images(), is_whole=True)
             return

@@ -1,4 +1,4 @@
-"""What `nixfront verify` needs: a pipeline that makes images for nobody, and the registry to compare with."""
+"""What `nixfront verify` and `reindex --attach` need: a pipeline that makes images for nobody, and the registry that has them."""
 
 import asyncio
 from collections import defaultdict
@@ -8,15 +8,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from proxy.core.errors import SettingsInvalid
 from proxy.core.model import BlobStream, ImageRequest, LayerPlan, digest_of
 from proxy.image import store_tree
+from proxy.pipeline.attachments import Attachments
+from proxy.pipeline.build import Pipeline
 from proxy.pipeline.own_tags import OwnTags
 from proxy.pipeline.packing import LayerStream
 from proxy.settings import Settings
 from proxy.state.memory import MemoryState
 from proxy.telemetry.log import log_event
+from proxy.tools.scratch import scratch_folder
+from proxy.upkeep.attest.lacking import Attacher
 from proxy.upkeep.verify import MadeAgain, Verifier, write_all
 from proxy.wiring import builder, files
+from proxy.wiring.commands import open_keeper
 from proxy.wiring.registry import image_endpoint
 
 
@@ -76,24 +82,8 @@ async def verifier(settings: Settings) -> AsyncIterator[Verifier]:
     Raises a `NixfrontError`.
     """
     async with AsyncExitStack() as stack:
-        data = settings.data_dir
-        await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True)
-        folder = await stack.enter_async_context(files.build_folder(data))
-        packages = await builder.open_own_packages(settings, stack)
-        tables = await asyncio.to_thread(builder.read_tables, settings)
-        nowhere, state = Nowhere(), MemoryState()
-        pipeline = await builder.build_pipeline(
-            settings,
-            stack,
-            packages,
-            nowhere,
-            OwnTags(nowhere, state),
-            state,
-            folder,
-            tables,
-            log_event,
-        )
-        stack.push_async_callback(pipeline.close)
+        nowhere = Nowhere()
+        pipeline = await _pipeline(settings, stack, nowhere)
         executor = ThreadPoolExecutor(settings.packers, thread_name_prefix="verifying")
         stack.push_async_callback(asyncio.to_thread, executor.shutdown)
         endpoint = await asyncio.to_thread(image_endpoint, settings)
@@ -105,6 +95,62 @@ async def verifier(settings: Settings) -> AsyncIterator[Verifier]:
 
         pack = partial(_pack, settings.nix_store, executor)
         yield Verifier(connection, settings.vocabulary, make, pack)
+
+
+@asynccontextmanager
+async def attacher(settings: Settings) -> AsyncIterator[Attacher]:
+    """What attaches documents to images of the registry that lack them. It may run beside a nixfront, as `verifier`.
+
+    Raises a `NixfrontError`, such as `SettingsInvalid` where the settings want no documents.
+    """
+    async with AsyncExitStack() as stack:
+        keeper = await stack.enter_async_context(open_keeper(settings))
+        nowhere = Nowhere()
+        attachments = await builder.open_attachments(
+            settings,
+            stack,
+            keeper.registry,
+            OwnTags(keeper.registry, keeper.state),
+            keeper.state,
+            await stack.enter_async_context(scratch_folder()),
+            "reindex",
+        )
+        if attachments is None:
+            raise SettingsInvalid("trust.attach: it is false, so images get no documents")
+        pipeline = await _pipeline(settings, stack, nowhere, attachments)
+
+        async def make(request: ImageRequest) -> None:
+            await pipeline.make(request)
+            nowhere.take(request.repository, request.tag)
+            await attachments.settle()
+
+        yield Attacher(keeper.registry, settings.vocabulary, make)
+
+
+async def _pipeline(
+    settings: Settings, stack: AsyncExitStack, nowhere: Nowhere, attachments: Attachments | None = None
+) -> Pipeline:
+    """A pipeline that keeps no image, as long as the stack."""
+    data = settings.data_dir
+    await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True)
+    folder = await stack.enter_async_context(files.build_folder(data))
+    packages = await builder.open_own_packages(settings, stack)
+    tables = await asyncio.to_thread(builder.read_tables, settings)
+    state = MemoryState()
+    pipeline = await builder.build_pipeline(
+        settings,
+        stack,
+        packages,
+        nowhere,
+        OwnTags(nowhere, state),
+        state,
+        folder,
+        tables,
+        log_event,
+        attachments,
+    )
+    stack.push_async_callback(pipeline.close)
+    return pipeline
 
 
 async def _pack(store: str, executor: ThreadPoolExecutor, plan: LayerPlan, file: Path) -> None:

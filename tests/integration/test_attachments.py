@@ -20,7 +20,7 @@ from tests.support.front import PACKAGES, Front, front
 from tests.support.layout import read_layout
 from tests.support.servers import Server, stock_registry
 from tests.support.stored import digest_of_tag
-from tests.support.validate import attached, check_image
+from tests.support.validate import EVERY_TYPE, attached, check_image
 from tests.support.wait import until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
@@ -198,6 +198,42 @@ async def index_of(registry: Server, repository: str, tag: str) -> list[dict[str
             return []
         manifests: list[dict[str, Any]] = json.loads(await answer.read())["manifests"]
         return manifests
+
+
+async def test_images_of_before_get_theirs_and_so_do_those_of_an_index(
+    start: Start, registry: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The documents belong to the image of each platform. They can be made again without a promise of the data folder."""
+    packages = {"kind": "path", "path": str(PACKAGES / "platforms")}
+    both = {"index": True, "platforms": ("linux/amd64", "linux/arm64")}
+    nixfront = Command(tmp_path, registry.url, monkeypatch, capsys)
+    monkeypatch.setenv("NIXFRONT_PACKAGES_PATH", packages["path"])
+    monkeypatch.setenv("NIXFRONT_IMAGE_INDEX", "true")
+    monkeypatch.setenv("NIXFRONT_IMAGE_PLATFORMS", json.dumps(both["platforms"]))
+    async with start(registry.url, packages=packages, image=both) as running:
+        digest, children = await index_and_children(running, "hello")
+        assert [await documents_of(running.url, "hello", child) for child in children] == [{}, {}]
+        await handmade.push(registry.url, "hello", "mine", handmade.image([b""]))
+
+        found = await nixfront("reindex", "--attach")
+        assert found["attached"] == [{"name": "hello:1.0", "digest": digest, "error": ""}]
+        for child in children:
+            documents = await documents_of(running.url, "hello", child)
+            assert set(check_documents(documents, child)) == KINDS
+        assert (await nixfront("reindex", "--attach"))["attached"] == [], "they have them now"
+        assert [await index_of(registry, "hello", each.replace(":", "-")) for each in (digest,)] == [[]]
+
+    async with start(registry.url, packages=packages, image=both, trust=ON) as running:
+        _, others = await index_and_children(running, "other")
+        await kept(tmp_path)
+        for child in others:
+            assert set(check_documents(await documents_of(running.url, "other", child), child)) == KINDS
+
+
+async def index_and_children(running: Front, repository: str) -> tuple[str, list[str]]:
+    headers = {"Accept": ", ".join(EVERY_TYPE)}
+    _, headers, body = await running.get(f"/v2/{repository}/manifests/latest", headers=headers)
+    return headers["Docker-Content-Digest"], [each["digest"] for each in json.loads(body)["manifests"]]
 
 
 async def test_a_layout_has_them_too(tmp_path: Path, nix_count: Path) -> None:

@@ -28,6 +28,7 @@ Start = Callable[..., AbstractAsyncContextManager[Front]]
 IDENTITY = "images.example.org/nix"
 MEDIA_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE_KEY = "dev.cosignproject.cosign/signature"
+PERSON = {"Accept": "text/html"}
 TYPES = {"Accept": f"{OCI_MANIFEST}, {DOCKER_MANIFEST}"}
 
 
@@ -148,10 +149,13 @@ async def test_a_signed_image_passes_and_no_other(
     async with start(registry.url) as front:
         await front.pull("nano")
         assert (await front.get("/.well-known/nixfront.pub"))[0] == 404
+        assert b"nixfront.pub" not in (await front.get("/", headers=PERSON))[2]
 
     async with start(registry.url, trust=trust, answers={"seconds": 0}) as front:
         status, headers, public = await front.get("/.well-known/nixfront.pub")
         assert (status, headers["Content-Type"]) == (200, "application/x-pem-file")
+        for page in ("/", "/images"):
+            assert b'href="/.well-known/nixfront.pub"' in (await front.get(page, headers=PERSON))[2]
         verified = Verifying(tmp_path / "client", front, public)
 
         # The first pull is verified: the signature is there before the tag.

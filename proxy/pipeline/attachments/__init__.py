@@ -13,13 +13,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from proxy.core.errors import NixfrontError, ProcessFailed, RegistryRefused
+from proxy.core.errors import NixfrontError, ProcessFailed, RegistryRefused, RegistryUnavailable
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import digest_of, sha256_hex
 from proxy.pipeline.attachments import referrers
@@ -39,6 +39,7 @@ _MOST_AT_ONCE = 16  # images whose documents one child makes
 _DEADLINE = 600.0  # seconds for one child
 _AGAIN = 60.0  # seconds until another try, where the registry is away
 _LEASE = 30.0  # seconds in which the list of one image's referrers is read and written
+_MARGIN = 5.0  # seconds of it that nobody uses
 _LOOK = 0.2  # seconds between two tries to get that lease
 
 
@@ -129,23 +130,33 @@ class Attachments:
                     self._queue.task_done()
 
     async def _attach_all(self, files: list[Path]) -> None:
-        promises = [promise for file in files if (promise := await self._promise(file)) is not None]
-        if not promises:
-            return
+        promises = []
+        for file in files:
+            with _one_image(file):
+                if (promise := await self._promise(file)) is not None:
+                    promises.append(promise)
+        if promises and not await self._keep_all(promises) and len(promises) > 1:
+            for promise in promises:  # what ended the child for one costs no other its documents
+                await self._keep_all([promise])
+
+    async def _keep_all(self, promises: Sequence[_Promise]) -> bool:
+        """Attach the documents of these. False where the child ended without any; the next start tries again."""
         try:
             made = await _documents([promise.file for promise in promises])
-        except ProcessFailed as error:  # the next start tries again
+        except ProcessFailed as error:
             reason = error.tail[-1] if error.tail else ""
             _log.error("no documents images=%d error=%s %s", len(promises), error, reason)
-            return
+            return False
         for promise in promises:
             documents = made[str(promise.file)]
-            if "error" in documents:
-                _log.error("no documents image=%s error=%s", promise.image, documents["error"])
-                await self._forget(promise.file)
-            elif await self._attempt(promise.file, self._attach(promise, documents)):
-                _log.info("documents attached image=%s", promise.image)
-                await self._forget(promise.file)
+            with _one_image(promise.file):
+                if "error" in documents:
+                    _log.error("no documents image=%s error=%s", promise.image, documents["error"])
+                    await self._forget(promise.file)
+                elif await self._attempt(promise.file, self._attach(promise, documents)):
+                    _log.info("documents attached image=%s", promise.image)
+                    await self._forget(promise.file)
+        return True
 
     async def _promise(self, file: Path) -> _Promise | None:
         """The promise in this file; None if there is nothing to do for now."""
@@ -190,9 +201,13 @@ class Attachments:
             if not is_listed:
                 unlisted.append(kinds.entry(kind, manifest))
         if unlisted:
-            async with self._lease(promise.image):
-                write = self._versions.write(repository)
-                await referrers.add(self._destination, repository, subject.digest, unlisted, write)
+            try:
+                # No longer than the lease lasts: another machine may read and write the list after it.
+                async with self._lease(promise.image), asyncio.timeout(_LEASE - _MARGIN):
+                    write = self._versions.write(repository)
+                    await referrers.add(self._destination, repository, subject.digest, unlisted, write)
+            except TimeoutError as error:
+                raise RegistryUnavailable("the registry takes too long for a list of referrers") from error
         return True
 
     @asynccontextmanager
@@ -231,6 +246,15 @@ class Attachments:
 
     async def _forget(self, file: Path) -> None:
         await asyncio.to_thread(file.unlink, missing_ok=True)
+
+
+@contextmanager
+def _one_image(file: Path) -> Iterator[None]:
+    """A bug that one image meets must not cost others their documents: the next start tries this one again."""
+    try:
+        yield
+    except Exception:
+        _log.exception("documents of an image failed file=%s", file.name)
 
 
 async def _documents(files: Sequence[Path]) -> dict[str, dict[str, str]]:

@@ -20,6 +20,7 @@ from aiohttp import hdrs, web
 from proxy import __version__
 from proxy.core.errors import Busy, NixfrontError
 from proxy.core.text import printable
+from proxy.web import public_key
 from proxy.web.error_responses import WIRE
 from proxy.web.page import views
 from proxy.web.page.visitor import Visitor
@@ -96,6 +97,7 @@ def page(request: web.Request, template: str, context: Mapping[str, Any], status
     of_all = {
         "host": request.host,
         "path": request.path,
+        "public_key": public_key.path_in(request.app),
         "user": visitor.user,
         "may_log_in": visitor.may_log_in,
     }

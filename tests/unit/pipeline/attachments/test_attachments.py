@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from proxy.core.errors import RegistryUnavailable
+from proxy.core.errors import ProcessFailed, RegistryUnavailable
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import OCI_INDEX, OCI_MANIFEST, Descriptor, canonical_json, digest_of
 from proxy.core.names import referrers_tag
+from proxy.pipeline import attachments as attaching_module
 from proxy.pipeline.attachments import Attachments, referrers
 from proxy.pipeline.destination import MemoryDestination
 from proxy.pipeline.oci_layout import OciLayout
@@ -211,6 +212,64 @@ async def test_a_folder_holds_the_documents_beside_the_image(tmp_path: Path) -> 
     named = {item["annotations"]["org.opencontainers.image.ref.name"]: item["mediaType"] for item in index}
     assert named == {"latest": OCI_MANIFEST, referrers_tag(DIGEST): OCI_INDEX}
     assert set(referrers.ours(await referrers.listed(layout, "one", DIGEST))) == set(KINDS)
+
+
+async def test_an_image_for_which_the_child_dies_costs_no_other_its_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = await with_image(MemoryDestination())
+    other = manifest("another image")
+    await destination.put_manifest("one", "other", OCI_MANIFEST, other)
+    bad = replace(OURS, manifest=Descriptor(OCI_MANIFEST, len(other), digest_of(other)))
+    real = attaching_module._documents
+
+    async def dies(files: Sequence[Path]) -> dict[str, dict[str, str]]:
+        if bad_file in files:
+            raise ProcessFailed("python", -9)
+        return await real(files)
+
+    monkeypatch.setattr(attaching_module, "_documents", dies)
+    async with attachments(destination, tmp_path) as attaching:
+        await attaching.promise(bad)
+        (bad_file,) = promises(tmp_path)
+        await attaching.promise(OURS)
+        attaching.keep("one", [digest_of(other), DIGEST])
+        await attaching.settle()
+
+    assert set(await documents(destination)) == set(KINDS)
+    assert promises(tmp_path) == [bad_file], "the next start tries it again"
+
+
+async def test_a_list_is_written_while_the_lease_lasts_or_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the lease another machine may write the list: a late write would undo that."""
+
+    class Slow(MemoryDestination):
+        reads = 0
+
+        @override
+        async def manifest(self, repository: str, reference: str) -> bytes | None:
+            if reference == referrers_tag(DIGEST):
+                self.reads += 1
+                if self.reads == 2:  # the one under the lease
+                    await asyncio.Event().wait()
+            return await super().manifest(repository, reference)
+
+    monkeypatch.setattr(attaching_module, "_LEASE", 0.1)
+    monkeypatch.setattr(attaching_module, "_MARGIN", 0.0)
+    destination = Slow()
+    await with_image(destination)
+    async with attachments(destination, tmp_path) as attaching:
+        await attaching.promise(OURS)
+        attaching.keep("one", [DIGEST])
+        await attaching.settle()
+        assert destination.reads == 2
+        assert len(promises(tmp_path)) == 1, "it tries again later"
+        attaching.keep("one", [DIGEST])
+        await attaching.settle()
+
+    assert set(await documents(destination)) == set(KINDS)
 
 
 @pytest.mark.parametrize(
