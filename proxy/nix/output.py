@@ -31,6 +31,12 @@ _ERROR_LINES = 20  # lines of the log in a message
 _LONGEST_LINE = 1000  # characters of a line of an evaluation's error
 # Nix's own lines that do not explain a failure: warnings, and the plan.
 _NO_NEWS = re.compile(r"warning:|th(is|ese).* will be (built|fetched)|  /nix/store/\S+$")
+# One for each package on the way from the failure to the image, in Nix up to 2.30 and later ones.
+_CONSEQUENCES = re.compile(
+    r"^error: (?:\d+ dependencies of derivation '[^']+' failed to build"
+    r"|Cannot build '[^']+'\.\n +Reason: \d+ dependenc(?:y|ies) failed\.(?:\n {7}.*)*)(?:\n|\Z)",
+    re.MULTILINE,
+)
 _CONSEQUENCE = re.compile(r"dependencies of derivation|^build of '|some outputs of ")
 _LOST = re.compile(r"missing derivation|\.drv' is not valid|opening file '/nix/store/\S+\.drv': No such file")
 _NOWHERE = re.compile(r"don't know how to build these paths|no substituter that can build it")
@@ -131,7 +137,7 @@ def flake_inputs(archive: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[st
 
 def not_built(subject: str, error: ProcessFailed, deadline: float) -> NixfrontError:
     """The error for a failed build of `subject`: `BuildFailed`, `BuildTimedOut` (`deadline`: in seconds), `DerivationLost`."""
-    lines = [line for line in error.tail if not _NO_NEWS.match(line)][-_ERROR_LINES:]
+    lines = _news(error.tail)[-_ERROR_LINES:]
     log = "\n".join(lines)
     if error.timed_out:
         return BuildTimedOut(f"building {subject} took longer than {deadline:.0f} s; its log ends:\n{log}")
@@ -193,6 +199,12 @@ def _other_system(match: re.Match[str]) -> str:
         f"{name} is for {said['system']}, and this host builds for {said['here']}. A binary cache that has it would do, or a "
         "remote builder (nix.builders), or an emulator (extra-platforms in nix.conf)"
     )
+
+
+def _news(tail: Iterable[str]) -> list[str]:
+    """The lines that may explain a failure. Behind the cause Nix has a line for each package that needs it, which may be hundreds."""
+    text = "\n".join(line for line in tail if not _NO_NEWS.match(line))
+    return (_CONSEQUENCES.sub("", text).rstrip("\n") or text).split("\n")
 
 
 def _cause(lines: Sequence[str]) -> str:

@@ -123,6 +123,20 @@ async def _oras(question: Question) -> str:
     return "not found" if reply.status == 404 else message(reply) or reason(reply)
 
 
+async def _crane(question: Question) -> str:
+    """crane (go-containerregistry, remote/transport/error.go): a GET, for `crane digest` after a HEAD; it reads every body."""
+    reply = await question.ask("GET")
+    return "pulled" if reply.status == 200 else message(reply) or reason(reply)
+
+
+async def _regctl(question: Question) -> str:
+    """regctl (regclient, internal/reghttp): it prints the body as it is, but that of a 429: it tries again until it gives up."""
+    reply = await question.ask("GET")
+    if reply.status == 200:
+        return "pulled"
+    return "retry limit exceeded" if reply.status == 429 else message(reply) or reason(reply)
+
+
 @dataclass(frozen=True, slots=True)
 class Terminal:
     """A client: its user agent, and what it prints for a question."""
@@ -146,6 +160,8 @@ TERMINALS = {
     "ctr": Terminal("containerd/1.6.20~ds1", _containerd),
     "BuildKit": Terminal("buildkit/v0.25", _containerd),
     "oras": Terminal("oras/1.3.0", _oras),
+    "crane": Terminal("crane/v0.21.0 go-containerregistry/v0.21.0", _crane),
+    "regctl": Terminal("regclient/regctl (v0.11.0)", _regctl),
     "podman": Terminal("libpod/5.4.2", _containers),
     "skopeo": Terminal("skopeo/1.18.0", _containers),
 }

@@ -246,6 +246,30 @@ def test_another_platform_is_said_once_and_in_our_words(tail: list[str], message
     assert str(error) == message
 
 
+@pytest.mark.parametrize(
+    "consequence",
+    [
+        pytest.param(["error: 1 dependencies of derivation '{}' failed to build"], id="Nix up to 2.30"),
+        pytest.param(
+            [
+                "error: Cannot build '{}'.",
+                "       Reason: 1 dependency failed.",
+                "       Output paths:",
+                "         /nix/store/x",
+            ],
+            id="later",
+        ),
+    ],
+)
+def test_all_that_needs_a_failed_package_hides_no_cause(consequence: list[str]) -> None:
+    cause = "error: unable to download 'http://x': Couldn't resolve host name (6)"
+    behind = [line.format(f"/nix/store/{n}.drv") for n in range(40) for line in consequence]
+
+    error = output.not_built("tool", ProcessFailed("nix-store", 1, [cause, *behind]), 60)
+
+    assert str(error) == f"building tool failed: {cause.removeprefix('error: ')}; its log ends:\n{cause}"
+
+
 # --- flakes ---------------------------------------------------------------------------------------------------
 
 
