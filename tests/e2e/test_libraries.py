@@ -1,4 +1,4 @@
-"""Images whose libraries work: packages in the layout of nixpkgs, run by a docker engine and by podman.
+"""Images whose libraries work: packages in the layout of nixpkgs, run by a docker engine, podman and containerd.
 
 The comment of each row is the public report that it comes from.
 """
@@ -12,7 +12,7 @@ import pytest_asyncio
 from proxy.core.events import LibraryUnusable
 from proxy.registry.endpoint import Endpoint
 from proxy.upkeep.explain import explain
-from tests.support.clients import Docker, podman
+from tests.support.clients import Docker, containerd, podman
 from tests.support.front import Front, front
 from tests.support.servers import stock_registry
 
@@ -28,6 +28,14 @@ LANGUAGES = Path(__file__).parents[1] / "integration" / "languages"
 # The host's own programs come into sight with these folders: the image's programs are in /bin alone.
 VOLUMES = (
     *("-v=/usr:/usr:ro", "-v=/lib64:/lib64:ro", "-v=/lib/x86_64-linux-gnu:/lib/x86_64-linux-gnu:ro"),
+    "--env=PATH=/bin:/usr/bin",
+)
+#: The same for `ctr`.
+MOUNTS = (
+    *(
+        f"--mount=type=bind,src={path},dst={path},options=rbind:ro"
+        for path in ("/usr", "/lib64", "/lib/x86_64-linux-gnu")
+    ),
     "--env=PATH=/bin:/usr/bin",
 )
 FILE = """
@@ -54,6 +62,7 @@ RUNS = [
     ("withidna/python3packages.old", ("python3", "-c", IDNA), "idna 3"),
     ("perl/perlpackages.greet", ("perl", "-MGreet", "-e", "print Greet::text"), "from perl"),
     ("nodejs/nodepackages.greet", ("node", "-p", "require('greet')"), "from node"),
+    ("lua/luapackages.greet", ("lua", "-e", "print((require 'greet'))"), "from lua"),
 ]
 
 
@@ -105,6 +114,19 @@ async def test_podman_runs_it_too(served: Front, tmp_path: Path) -> None:
         said = await engine.run(*VOLUMES, name, "python3", "-c", REQUESTS)
 
     assert said.strip() == "idna 3"
+
+
+async def test_containerd_runs_them_too(served: Front, tmp_path: Path) -> None:
+    """Its `ctr` adds nothing to the environment of an image: no HOME, no TERM."""
+    rows = [row for row in RUNS if row[0] in ("python3/python3packages.requests", "lua/luapackages.greet")]
+    async with containerd(tmp_path) as ctr:
+        said = []
+        for number, (repository, command, _) in enumerate(rows):
+            name = f"{served.url.removeprefix('http://')}/{repository}:latest"
+            await ctr.succeed("images", "pull", "--plain-http", name)
+            said.append((await ctr.succeed("run", "--rm", *MOUNTS, name, f"row{number}", *command)).strip())
+
+    assert said == [says for _, _, says in rows]
 
 
 async def test_a_module_for_another_version_is_in_the_log_and_in_explain(served: Front) -> None:

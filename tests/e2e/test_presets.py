@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.clients import Docker, podman
+from tests.support.clients import Docker, containerd, podman
 from tests.support.processes import succeed
 from tests.support.servers import Server, nixfront, stock_registry
 
@@ -110,6 +110,19 @@ async def test_podman_starts_it_too(proxy: Server, node: Path, tmp_path: Path) -
         output = await engine.succeed("run", "--rm", "--network=none", *mounted, name, "/node", "-p", "6 * 7")
 
     assert output.strip() == "42"
+
+
+async def test_containerd_starts_it_too(proxy: Server, node: Path, tmp_path: Path) -> None:
+    """With what CI systems call beside it."""
+    name = f"{proxy.host}/ci:latest"
+    scripts = [script for image, script, _ in _CALLS if image == "ci"]
+    async with containerd(tmp_path) as ctr:
+        await ctr.succeed("images", "pull", "--plain-http", name)
+        mount = f"--mount=type=bind,src={node},dst=/node,options=rbind:ro"
+        called = "\n".join((*scripts, "/node -p '6 * 7'"))
+        output = await ctr.succeed("run", "--rm", mount, name, "calls", "sh", "-c", called)
+
+    assert output.split() == [*(" ".join(says for image, _, says in _CALLS if image == "ci").split()), "42"]
 
 
 async def test_a_version_is_a_tag_and_a_label(proxy: Server, docker: Docker) -> None:

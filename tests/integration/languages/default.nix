@@ -87,6 +87,8 @@ rec {
   perlPackages.Greet = shared "perl-Greet-1" "lib/perl5/site_perl" "Greet.pm" "package Greet; sub text { 'from perl' } 1;";
   nodejs = make { name = "nodejs-22"; script = "mkdir -p $out/bin; ln -s /usr/bin/node $out/bin/node"; };
   nodePackages.greet = shared "greet-1" "lib/node_modules/greet" "index.js" "module.exports = 'from node'";
+  lua = make { name = "lua-5.4.6"; script = "mkdir -p $out/bin; ln -s /usr/bin/lua5.4 $out/bin/lua"; };
+  luaPackages.greet = shared "lua5.4-greet-1" "share/lua/5.4" "greet.lua" "return 'from lua'";
 
   tzdata = shared "tzdata-1" "share/zoneinfo" "Nowhere" "x";
 }
