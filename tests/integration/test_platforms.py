@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -31,11 +32,13 @@ from proxy.web.page.image_list import ImageList
 from proxy.wiring import commands
 from proxy.wiring.verification import verifier
 from tests.support import handmade
+from tests.support.clients import skopeo_copy
 from tests.support.front import PACKAGES, Front
 from tests.support.front import front as start_front
 from tests.support.layout import named_in
 from tests.support.processes import run
 from tests.support.servers import Server, stock_registry
+from tests.support.shim import shim
 from tests.support.stored import digest_of_tag, stored_tags
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
@@ -183,13 +186,15 @@ async def test_a_platform_that_cannot_be_made_is_left_out_and_named(start: Start
 async def test_single_manifests_stay_served_and_become_indexes_when_they_are_refreshed(
     start: Start, registry: Server, chosen: Settings
 ) -> None:
+    full = ("hello", "other", "onlyamd", "arm64/hello")
     async with start(registry.url, packages=SET) as front:
+        singles = {name: (await front.pull(name)).digest for name in full}
         before = await front.pull("hello")
         async with verifier(chosen) as compared:
             assert (await compared.one("hello", "latest")).is_same, "it is an image of the index of today"
     tags = await stored_tags(registry.url)
     async with start(registry.url, packages={**SET, "refresh": "never"}, image=BOTH) as front:
-        assert (await front.pull("hello")).digest == before.digest
+        assert {name: (await front.pull(name)).digest for name in full} == singles
         assert front.told(BuildStarted) == []
     due = {**SET, "time_to_live": 0, "refresh": "wait"}
     async with start(registry.url, packages=due, image=BOTH, answers={"seconds": 0}) as front:
@@ -201,17 +206,29 @@ async def test_single_manifests_stay_served_and_become_indexes_when_they_are_ref
         builds = len(front.told(BuildStarted))
         assert (await index(front, "hello"))[0] == digest
         assert len(front.told(BuildStarted)) == builds, "what the tag means has not changed"
+        for name, platforms in (("other", [AMD, ARM]), ("onlyamd", [AMD])):
+            entries = (await index(front, name))[1]["manifests"]
+            assert [each["platform"] for each in entries] == platforms
+            assert entries[0]["digest"] == singles[name]
+        assert (await front.pull("arm64/hello")).digest == singles["arm64/hello"], "one platform by its name"
 
         # A platform whose build failed is tried again when the tag is due.
         first, _ = await index(front, "failing")
         builds = len(front.told(BuildStarted))
         assert (await index(front, "failing"))[0] == first
         assert len(front.told(BuildStarted)) == builds + 1
-    for tag in tags:
-        if tag.repository == "hello" and tag.tag not in ("latest", "1.0"):
-            assert await digest_of_tag(registry.url, "hello", tag.tag) == before.digest, (
-                "a pinned tag never moves"
-            )
+    pinned = [tag for tag in tags if tag.tag not in ("latest", "1.0")]
+    assert len(pinned) == 2 * len(full), "of each, the revision and the hash of its outputs"
+    for tag in pinned:
+        assert await digest_of_tag(registry.url, tag.repository, tag.tag) == tag.digest, "it never moves"
+
+
+async def requests_of_pull(url: str, repository: str, target: Path) -> Counter[tuple[str, str]]:
+    """The requests of a client that copies an image of this host's platform."""
+    async with shim(url) as relay:
+        source = f"docker://{relay.url.removeprefix('http://')}/{repository}:latest"
+        await skopeo_copy(source, f"dir:{target}", "--override-arch=amd64")
+        return relay.counts
 
 
 async def prune(chosen: Settings) -> AsyncIterator[tuple[str, str]]:
@@ -301,6 +318,14 @@ async def test_commands_and_the_page_show_the_images_of_an_index(
         assert images["onlyamd", lacking].missing[0][0] == "linux/arm64"
         counted = await census.of_registry(Endpoint(registry.url))
         assert len(counted.images) == 3, "hello of two platforms, and onlyamd"
+
+        # A pull of what is there costs one request more than a pull of a plain manifest.
+        assert (await front.pull("amd64/hello")).digest == amd
+        single = await requests_of_pull(front.url, "amd64/hello", tmp_path / "single")
+        several = await requests_of_pull(front.url, "hello", tmp_path / "several")
+        assert several - single == {("GET", "manifest"): 1}
+        assert not single - several
+        assert single["GET", "manifest"] == 1
 
         # A named image is one definition, for each system.
         _, document = await index(front, "images/web")
