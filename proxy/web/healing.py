@@ -6,7 +6,7 @@ at which revision the image was made, and its repository says the rest; see `pip
 
 from dataclasses import replace
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from proxy.core import names
 from proxy.core.errors import DigestLost, DigestMismatch, NameInvalid, RegistryRefused
@@ -20,7 +20,9 @@ from proxy.registry.client import Registry
 from proxy.state import ImageRecord, State
 
 _MOST_READ = 16  # manifests of a repository in which a blob is looked for
-_MOST_MANIFESTS = 4096  # whose blobs are in memory
+_MOST_BLOBS = 1 << 16  # whose digests are in memory, those of all manifests together
+_MOST_REFUSED = 4096  # manifests
+_REFUSED = 10.0  # seconds for which a manifest that the registry does not give is not asked for again
 
 
 class Healing:
@@ -30,7 +32,8 @@ class Healing:
         self._registry = registry
         self._state = state
         self._words = words
-        self._blobs: LRUCache[str, frozenset[str]] = LRUCache(_MOST_MANIFESTS)
+        self._blobs: LRUCache[str, frozenset[str]] = LRUCache(_MOST_BLOBS, _weight)
+        self._refused: TTLCache[tuple[str, str], None] = TTLCache(_MOST_REFUSED, _REFUSED)
 
     async def image(self, path: RegistryPath) -> ImageRequest | None:
         """The image of ours that has this manifest or blob; None if no record has it. Raises `DigestLost`."""
@@ -39,6 +42,7 @@ class Healing:
         repository, blob = path.repository, ""
         if path.kind == "manifest":
             record = await self._state.recall_image(repository, path.reference)
+            self._refused.pop((repository, path.reference), None)  # it may come back now
         else:
             blob = path.reference
             record = await self._holder(repository, blob)
@@ -67,16 +71,35 @@ class Healing:
         return None
 
     async def _blobs_of(self, record: ImageRecord) -> frozenset[str]:
-        """The blobs that the manifest of this image names; none if the registry does not have the manifest."""
-        if (known := self._blobs.get(record.digest)) is not None:
-            return known
+        """The blobs that the manifest of this image names; none if the registry does not have the manifest.
+
+        What a digest names never changes, so it is read once, and an index or a damaged manifest too.
+        """
+        if (blobs := self._blobs.get(record.digest)) is not None:
+            return blobs
+        place = (record.repository, record.digest)
+        if place in self._refused:
+            return frozenset()
         try:
             data = await self._registry.content(record.repository, "manifests", record.digest)
-            manifest = read_manifest(data)
-        except (RegistryRefused, DigestMismatch, DocumentInvalid):
+        except (RegistryRefused, DigestMismatch):
+            self._refused[place] = None
             return frozenset()
-        if not isinstance(manifest, ImageManifest):
-            return frozenset()
-        blobs = frozenset(blob.digest for blob in (manifest.config, *manifest.layers))
-        self._blobs[record.digest] = blobs
+        blobs = self._blobs[record.digest] = _blobs(data)
         return blobs
+
+
+def _blobs(data: bytes) -> frozenset[str]:
+    """The blobs of a manifest; none of an index, or of what is no manifest."""
+    try:
+        manifest = read_manifest(data)
+    except DocumentInvalid:
+        return frozenset()
+    if not isinstance(manifest, ImageManifest):
+        return frozenset()
+    return frozenset(blob.digest for blob in (manifest.config, *manifest.layers))
+
+
+def _weight(blobs: frozenset[str]) -> int:
+    """What a manifest takes in memory: an index costs something too."""
+    return 1 + len(blobs)

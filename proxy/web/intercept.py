@@ -23,7 +23,7 @@ from proxy.core.names import Vocabulary
 from proxy.core.request import RegistryPath
 from proxy.state.pulls import Pulls
 from proxy.telemetry.requests import PATH, Observer, path_of
-from proxy.web import error_responses
+from proxy.web import error_responses, verbatim
 from proxy.web.access import Access
 from proxy.web.answer_cache import AnswerCache
 from proxy.web.blobs import Blobs
@@ -123,23 +123,25 @@ class Front:
                     return stale
                 if stale is not True:  # `Overdue` too: an old image is better than none
                     return await self._answers.relay(request, answer)
-        if image is not None:
-            if reason := self._sites.build_refusal(request):
-                raise SiteDenied(reason)
-            client = await self._access.admit(request, image)
-            with self._builds.visit(image, client) as visit:
-                try:
-                    outcome = await self._waiting.hold(request, sent, self._build(request, image, client))
-                except NixfrontError as error:
-                    raise self._ways_out.add(error, request, image) from error
-                visit.returns = outcome is not None
-            if isinstance(outcome, web.Response):
-                return outcome
-            if outcome is not None:
-                return await self._waiting.still_building(request, image, outcome)
-            if image.digest:
-                self._pulls.pulled(image.repository, image.digest)
-        return await self._answers.forward(request)
+        if image is None:
+            return await self._answers.forward(request)
+        if reason := self._sites.build_refusal(request):
+            raise SiteDenied(reason)
+        client = await self._access.admit(request, image)
+        with self._builds.visit(image, client) as visit:
+            try:
+                outcome = await self._waiting.hold(request, sent, self._build(request, image, client))
+            except NixfrontError as error:
+                raise self._ways_out.add(error, request, image) from error
+            visit.returns = outcome is not None
+        if isinstance(outcome, web.Response):
+            return outcome
+        if outcome is not None:
+            return await self._waiting.still_building(request, image, outcome)
+        response = await self._answers.forward(request)
+        if digest := image.digest or verbatim.manifest_digest(response):
+            self._pulls.pulled(path.repository, digest)
+        return response
 
     async def _image(self, path: RegistryPath, method: str, status: int) -> ImageRequest | None:
         """The image to build after an answer of this status; None when the answer stands.

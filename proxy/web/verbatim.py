@@ -98,10 +98,19 @@ async def start_of_body(answer: aiohttp.ClientResponse, most: int) -> bytes:
     return start
 
 
+def manifest_digest(response: web.StreamResponse) -> str:
+    """The digest of the manifest that a client got with this answer; empty if it got none."""
+    if response.status not in (200, 304):
+        return ""
+    if isinstance(response, VerbatimResponse):
+        return response.digest
+    return response.headers.get("Docker-Content-Digest", "")
+
+
 class VerbatimResponse(web.StreamResponse):
     """A response that exists as bytes: one write sends it, and aiohttp adds nothing to it.
 
-    `headers` has only what is not in those bytes; signal handlers and middlewares add theirs there.
+    `headers` has only what is not in those bytes; signal handlers and middlewares add theirs there. `digest`: the manifest's.
     """
 
     def __init__(self, request: web.Request, answer: AnswerRecord, manifest: bytes) -> None:
@@ -112,6 +121,7 @@ class VerbatimResponse(web.StreamResponse):
         else:
             super().__init__(headers={"Content-Length": str(answer.size)})
             self._head = answer.head
+        self.digest = answer.digest
         self._version = b"HTTP/1.1" if request.version >= HttpVersion11 else b"HTTP/1.0"
         self._stays = request.keep_alive
         self._manifest = manifest

@@ -31,6 +31,7 @@ from proxy.web.page.rights import Rights
 from proxy.web.page.visitor import Visitors
 from proxy.web.replies.tag_list import TagLists
 from proxy.web.search import Search
+from proxy.web.search.lists import SetLists
 from proxy.web.sites import Sites
 from proxy.web.sites.host_names import HostNames
 from proxy.web.waiting import Waiting, WaitingRules
@@ -81,21 +82,21 @@ def add_images(
     application.on_response_prepare.append(requests.name_request)
 
 
+def set_lists(service: Service, settings: Settings, stack: AsyncExitStack) -> SetLists:
+    """The names of package sets, for all who search."""
+    packages = service.packages
+    lists = SetLists(packages.sets, packages.evaluator, service.access, settings.package_policy)
+    stack.push_async_callback(lists.close)
+    return lists
+
+
 def add_search(
-    application: web.Application, service: Service, settings: Settings, sites: Sites, stack: AsyncExitStack
+    application: web.Application, service: Service, settings: Settings, sites: Sites, lists: SetLists
 ) -> None:
     """Let the application answer `docker search` and `podman search`."""
-    packages = service.packages
     search = Search(
-        sites,
-        service.access,
-        service.passthrough,
-        packages.sets,
-        packages.evaluator,
-        settings.vocabulary,
-        settings.package_policy,
+        sites, service.access, service.passthrough, lists, settings.vocabulary, settings.package_policy
     )
-    stack.push_async_callback(search.close)
     application.router.add_get("/v1/search", search.answer)
 
 
@@ -117,6 +118,7 @@ async def add_page(
     service: Service,
     settings: Settings,
     sites: Sites,
+    lists: SetLists,
     stack: AsyncExitStack,
 ) -> Page:
     """Let the application answer the page for people."""
@@ -141,7 +143,7 @@ async def add_page(
         Networks(settings.page.log_networks),
     )
     trusted = Networks(settings.http.trusted_proxies)
-    composer = Composer(previews, settings.vocabulary, trusted)
+    composer = Composer(previews, lists, settings.vocabulary, trusted)
     history = History(service.metrics.totals)
     watching = asyncio.create_task(history.watch())
     stack.callback(watching.cancel)
@@ -149,7 +151,7 @@ async def add_page(
         service.board,
         visitors,
         composer,
-        PackagePages(composer, previews, sites, settings.package_policy),
+        PackagePages(composer, lists, sites),
         Maker(sites, service.access, service.builds, settings.vocabulary),
         history,
         default_set=_default_set(settings),

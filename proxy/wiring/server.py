@@ -70,9 +70,10 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         limits = ConnectionLimits(_limits(settings))
         certificate = await _certificate(settings, stack)
         main = web.Application(middlewares=[*middlewares, sites.middleware])
+        lists = front.set_lists(service, settings, stack)
         page = None
         if settings.page.enabled:
-            page = await front.add_page(main, service, settings, sites, stack)
+            page = await front.add_page(main, service, settings, sites, lists, stack)
             sites.guard(main)
         if settings.status.addr:
             keep_off(main)
@@ -88,7 +89,7 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
             await listen(for_mirrors, settings.mirror.addr, stack, limits, certificate)
         if service.signer is not None:
             public_key.add_to(main, service.signer.public_pem)
-        front.add_search(main, service, settings, sites, stack)
+        front.add_search(main, service, settings, sites, lists)
         front.add_images(main, service, waiting, settings, sites, mirror=False, page=page)
         # An answer from the cache passes all middlewares by, and a trace needs its own.
         ahead = None if tracer else partial(recall_first, answers=service.answers, observer=observer)

@@ -13,12 +13,14 @@ import pytest
 
 from proxy.core.events import BuildEnded, BuildStarted
 from proxy.core.model import digest_of
+from proxy.web import healing
 from tests.support import handmade
 from tests.support.clients import SKOPEO_COPY
 from tests.support.commands import Command, set_back
 from tests.support.front import PACKAGES, Front
 from tests.support.processes import run, succeed
 from tests.support.servers import Server
+from tests.support.shim import shim
 from tests.support.stored import stored_tags
 from tests.support.validate import EVERY_TYPE, validate
 
@@ -117,6 +119,22 @@ async def test_a_blob_comes_back_where_the_manifest_is_still_there(
             assert (status, digest_of(body)) == (200, digest)
 
         assert await validate(front.url, "hello", image.digest) == image
+
+
+async def test_guesses_of_blobs_cost_one_look_at_each_manifest(
+    start: Start, registry: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healing, "_REFUSED", 3600.0)  # a slow machine takes longer than it holds
+    guesses = [f"/v2/hello/blobs/sha256:{digit * 64}" for digit in "0123"]
+    async with shim(registry.url) as relay, start(relay.url, answers={"seconds": 0}) as front:
+        await front.pull("hello")
+        await empty(tmp_path)
+        before = relay.counts["GET", "manifest"]
+        for guess in guesses:
+            assert (await front.get(guess))[0] == 404
+        assert relay.counts["GET", "manifest"] == before + 1, (
+            "what the registry refused is not asked for at once"
+        )
 
 
 async def test_what_cannot_be_made_again_says_why(start: Start, registry: Server, tmp_path: Path) -> None:

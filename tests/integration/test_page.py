@@ -196,6 +196,8 @@ async def test_the_button_obeys_the_rules_of_a_pull(start: Start, registry: Serv
             await front.get("/make"),
         ]
         assert await builds(front) == []
+        await until(lambda: is_there(front, "/packages?q=beta", 'href="/packages/beta"'))
+        offers = [await text(front, path) for path in ("/packages?q=hello", "/suggest?q=hello")]
         denied = await press(front, "hello")
         first = await press(front, "alpha")
         second = await press(front, "beta")
@@ -203,6 +205,8 @@ async def test_the_button_obeys_the_rules_of_a_pull(start: Start, registry: Serv
     assert [answer[0] for answer in elsewhere[:2]] == [403, 403]
     assert elsewhere[2][0] in (404, 405)
     assert (denied[0], first[0], second[0]) == (404, 303, 429)
+    assert 'href="/packages/hello"' not in offers[0], "no list offers what this host does not make"
+    assert json.loads(offers[1])["names"] == []
     assert "access.repositories" in denied[2].decode()
     assert "access.builds_per_minute" in second[2].decode()
     assert 0 < int(second[1]["Retry-After"]) <= 60
@@ -378,10 +382,13 @@ async def test_streams_end_when_nixfront_does(start: Start, registry: Server) ->
 
 async def test_what_was_is_known_after_a_restart(start: Start, registry: Server) -> None:
     async with start(registry.url) as front:
-        await front.pull("hello")
+        assert (await front.get("/v2/hello/manifests/latest"))[0] == 200
         before = await builds(front)
     async with start(registry.url) as front:
         assert await builds(front) == before
+        images = await text(front, "/images")
+        assert ", pulled <time" in images, "the pull that began the build counts"
+        assert "page 1 of" not in images
         assert "hello" in await text(front, f"/builds/{before[0]['id']}")
 
 

@@ -128,13 +128,13 @@ class Page:
         return guarded
 
     async def _overview(self, request: web.Request, visitor: Visitor) -> web.Response:
-        listed, trouble = await visitor.images()
+        listing = await visitor.images()
         context = {
             **await builds.recent(request, visitor),
             **await self._composer.choices(visitor),
-            "images": images.choose(listed, "", "", "age")[:_RECENT],
-            "more_images": max(0, len(listed) - _RECENT),
-            "trouble": trouble,
+            "images": listing.counted(images.choose(listing.images, "", "", "age")[:_RECENT]),
+            "more_images": max(0, len(listing.images) - _RECENT),
+            "trouble": listing.trouble,
             "packages": self._default_set,
             "words": "",
             "package_set": "",

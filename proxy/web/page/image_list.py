@@ -16,7 +16,7 @@ from proxy.core.foreign import DocumentInvalid
 from proxy.core.names import is_referrers_tag
 from proxy.image.documents import Child, ImageManifest, Index, Manifest, read_config, read_manifest
 from proxy.registry.client import Registry
-from proxy.state import ImageRecord, State
+from proxy.state import State
 from proxy.web.page import views
 from proxy.web.page.listed import ListedImage, ListedLayer
 
@@ -72,13 +72,10 @@ class ImageList:
         try:
             repositories = await self._registry.repositories(_MOST_REPOSITORIES)
             listed = await asyncio.gather(*(self._repository(name) for name in repositories))
-            ours = {(each.repository, each.digest): each async for each in self._state.images()}
+            images = [image for images in listed for image in images][:_MOST_IMAGES]
+            return tuple(await asyncio.gather(*map(self._with_record, images)))
         finally:
             self._until = time.monotonic() + _FRESH
-        listed_images = [image for images in listed for image in images][:_MOST_IMAGES]
-        return tuple(
-            _with_record(image, ours.get((image.repository, image.digest))) for image in listed_images
-        )
 
     async def _repository(self, repository: str) -> list[ListedImage]:
         try:
@@ -158,6 +155,13 @@ class ImageList:
             return None
         return replace(image, platforms=(_short(child.platform),))
 
+    async def _with_record(self, image: ListedImage) -> ListedImage:
+        """The image with what we know of one that we made."""
+        record = await self._state.recall_image(image.repository, image.digest)
+        if record is None:
+            return image
+        return replace(image, is_ours=True, made=record.made, pulled=record.pulled)
+
     async def _manifest(self, repository: str, digest: str) -> Manifest:
         async with self._slots:
             data = await self._registry.content(repository, "manifests", digest)
@@ -166,8 +170,3 @@ class ImageList:
 
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
-
-
-def _with_record(image: ListedImage, record: ImageRecord | None) -> ListedImage:
-    """The image with what we know of one that we made."""
-    return image if record is None else replace(image, is_ours=True, made=record.made, pulled=record.pulled)

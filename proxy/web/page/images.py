@@ -1,14 +1,17 @@
 """The pages of images: all of them with filters and an order, one of them with its layers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
 from proxy.web.page import templating, views
 from proxy.web.page.listed import ListedImage
+from proxy.web.page.templating import Pages
 from proxy.web.page.visitor import Visitor
 
+_OF_A_PAGE = 25
 _LONGEST_WORD = 100  # characters of what a person types
 _MOST_OTHERS = 3  # images that a layer names
 #: Where an image comes from, and its orders, as the form names them.
@@ -35,23 +38,26 @@ def choose(images: Sequence[ListedImage], word: str, origin: str, order: str) ->
 def holders(image: ListedImage, images: Sequence[ListedImage]) -> dict[str, list[ListedImage]]:
     """For each layer of the image the other images that hold it."""
     own = {layer.digest for layer in image.layers}
-    found: dict[str, list[ListedImage]] = {digest: [] for digest in own}
+    others: dict[str, list[ListedImage]] = {digest: [] for digest in own}
     for other in images:
         if other is not image:
             for digest in own & {layer.digest for layer in other.layers}:
-                found[digest].append(other)
-    return found
+                others[digest].append(other)
+    return others
 
 
 async def all_images(request: web.Request, visitor: Visitor) -> web.Response:
     """The images that a person wants to see."""
-    images, trouble = await visitor.images()
+    listing = await visitor.images()
     word = request.query.get("q", "").strip().lower()[:_LONGEST_WORD]
     origin, order = request.query.get("from", ""), request.query.get("sort", "")
+    chosen = choose(listing.images, word, origin, order)
+    pages = Pages(request, len(chosen), _OF_A_PAGE)
     context = {
-        "images": choose(images, word, origin, order),
-        "total": len(images),
-        "trouble": trouble,
+        "images": listing.counted(pages.part(chosen)),
+        "pages": pages,
+        "total": len(listing.images),
+        "trouble": listing.trouble,
         "word": word,
         "origin": origin,
         "order": order,
@@ -64,15 +70,22 @@ async def all_images(request: web.Request, visitor: Visitor) -> web.Response:
 async def one_image(
     request: web.Request, visitor: Visitor, lines: Callable[[str], Sequence[object]]
 ) -> web.Response:
-    """An image with its layers; `lines` gives what a person types for the image of a name."""
+    """An image with its layers, of the platform in the query; `lines` gives what a person types for the image of a name."""
     name, digest = request.match_info["name"], request.match_info["digest"]
-    images, trouble = await visitor.images()
-    image = next((image for image in images if (image.repository, image.digest) == (name, digest)), None)
+    listing = await visitor.images()
+    image = next((each for each in listing.images if (each.repository, each.digest) == (name, digest)), None)
     if image is None:
-        return templating.missing(request, trouble or f"{name} has no image {views.short(digest)} here.")
+        message = listing.trouble or f"{name} has no image {views.short(digest)} here."
+        return templating.missing(request, message)
+    platform = request.query.get("platform", "")
+    child = next((each for each in image.children if platform in each.platforms), None)
+    shown = image if child is None else replace(image, layers=child.layers)
     context = {
-        "image": image,
-        "holders": holders(image, images),
+        "image": listing.counted([shown])[0],
+        "platform": platform
+        if child
+        else next(iter(image.children[0].platforms if image.children else ()), ""),
+        "holders": holders(shown, [each for each in listing.images if each is not image]),
         "most_others": _MOST_OTHERS,
         "lines_to_type": lines(image.name),
     }

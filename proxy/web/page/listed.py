@@ -1,10 +1,10 @@
 """The images of a list as values, reduced to what the page shows."""
 
-import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-#: A tag that never moves ends in a hash.
-_FIXED = re.compile(r"(?:.*[-._])?[0-9a-f]{12,64}")
+from proxy.core.names import is_own_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ class ListedImage:
     @property
     def names(self) -> tuple[str, ...]:
         """The tags that somebody chooses: those that may move, and versions."""
-        return tuple(tag for tag in self.tags if not _FIXED.fullmatch(tag))
+        return tuple(tag for tag in self.tags if not is_own_hash(tag))
 
     @property
     def fixed(self) -> tuple[str, ...]:
         """The tags that nixfront gave, and that never move."""
-        return tuple(tag for tag in self.tags if _FIXED.fullmatch(tag))
+        return tuple(tag for tag in self.tags if is_own_hash(tag))
 
     @property
     def size(self) -> int:
@@ -65,3 +65,23 @@ class ListedImage:
         """What to pull."""
         tag = next((tag for tag in self.tags if tag == "latest"), self.tags[0] if self.tags else "")
         return self.repository if tag == "latest" else f"{self.repository}:{tag}"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Images by name; or `trouble`: why the registry cannot list them."""
+
+    images: tuple[ListedImage, ...] = ()
+    trouble: str = ""
+
+    def counted(self, images: Iterable[ListedImage]) -> list[ListedImage]:
+        """These images with how many of the whole list hold each of their layers."""
+        holders = Counter(
+            digest for image in self.images for digest in {layer.digest for layer in image.layers}
+        )
+        return [
+            replace(
+                image, layers=tuple(replace(layer, shared_by=holders[layer.digest]) for layer in image.layers)
+            )
+            for image in images
+        ]

@@ -88,8 +88,8 @@ class Maker:
             return _see(f"/builds/{build.id}")
         if error is not None:
             raise error
-        images, _ = await visitor.images()
-        there = next((each for each in images if each.name == image.repository), None)
+        listing = await visitor.images()
+        there = next((each for each in listing.images if each.name == image.repository), None)
         return _see(f"/images/{there.digest}/{there.repository}" if there else "/images")
 
 

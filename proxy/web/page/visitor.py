@@ -4,9 +4,8 @@ The registry says which repositories a visitor may pull: the page shows no other
 read logs; for everybody else a build carries nothing that its log says.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 
@@ -16,7 +15,7 @@ from proxy.core.text import printable
 from proxy.registry.login import Credentials
 from proxy.web.client import Networks
 from proxy.web.page.image_list import ImageList
-from proxy.web.page.listed import ListedImage
+from proxy.web.page.listed import Listing
 from proxy.web.page.rights import Rights, credentials_of
 
 
@@ -94,20 +93,12 @@ class Visitor:
         """Further lines of the log as of `BuildBoard.lines_since`; none for a visitor who may not read it."""
         return self._board.lines_since(build.id, seen) if self.reads_logs else ((), seen)
 
-    async def images(self) -> tuple[list[ListedImage], str]:
-        """The images by name, or why the registry cannot list them. Layers count as shared among these images only."""
+    async def images(self) -> Listing:
+        """The images by name. Layers count as shared among these images only."""
         listed, trouble = await self._images.listing(self._board.endings)
         readable = await self._readable(image.repository for image in listed)
-        images = sorted(
-            (image for image in listed if image.repository in readable), key=lambda image: image.name
-        )
-        holders = Counter(digest for image in images for digest in {layer.digest for layer in image.layers})
-        return [
-            replace(
-                image, layers=tuple(replace(layer, shared_by=holders[layer.digest]) for layer in image.layers)
-            )
-            for image in images
-        ], trouble
+        images = (image for image in listed if image.repository in readable)
+        return Listing(tuple(sorted(images, key=lambda image: image.name)), trouble)
 
     async def pullable(self, repositories: Iterable[str]) -> set[str]:
         """Those of these names of repositories that the registry lets the visitor pull, also where no image is there yet."""

@@ -9,7 +9,7 @@ ready finds images alone. The names alone are judged: policy and `access` hide w
 policy refuses a licence.
 """
 
-import asyncio
+from functools import partial
 
 from aiohttp import hdrs, web
 
@@ -17,19 +17,15 @@ from proxy.core import foreign
 from proxy.core.errors import NixfrontError, SiteDenied
 from proxy.core.model import EVERY_MANIFEST_TYPE, Policy
 from proxy.core.names import Vocabulary
-from proxy.nix.evaluate import Evaluator
-from proxy.nix.sets import PackageSets
-from proxy.tools.flight import SingleFlight
-from proxy.tools.name_index import NameIndex
 from proxy.web.access import Access
 from proxy.web.passthrough import Passthrough
 from proxy.web.search import matches
+from proxy.web.search.lists import SetLists
 from proxy.web.search.matches import Match, Question
 from proxy.web.sites import Sites
 from proxy.web.verbatim import start_of_body
 
 _PATIENCE = 20.0  # seconds for a list of names
-_AT_ONCE = 2  # searches through a list; each takes a processor for some hundredths of a second
 _MOST_REPOSITORIES = 1000
 _LARGEST_CATALOG = 1 << 20  # bytes
 
@@ -42,8 +38,7 @@ class Search:
         sites: Sites,
         access: Access,
         passthrough: Passthrough,
-        sets: PackageSets,
-        evaluator: Evaluator,
+        lists: SetLists,
         words: Vocabulary,
         policy: Policy,
     ) -> None:
@@ -51,12 +46,9 @@ class Search:
         self._sites = sites
         self._access = access
         self._passthrough = passthrough
-        self._sets = sets
-        self._evaluator = evaluator
+        self._lists = lists
         self._words = words
         self._policy = policy
-        self._listing: SingleFlight[str, NameIndex] = SingleFlight()
-        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """The answer to `/v1/search?q=TEXT&n=25&page=1`. Raises `SiteDenied`, `RegistryUnavailable`."""
@@ -73,10 +65,6 @@ class Search:
         host = self._passthrough.client(request).host if _pastes(request) else ""
         return web.json_response(matches.answer(question, images, packages, host))
 
-    async def close(self) -> None:
-        """Cancel what is under way."""
-        await self._listing.close()
-
     async def _may_pull_from(self, request: web.Request, package_set: str) -> bool:
         """Whether the registry lets this client pull from the set: a package with its name stands for all of them."""
         async with self._passthrough.send(
@@ -89,16 +77,14 @@ class Search:
         """The packages that hold the text; none as long as their names are being listed."""
         name = question.package_set
         try:
-            index = await asyncio.wait_for(self._listing.run(name, lambda: self._list(name)), _PATIENCE)
-        except (TimeoutError, NixfrontError):  # a pull from this set meets the same error, and says it
+            index = await self._lists.index(name, _PATIENCE)
+        except NixfrontError:  # a pull from this set meets the same error, and says it
             return []
-        async with self._slots:
-            aliases = {} if name else self._words.aliases
-            names_that_fit = await asyncio.to_thread(matches.packages, index, aliases, question, self._policy)
-        return [each for each in names_that_fit if self._access.makes(each.name)]
-
-    async def _list(self, package_set: str) -> NameIndex:
-        return await self._evaluator.facts_soon(await self._sets.resolve(package_set, "latest"))
+        if index is None:
+            return []
+        aliases = {} if name else self._words.aliases
+        fitting = await self._lists.search(partial(matches.packages, index, aliases, question, self._policy))
+        return [each for each in fitting if self._access.makes(each.name)]
 
     async def _repositories(self, request: web.Request) -> list[str]:
         """The first page of the registry's catalog, as this client sees it; empty where the registry shows none."""

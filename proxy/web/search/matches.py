@@ -47,7 +47,7 @@ def packages(index: NameIndex, aliases: Mapping[str, str], question: Question, p
     """The packages that the text fits, best first, as a client pulls them: those of all pages."""
     prefix = f"{question.package_set}/" if question.package_set else ""
     matches: dict[str, Match] = {}
-    for spelled, facts in _found(index, aliases, question.text):
+    for spelled, facts in _fitting(index, aliases, question.text):
         if spelled is not None and may_be_pulled(facts.name, policy):
             name = prefix + spelled
             matches.setdefault(name, Match(name, _line(facts)))
@@ -56,7 +56,7 @@ def packages(index: NameIndex, aliases: Mapping[str, str], question: Question, p
     return list(matches.values())
 
 
-def _found(
+def _fitting(
     index: NameIndex, aliases: Mapping[str, str], text: str
 ) -> Iterator[tuple[str | None, PackageFacts]]:
     """The name to pull and the facts of each package: by the operator's aliases first, then by attributes."""

@@ -3,7 +3,6 @@
 It builds nothing. It shows a visitor the names of those packages alone that the registry lets this visitor pull.
 """
 
-import asyncio
 import re
 from collections.abc import Sequence
 
@@ -11,10 +10,9 @@ from aiohttp import web
 
 from proxy.core import names
 from proxy.core.errors import NixfrontError
-from proxy.core.facts import PackageFacts
 from proxy.core.model import Package
 from proxy.core.names import Vocabulary
-from proxy.tools.name_index import NO_NAMES, NameIndex
+from proxy.tools.name_index import NO_NAMES
 from proxy.web import client as web_client
 from proxy.web.client import NO_NETWORKS, Networks
 from proxy.web.page import templating
@@ -22,6 +20,7 @@ from proxy.web.page.composer.composed import Composed, composed
 from proxy.web.page.composer.lines import Line, Place, lines
 from proxy.web.page.composer.previews import Previews
 from proxy.web.page.visitor import Visitor
+from proxy.web.search.lists import SetLists
 
 _MOST_SUGGESTIONS = 12
 _LONGEST_WORD = 100  # characters of what a person types
@@ -34,10 +33,15 @@ class Composer:
     """Answers the questions of the page's form."""
 
     def __init__(
-        self, previews: Previews, words: Vocabulary, trusted_proxies: Networks = NO_NETWORKS
+        self,
+        previews: Previews,
+        lists: SetLists,
+        words: Vocabulary,
+        trusted_proxies: Networks = NO_NETWORKS,
     ) -> None:
         """`words` are those of a pull. `trusted_proxies` may say by which name their client calls us."""
         self._previews = previews
+        self._lists = lists
         self._trusted_proxies = trusted_proxies
         self._words = words
 
@@ -49,16 +53,17 @@ class Composer:
     async def suggest(self, request: web.Request, visitor: Visitor) -> web.Response:
         """Names for the word that was typed so far; `later` means that the list of names is still being made."""
         text, package_set = request.query.get("q", "").strip()[:_LONGEST_WORD], request.query.get("set", "")
-        known = not package_set or (
+        is_there = not package_set or (
             package_set in self._words.package_sets and await visitor.package_sets([package_set])
         )
-        if not text or not known:
+        if not text or not is_there:
             return web.json_response(_NOTHING)
         try:
-            index = await self._previews.index(package_set, _PATIENCE)
+            index = await self._lists.index(package_set, _PATIENCE)
         except NixfrontError as error:
             return web.json_response({**_NOTHING, "error": str(error)})
-        best = await asyncio.to_thread(_best, index or NO_NAMES, text)
+        positions = await self._lists.find(package_set, index, text)
+        best = map((index or NO_NAMES).facts, positions[: 4 * _MOST_SUGGESTIONS])
         pairs = [(facts.name, pull) for facts in best if (pull := names.spelled(facts.name))]
         prefix = f"{package_set}/" if package_set else ""
         allowed = await visitor.pullable(prefix + pull for _, pull in pairs[:_MOST_SUGGESTIONS])
@@ -110,11 +115,7 @@ class Composer:
             preview = None if image_request.image else await self._previews.of(image_request)
         except NixfrontError as error:
             return Composed(repository, str(error))
-        images, _ = await visitor.images()
-        image = next((image for image in images if image.repository == repository), None)
+        listing = await visitor.images()
+        image = next((image for image in listing.images if image.repository == repository), None)
         packages = preview.packages if preview is not None else ()
         return composed(image_request, preview, self.lines(request, repository, packages), image)
-
-
-def _best(index: NameIndex, text: str) -> list[PackageFacts]:
-    return [index.facts(position) for position in index.search(text)[: 4 * _MOST_SUGGESTIONS]]

@@ -50,9 +50,9 @@ class Composed:
         version = self.package and names.version_tag(self.package.version)
         if version:
             chosen.append(Tag(version, "this version, as long as latest has it"))
-        known = {tag.name for tag in chosen}
+        before = {tag.name for tag in chosen}
         if self.image is not None:
-            chosen += [Tag(tag, "in the registry") for tag in self.image.names if tag not in known]
+            chosen += [Tag(tag, "in the registry") for tag in self.image.names if tag not in before]
             chosen += [Tag(tag, "never moves") for tag in self.image.fixed]
         return chosen
 

@@ -4,25 +4,21 @@ A search starts no Nix but for the list of names, once for each revision. The pa
 unless another web site made the visitor's browser come here.
 """
 
-import asyncio
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from proxy.core import names
 from proxy.core.errors import NixfrontError
-from proxy.core.model import Policy
 from proxy.tools.name_index import NO_NAMES, NameIndex
 from proxy.web.page import templating
 from proxy.web.page.composer import Composer
-from proxy.web.page.composer.previews import Previews
 from proxy.web.page.templating import Pages
 from proxy.web.page.visitor import Visitor
-from proxy.web.search.matches import may_be_pulled
+from proxy.web.search.lists import SetLists
 from proxy.web.sites import Sites
 
 _OF_A_PAGE = 25
-_AT_ONCE = 2  # searches; each takes a processor for some hundredths of a second
 _LONGEST_TEXT = 100  # characters of what a person types
 _PATIENCE = 4.0  # seconds for a list of names
 
@@ -38,22 +34,13 @@ class Row:
     license: str = ""
 
 
-def find(text: str, index: NameIndex, policy: Policy) -> list[int]:
-    """The positions of the packages that the text fits, best first; without a text all of them, in their order."""
-    positions = index.search(text) if text else range(len(index))
-    return [position for position in positions if may_be_pulled(index.names[position], policy)]
-
-
 class PackagePages:
     """The pages of one application."""
 
-    def __init__(self, composer: Composer, previews: Previews, sites: Sites, policy: Policy) -> None:
-        """`policy` hides what its lists of names forbid; licences are judged when a package is built."""
+    def __init__(self, composer: Composer, lists: SetLists, sites: Sites) -> None:
         self._composer = composer
-        self._previews = previews
+        self._lists = lists
         self._sites = sites
-        self._policy = policy
-        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def search(self, request: web.Request, visitor: Visitor) -> web.Response:
         """The packages that hold a text."""
@@ -66,16 +53,15 @@ class PackagePages:
             package_set, trouble = "", "This host has no such package set for you."
         else:
             try:
-                index = await self._previews.index(package_set, _PATIENCE)
+                index = await self._lists.index(package_set, _PATIENCE)
             except NixfrontError as error:
                 trouble = str(error)
-        async with self._slots:
-            found = await asyncio.to_thread(find, text, index or NO_NAMES, self._policy)
-        pages = Pages(request, len(found), _OF_A_PAGE)
+        positions = await self._lists.find(package_set, index, text)
+        pages = Pages(request, len(positions), _OF_A_PAGE)
         prefix = f"{package_set}/" if package_set else ""
         rows = [
             Row(facts.name, prefix + pull, facts.description, facts.version, facts.license)
-            for facts in map((index or NO_NAMES).facts, pages.part(found))
+            for facts in map((index or NO_NAMES).facts, pages.part(positions))
             if (pull := names.spelled(facts.name))
         ]
         allowed = await visitor.pullable(row.pull for row in rows)

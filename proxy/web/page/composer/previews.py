@@ -1,4 +1,4 @@
-"""What the image of some packages would be, before anybody builds it; and the names and descriptions of a set's packages.
+"""What the image of some packages would be, before anybody builds it.
 
 It evaluates as a pull does, with the same restrictions; evaluations are bounded in number, and their results are cached.
 """
@@ -23,7 +23,6 @@ from proxy.pipeline.contents import chosen_set
 from proxy.pipeline.packing import CODECS
 from proxy.state import State, layer_key
 from proxy.tools.flight import SingleFlight
-from proxy.tools.name_index import NameIndex
 
 _FRESH = 600.0  # seconds for which a preview is cached
 _AT_ONCE = 2
@@ -77,16 +76,6 @@ class Previews:
         self._cache: TTLCache[tuple[str, str], Preview] = TTLCache(512, _FRESH)
         self._flights: SingleFlight[tuple[str, str], Preview] = SingleFlight()
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._lists: SingleFlight[str, NameIndex] = SingleFlight()
-
-    async def index(self, package_set: str, patience: float) -> NameIndex | None:
-        """The packages of a set; None if the list is not ready within `patience` seconds. Raises a `NixfrontError`."""
-        try:
-            return await asyncio.wait_for(
-                self._lists.run(package_set, lambda: self._list(package_set)), patience
-            )
-        except TimeoutError:
-            return None
 
     async def of(self, request: ImageRequest) -> Preview | None:
         """The preview of this image; None if too many others wait for theirs. Raises a `NixfrontError`."""
@@ -101,10 +90,6 @@ class Previews:
     async def close(self) -> None:
         """Cancel what is under way."""
         await self._flights.close()
-        await self._lists.close()
-
-    async def _list(self, package_set: str) -> NameIndex:
-        return await self._evaluator.facts_soon(await self._sets.resolve(package_set, "latest"))
 
     async def _packages(self, package_set: PackageSet, request: ImageRequest) -> Mapping[str, Package]:
         """The packages by name as typed. Raises a `NixfrontError`."""
