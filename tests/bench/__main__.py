@@ -12,6 +12,7 @@ from proxy.core.errors import NixfrontError
 from tests.bench import attest, big_set, caches, cold, crowd, layering, names, serving
 from tests.bench.bench import Bench
 from tests.bench.result import Measure, Result, table
+from tests.bench.scale import check
 
 #: Every measure, in the order in which they are made: each module has its `MEASURES`.
 MEASURES: tuple[Measure, ...] = (
@@ -22,6 +23,7 @@ MEASURES: tuple[Measure, ...] = (
     *crowd.MEASURES,
     *names.MEASURES,
     *attest.MEASURES,
+    *check.MEASURES,
 )
 
 

@@ -27,8 +27,10 @@ from tests.support.servers import Server, answers
 _IMAGES = {"medium": "git/python3/openssh/ripgrep", "huge": "gcc/clang/ffmpeg"}
 _FIRST, _SECOND = "git/python3/openssh", "git/python3/openssh/ripgrep"
 _LINES = {"medium-xz": ("medium", "xz"), "medium-zstd": ("medium", "zstd"), "huge-zstd": ("huge", "zstd")}
+# A worker of root's nginx is somebody else otherwise, and may not read a folder of root's. `/v2/` says that nginx is ready.
 _NGINX = """
 daemon off;
+user root;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 worker_processes 1;
@@ -37,7 +39,7 @@ http {{
   log_format bytes "$request_uri $body_bytes_sent";
   access_log {folder}/access.log bytes;
   sendfile on;
-  server {{ listen {host}; root {cache}; }}
+  server {{ listen {host}; root {cache}; location = /v2/ {{ return 200; }} }}
 }}
 """
 

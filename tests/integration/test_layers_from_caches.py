@@ -1,10 +1,11 @@
 """Layers straight from a binary cache: equal to those of the store, nothing in the store, and never a byte that a cache made up."""
 
+import asyncio
 import functools
 import http.server
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,6 +95,30 @@ def flip(path: str, data: bytes) -> bytes:
     return data if not path.startswith("/nar/") else data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
 
 
+def boast(path: str, data: bytes) -> bytes:
+    """Each listing says that its store path is a file that does not run, which no root tree can have."""
+    return (
+        data if not path.endswith(".ls") else b'{"version": 1, "root": {"type": "regular"}}'.ljust(len(data))
+    )
+
+
+@asynccontextmanager
+async def collecting(machine: Path) -> AsyncIterator[None]:
+    """Meanwhile Nix collects the garbage of this machine's store, again and again."""
+
+    async def collect() -> None:
+        while True:
+            await run(("nix-store", "--store", str(machine / "store"), "--gc"), deadline=60)
+
+    task = asyncio.create_task(collect())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
 async def test_layers_come_from_caches_and_none_that_lies_changes_an_image(
     tmp_path: Path, nix_count: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,7 +139,8 @@ async def test_layers_come_from_caches_and_none_that_lies_changes_an_image(
         async with machine(
             tmp_path / "second", nix_count, substituters=(honest.url,), public_keys=keys
         ) as second:
-            assert (await second.pull(PACKAGES)).digest == through_store
+            async with collecting(tmp_path / "second"):
+                assert (await second.pull(PACKAGES)).digest == through_store
             assert packages_in(tmp_path / "second") == [], "no store path was written"
             fetched = honest.asked(".nar.zst")
             assert len(fetched) == len(set(fetched)), "each NAR is fetched once"
@@ -132,6 +158,14 @@ async def test_layers_come_from_caches_and_none_that_lies_changes_an_image(
             )
             assert f"{lying.url} does not send /nix/store/" in caplog.text
             assert packages_in(tmp_path / "third") == []
+
+    with served(cache) as boasting:
+        boasting.change.append(boast)
+        async with machine(
+            tmp_path / "boasted", nix_count, substituters=(boasting.url,), public_keys=keys
+        ) as boasted:
+            await boasted.pull("beta")
+            assert f"{boasting.url} lists other files of /nix/store/" in caplog.text
 
     async with machine(
         tmp_path / "fourth", nix_count, substituters=(f"file://{gzip}",), public_keys=keys
