@@ -41,7 +41,7 @@ for name in sorted(DECOMPRESSORS):
     with Path(sys.argv[2], name).open("rb") as file:
         feed = Feed(DECOMPRESSORS[name](partial(file.read, 70_001)), int(sys.argv[3]))
         archive = b"".join(bytes(block) for block in tar.blocks(members(feed, "/nix/store/a-1")))
-    print(name, feed.digest().hex(), hashlib.sha256(archive).hexdigest())
+        print(name, feed.digest().hex(), hashlib.sha256(archive).hexdigest())
 """
 _COMPRESSORS: Mapping[str, Callable[[bytes], bytes]] = {
     "none": bytes,
