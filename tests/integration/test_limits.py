@@ -53,6 +53,10 @@ def attack(front: Front, path: str, address: str) -> asyncio.Task[tuple[int, dic
     return asyncio.create_task(front.get(path, headers={"X-Forwarded-For": address}))
 
 
+def sent_away(crowd: list[asyncio.Task[tuple[int, dict[str, str], bytes]]]) -> int:
+    return sum(task.done() and task.result()[0] == 429 for task in crowd)
+
+
 @pytest.mark.parametrize(
     "addresses",
     [("192.0.2.1", "192.0.2.2"), ("2001:db8::{}", "2001:db8:1::{}")],
@@ -68,7 +72,9 @@ async def test_two_clients_that_ask_for_very_much_leave_room_for_a_third(
             for number, order in enumerate(ORDERS)
         ]
         await until(lambda: waiting(front, 100))
+        await until(lambda: sent_away(crowd) == 18)
         third = attack(front, "/v2/hello/manifests/latest", "198.51.100.1")
+        await until(lambda: sent_away(crowd) == 19)  # the third one has the place
         refused = await attack(front, "/v2/alpha/manifests/latest", addresses[0].format(999))
         gate.open()
         served = await third
