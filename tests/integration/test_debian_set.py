@@ -32,12 +32,13 @@ IMPORT = """
   { lock, builder }: let set = import EXPRESSION { system = "x86_64-linux"; inherit lock builder; }; in VALUE
 """
 # A build whose builder is the set's own shell: what it prints is what its programs print inside the sandbox.
+# The shell ends last. A program in its place closes its output a moment before it ends, and Nix kills it then.
 PRINTED = """
   derivation {
     name = "printed";
     system = "x86_64-linux";
     builder = "${set.bash}/bin/sh";
-    args = [ "-euc" "exec > $out; export HOME=$PWD; PATH=PROGRAMS; COMMANDS" ];
+    args = [ "-euc" "exec > $out; export HOME=$PWD; PATH=PROGRAMS; COMMANDS; exit" ];
   }
 """
 
