@@ -12,8 +12,9 @@ from proxy.core.model import ImageRequest, Preset
 from proxy.core.names import LONGEST_REPOSITORY, Vocabulary, is_repository
 
 HEX = "0123456789abcdef" * 4
-COMPONENTS = st.from_regex(r"[a-z0-9]+((\.|_|__|-)[a-z0-9]+)*", fullmatch=True).filter(
-    lambda component: component.count(".") < 8
+PARTS = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=8)
+COMPONENTS = st.lists(st.tuples(st.sampled_from([".", "_", "__", "-"]), PARTS), min_size=1, max_size=7).map(
+    lambda pieces: "".join(separator + part for separator, part in pieces).lstrip("._-")
 )
 
 
