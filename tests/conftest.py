@@ -17,7 +17,7 @@ _NEVER_BLOCKED = ("unit", "integration")
 # Where no test looks at the log, a line of it costs nothing and is nowhere.
 structlog.configure(processors=[lambda *_: ""], logger_factory=structlog.ReturnLoggerFactory())
 settings.register_profile("dev", max_examples=50, deadline=None)
-settings.register_profile("ci", max_examples=1000, deadline=None, derandomize=True)
+settings.register_profile("ci", max_examples=300, deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
