@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from proxy.core.errors import NixfrontError
-from tests.bench import attest, big_set, caches, cold, crowd, layering, names, serving
+from tests.bench import attest, big_set, caches, cold, crowd, layering, names, platforms, serving
 from tests.bench.bench import Bench
 from tests.bench.result import Measure, Result, table
 from tests.bench.scale import check
@@ -17,6 +17,7 @@ from tests.bench.scale import check
 #: Every measure, in the order in which they are made: each module has its `MEASURES`.
 MEASURES: tuple[Measure, ...] = (
     *cold.MEASURES,
+    *platforms.MEASURES,
     *caches.MEASURES,
     *layering.MEASURES,
     *serving.MEASURES,

@@ -81,8 +81,8 @@ async def _round(bench: Bench, folder: Path, program: Path, image: str, again: s
         bench.registry(folder / "registry") as registry,
         bench.front(folder / "front", registry) as front,
     ):
-        cold = await _pull(front, image)
-        warm = await _pull(front, again)
+        cold = await pull(front, image)
+        warm = await pull(front, again)
         memory = most_memory(front.process.pid)
         async with Endpoint(registry.url).opened() as reached:
             made = await explain(reached, image, "latest")
@@ -96,10 +96,10 @@ async def _round(bench: Bench, folder: Path, program: Path, image: str, again: s
     assert [layer.diff_id for layer in least.layers] == [layer.diff_id for layer in layers]
     size = sum(layer.size for layer in layers)
     assert abs(sum(layer.size for layer in least.layers) / size - 1) < 0.001, "the codecs differ"
-    return _Round(_counted(cold), _counted(warm), least.seconds, cold["nix"], memory, size)
+    return _Round(counted(cold), counted(warm), least.seconds, cold["nix"], memory, size)
 
 
-async def _pull(front: Server, image: str) -> Mapping[str, float]:
+async def pull(front: Server, image: str) -> Mapping[str, float]:
     """The seconds of each stage of making this image."""
     url = f"{front.url}/v2/{image}/manifests/latest"
     async with aiohttp.ClientSession() as session, session.get(url, headers=_ACCEPT) as answer:
@@ -110,7 +110,8 @@ async def _pull(front: Server, image: str) -> Mapping[str, float]:
     return {stage: float(seconds) for stage, seconds in _STAGE.findall(done)}
 
 
-def _counted(stages: Mapping[str, float]) -> float:
+def counted(stages: Mapping[str, float]) -> float:
+    """The seconds from realised packages to the tag."""
     return sum(stages[name] for name in _COUNTED)
 
 
