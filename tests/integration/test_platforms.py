@@ -319,6 +319,22 @@ async def test_commands_and_the_page_show_the_images_of_an_index(
         counted = await census.of_registry(Endpoint(registry.url))
         assert len(counted.images) == 3, "hello of two platforms, and onlyamd"
 
+        # The page shows the layers of the platform that its address names, and links to the others.
+        pages = []
+        for wanted, other in (("amd64", "arm64"), ("arm64", "amd64")):
+            address = f"/images/{digest}/hello?platform=linux%2F{wanted}"
+            status, _, markup = await front.get(address, headers={"Accept": "text/html"})
+            assert status == 200, markup
+            text = markup.decode()
+            assert f"layers of linux/{wanted}</h2>" in text
+            assert f'href="?platform=linux%2F{other}"' in text
+            assert f'href="?platform=linux%2F{wanted}"' not in text
+            pages.append(text)
+        own = [{layer.digest for layer in child.layers} for child in shown.children]
+        for text, mine, others in ((pages[0], *own), (pages[1], *reversed(own))):
+            assert all(layer[7:19] in text for layer in mine)
+            assert not any(layer[7:19] in text for layer in others - mine)
+
         # A pull of what is there costs one request more than a pull of a plain manifest.
         assert (await front.pull("amd64/hello")).digest == amd
         single = await requests_of_pull(front.url, "amd64/hello", tmp_path / "single")
