@@ -20,7 +20,7 @@ from tests.support.servers import Server, stock_registry
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
-NEWER = Path(sys.prefix) / "newer-nix"  # tests/run gets it, with tests/support/newer-nix
+NEWER = Path(sys.prefix) / "newer-nix"  # tests/run gets it, with tests/support/newer
 
 
 @pytest.fixture

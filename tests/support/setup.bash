@@ -71,11 +71,11 @@ get_registry() {
 
 link_registry() { ln -sf -- ../registry/usr/bin/docker-registry .venv/bin/docker-registry; }
 
-# The next Debian's Nix, beside the venv's programs too.
-get_newer_nix() {
-    [[ ! -e .venv/newer-nix/complete ]] || return 0
-    say "unpacking the next Debian's nix-bin into .venv"
-    tests/support/newer-nix .venv/newer-nix
+# get_newer NAME PACKAGE PROGRAM...: the next Debian's programs, in .venv/newer-NAME.
+get_newer() {
+    [[ ! -e .venv/newer-$1/complete ]] || return 0
+    say "unpacking the next Debian's $2 into .venv"
+    tests/support/newer ".venv/newer-$1" "${@:2}"
 }
 
 # Not that of .venv, which may be active, as .venv is made anew.
@@ -104,7 +104,7 @@ install_nixfront() {
         .venv/bin/pip -q install --force-reinstall --no-deps "$scratch/source"
     else
         say "making .venv"
-        rm -rf -- .venv/{.requirements,bin,include,lib,lib64,pyvenv.cfg} # the registry and the newer Nix stay
+        rm -rf -- .venv/{.requirements,bin,include,lib,lib64,pyvenv.cfg} # the registry and the newer programs stay
         "$python" -m venv .venv
         if [[ -e .venv/registry ]]; then link_registry; fi
         copy_sources
