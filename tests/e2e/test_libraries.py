@@ -60,9 +60,15 @@ RUNS = [
     ("python3/python3packages.requests/tool", ("python3", "-c", REQUESTS), "idna 3"),
     ("python3/python3packages.requests/tool", ("env", "python3", "-c", CHILD), "idna 3"),
     ("withidna/python3packages.old", ("python3", "-c", IDNA), "idna 3"),
+    # the setup hooks of nixpkgs' perl and nodejs
     ("perl/perlpackages.greet", ("perl", "-MGreet", "-e", "print Greet::text"), "from perl"),
     ("nodejs/nodepackages.greet", ("node", "-p", "require('greet')"), "from node"),
+    # NixOS/nixpkgs#29474: the module is not found
     ("lua/luapackages.greet", ("lua", "-e", "print((require 'greet'))"), "from lua"),
+    # NixOS/nixpkgs#78900: a gem cannot be loaded
+    ("ruby/rubypackages.greet", ("ruby", "-e", "require 'greet'; puts GREETING"), "from ruby"),
+    # NixOS/nixpkgs#213007: "there is no package called"
+    ("r/rpackages.greet", ("R", "-s", "-e", "cat(greet::text)"), "from R"),
 ]
 
 

@@ -8,7 +8,8 @@ readonly for_unit=(man=man-db)
 readonly for_integration=(nix-store=nix-bin git=git umoci=umoci redis-server=redis-server
     qemu-x86_64=qemu-user qemu-aarch64=qemu-user nginx=nginx-light caddy=caddy systemd-analyze=systemd)
 readonly for_e2e=(docker=docker.io dockerd=docker.io containerd=containerd ctr=containerd runc=runc iptables=iptables
-    skopeo=skopeo podman=podman curl=curl chromium=chromium node=nodejs lua5.4=lua5.4)
+    skopeo=skopeo podman=podman curl=curl chromium=chromium node=nodejs lua5.4=lua5.4
+    ruby3.1=ruby3.1 R=r-base-core)
 readonly policy=/usr/sbin/policy-rc.d
 readonly policy_mark='# nixfront tests/run: no service starts while it adds packages; safe to delete'
 readonly python_test='import ensurepip, sqlite3, ssl, sys, venv; sys.exit(sys.version_info < (3, 11))'

@@ -90,5 +90,48 @@ rec {
   lua = make { name = "lua-5.4.6"; script = "mkdir -p $out/bin; ln -s /usr/bin/lua5.4 $out/bin/lua"; };
   luaPackages.greet = shared "lua5.4-greet-1" "share/lua/5.4" "greet.lua" "return 'from lua'";
 
+  # As nixpkgs' Ruby: the version of its folder is the one in `gemPath`.
+  ruby = make { name = "ruby-3.1.2"; script = "mkdir -p $out/bin $out/lib/ruby/3.1.0; ln -s /usr/bin/ruby3.1 $out/bin/ruby"; };
+  rubyPackages.greet = make {
+    name = "ruby3.1-greet-1";
+    script = ''
+      folder=$out/lib/ruby/gems/3.1.0
+      mkdir -p $folder/specifications $folder/gems/greet-1/lib
+      echo 'Gem::Specification.new("greet", "1") { |gem| gem.summary = "greets" }' > $folder/specifications/greet-1.gemspec
+      echo 'GREETING = "from ruby"' > $folder/gems/greet-1/lib/greet.rb
+    '';
+  };
+  # As nixpkgs' R: a script that sets R_HOME. Debian's own script takes no R_HOME, and reads files of /etc.
+  R = make {
+    name = "R-4.2.2";
+    script = ''
+      mkdir -p $out/bin $out/lib/R/etc
+      for name in bin lib library modules; do ln -s /usr/lib/R/$name $out/lib/R/; done
+      echo R_DEFAULT_PACKAGES=NULL > $out/lib/R/etc/Renviron # the default ones need files of /etc
+      libraries=/usr/lib/x86_64-linux-gnu
+      printf '#!/usr/bin/sh\nR_HOME=%s LD_LIBRARY_PATH=%s exec /usr/lib/R/bin/exec/R "$@"\n' \
+        $out/lib/R /usr/lib/R/lib:$libraries/blas:$libraries/lapack > $out/bin/R
+      chmod +x $out/bin/R
+    '';
+  };
+  rPackages.greet = make {
+    name = "r-greet-1";
+    text = ''
+      out <- file.path(Sys.getenv("out"), "library", "greet")
+      tools:::.install_package_description(".", out)
+      tools:::.install_package_namespace_info(".", out)
+      tools:::makeLazyLoadDB(list2env(list(text = "from R")), file.path(out, "R", "greet"))
+    '';
+    script = ''
+      mkdir -p $out/library/greet/R
+      printf 'Package: greet\nVersion: 1.0\n' > DESCRIPTION
+      echo 'export(text)' > NAMESPACE
+      cp DESCRIPTION NAMESPACE $out/library/greet
+      cp /usr/share/R/share/R/nspackloader.R $out/library/greet/R/greet
+      printf '%s' "$text" > install.R
+      ${R}/bin/R -s -f install.R
+    '';
+  };
+
   tzdata = shared "tzdata-1" "share/zoneinfo" "Nowhere" "x";
 }
