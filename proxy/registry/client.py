@@ -130,17 +130,17 @@ class Registry:
 
     async def manifest(self, repository: str, reference: str) -> bytes | None:
         """The manifest with this tag or digest; None if there is none."""
-        accept = {"Accept": EVERY_MANIFEST_TYPE}
-        return await self._read_or_none(self._url(repository, "manifests", reference), repository, accept)
+        url = self._url(repository, "manifests", reference)
+        return await self._read_or_none(url, repository, EVERY_MANIFEST_TYPE)
 
-    async def content(self, repository: str, kind: str, digest: str) -> bytes:
-        """The manifest or small blob with this digest; `kind` is `manifests` or `blobs`.
+    async def content(self, repository: str, kind: str, digest: str, most: int = LARGEST_DOCUMENT) -> bytes:
+        """The manifest or small blob with this digest, of at most so many bytes; `kind` is `manifests` or `blobs`.
 
         Also raises `DigestMismatch` if the registry sent other bytes.
         """
         accept = EVERY_MANIFEST_TYPE if kind == "manifests" else "*/*"
         url = self._url(repository, kind, digest)
-        data = await self._read(url, pull_scopes(repository), {"Accept": accept})
+        data = await self._read(url, pull_scopes(repository), accept, most)
         if digest_of(data) != digest:
             raise DigestMismatch(f"nixfront asked the registry for {digest} and got {digest_of(data)}")
         return data
@@ -148,32 +148,32 @@ class Registry:
     async def repositories(self, most: int) -> list[str]:
         """The first repositories of the catalog, sorted."""
         url = (self._origin / "v2/_catalog").with_query(n=str(most))
-        return _names(await self._read(url, CATALOG), "repositories")
+        return _names(await self._read(url, CATALOG, "*/*"), "repositories")
 
     async def tag_names(self, repository: str) -> list[str]:
         """The tags of a repository, in the registry's order. Without a tag, the repository need not exist."""
         body = await self._read_or_none(self._url(repository, "tags", "list"), repository)
         return [] if body is None else _names(body, "tags")
 
-    async def _read_or_none(
-        self, url: URL, repository: str, headers: Mapping[str, str] | None = None
-    ) -> bytes | None:
+    async def _read_or_none(self, url: URL, repository: str, accept: str = "*/*") -> bytes | None:
         """As `_read`; None for what the registry does not have."""
         try:
-            return await self._read(url, pull_scopes(repository), headers)
+            return await self._read(url, pull_scopes(repository), accept)
         except RegistryRefused as error:
             if error.status in _LACKING:
                 return None
             raise
 
-    async def _read(self, url: URL, scopes: Scopes, headers: Mapping[str, str] | None = None) -> bytes:
+    async def _read(self, url: URL, scopes: Scopes, accept: str, most: int = LARGEST_DOCUMENT) -> bytes:
         """The body of a 200. Raises `RegistryRefused` for another status, and for a body that is too long."""
         with _own_errors("GET", url):
-            async with self._endpoint.ask("GET", url, scopes, headers, timeout=_TIMEOUT) as response:
+            async with self._endpoint.ask(
+                "GET", url, scopes, {"Accept": accept}, timeout=_TIMEOUT
+            ) as response:
                 body = bytearray()
                 async for chunk in response.content.iter_any():
                     body += chunk
-                    if len(body) > LARGEST_DOCUMENT:
+                    if len(body) > most:
                         raise RegistryRefused("GET", url.path, response.status, "the response is too long")
         if response.status != 200:
             raise _refusal(response, "GET", url, body[:_LARGEST_REFUSAL])

@@ -25,6 +25,7 @@ from proxy.web.page import Page
 from proxy.web.page.composer import Composer
 from proxy.web.page.composer.packages import PackagePages
 from proxy.web.page.composer.previews import Previews
+from proxy.web.page.documents import Documents
 from proxy.web.page.image_list import ImageList
 from proxy.web.page.make import Maker
 from proxy.web.page.rights import Rights
@@ -153,6 +154,7 @@ async def add_page(
         composer,
         PackagePages(composer, lists, sites),
         Maker(sites, service.access, service.builds, settings.vocabulary),
+        Documents(service.registry, service.signer),
         history,
         default_set=_default_set(settings),
         trusted_proxies=trusted,

@@ -11,7 +11,9 @@ import aiohttp
 import pytest
 
 from proxy import cli, settings
-from proxy.core.model import OCI_INDEX, OCI_MANIFEST, canonical_json, digest_of
+from proxy.core.model import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, canonical_json, digest_of
+from proxy.trust import kinds, readers
+from proxy.trust.kinds import KINDS
 from proxy.wiring import commands
 from tests.support import handmade
 from tests.support.attested import check_documents
@@ -25,7 +27,6 @@ from tests.support.wait import until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 ON = {"attach": True, "builder": "https://images.example.org"}
-KINDS = {"spdx", "cyclonedx", "provenance"}
 
 
 async def documents_of(url: str, repository: str, digest: str) -> dict[str, bytes]:
@@ -118,6 +119,8 @@ async def test_every_image_has_its_documents(
         for kind, document in documents.items():
             code = await asyncio.to_thread(cli.main, ["attest", "shell/hello/insecure", "--format", kind])
             assert (code, capsys.readouterr().out) == (0, document.decode() + "\n")
+        await check_page(running, image.digest, documents)
+        await check_hostile_documents(running, registry.url)
 
     # Another store, another registry, another order: the same documents.
     await check_elsewhere(tmp_path / "elsewhere", nix_count, insecure, image.digest, documents)
@@ -145,6 +148,72 @@ async def check_what_they_say(parsed: dict[str, Any]) -> None:
         if "outputs" in one["annotations"]
     ]
     assert any(uri.endswith("-hello-1.0.drv") for uri in derivations)
+
+
+async def check_page(running: Front, digest: str, documents: dict[str, bytes]) -> None:
+    """The page of the image says what the documents say, and hands them out as they are."""
+    status, _, body = await running.get(f"/images/{digest}/shell/hello/insecure")
+    page = body.decode()
+    assert status == 200
+    assert f"{len(json.loads(documents['cyclonedx'])['components'])} components" in page
+    for text in ("MIT", "bash-interactive", ON["builder"], "-hello-1.0.drv", "<dt>Signed</dt><dd>no</dd>"):
+        assert str(text) in page, text
+    assert "Somebody else" not in page
+    for kind in KINDS.values():
+        path = f"/images/{kind.name}/{digest}/shell/hello/insecure"
+        assert f'href="{path}"' in page
+        status, headers, body = await running.get(path)
+        assert (status, body) == (200, documents[kind.name])
+        assert headers["Content-Type"] == kind.media_type
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+        name = f"shell-hello-insecure-{digest[7:19]}.{kind.file}"
+        assert headers["Content-Disposition"] == f'attachment; filename="{name}"'
+    assert (await running.get(f"/images/spdx/sha256:{'0' * 64}/shell/hello/insecure"))[0] == 404
+
+
+async def attach(registry: str, repository: str, digest: str, documents: dict[str, bytes]) -> None:
+    """What a pusher may do: documents with our annotation, about an image of the pusher's."""
+    subject = Descriptor(DOCKER_MANIFEST, 1, digest)
+    entries = []
+    for name, data in documents.items():
+        made = kinds.artifact(KINDS[name], data, subject)
+        async with aiohttp.ClientSession(registry) as session:
+            for blob in (data, made.config):
+                await handmade.push_blob(session, repository, blob)
+        await handmade.put_manifest(
+            registry, repository, digest_of(made.manifest), OCI_MANIFEST, made.manifest
+        )
+        entries.append(kinds.entry(KINDS[name], made.document.descriptor))
+    index = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+    await handmade.put_manifest(registry, repository, digest.replace(":", "-"), OCI_INDEX, index)
+
+
+async def check_hostile_documents(running: Front, registry: str) -> None:
+    """They are text on the page, or a sentence; the page of the image stays."""
+    image = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
+    digest = await handmade.push(registry, "evil", "latest", image)
+    markup = "<script>alert(1)</script>"
+    component = {"name": markup, "version": markup, "licenses": [{"license": {"name": markup}}]}
+    cyclonedx = json.dumps({"components": [component] * 3000}).encode()
+    broken = {"cyclonedx": cyclonedx, "spdx": b"[" * 100_000, "provenance": b'{"subject": [{"digest": 1}]}'}
+    await attach(registry, "evil", digest, broken)
+
+    async def shown() -> str:
+        """The page of the image, once the list of images is read again."""
+        status, _, body = await running.get(f"/images/{digest}/evil")
+        return body.decode() if status == 200 else ""
+
+    await until(shown)
+    page = await shown()
+    assert markup not in page
+    assert "&lt;script&gt;" in page
+    assert "3000 components" in page
+    assert page.count('data-label="Its layer"') == readers.MOST_PARTS
+    assert "The page cannot show provenance.intoto.json" in page
+    status, headers, body = await running.get(f"/images/cyclonedx/{digest}/evil")
+    assert (status, body) == (200, cyclonedx)
+    assert headers["Content-Disposition"].startswith("attachment;")
 
 
 async def check_elsewhere(
@@ -219,7 +288,7 @@ async def test_images_of_before_get_theirs_and_so_do_those_of_an_index(
         assert found["attached"] == [{"name": "hello:1.0", "digest": digest, "error": ""}]
         for child in children:
             documents = await documents_of(running.url, "hello", child)
-            assert set(check_documents(documents, child)) == KINDS
+            assert set(check_documents(documents, child)) == set(KINDS)
         assert (await nixfront("reindex", "--attach"))["attached"] == [], "they have them now"
         assert [await index_of(registry, "hello", each.replace(":", "-")) for each in (digest,)] == [[]]
 
@@ -227,7 +296,7 @@ async def test_images_of_before_get_theirs_and_so_do_those_of_an_index(
         _, others = await index_and_children(running, "other")
         await kept(tmp_path)
         for child in others:
-            assert set(check_documents(await documents_of(running.url, "other", child), child)) == KINDS
+            assert set(check_documents(await documents_of(running.url, "other", child), child)) == set(KINDS)
 
 
 async def index_and_children(running: Front, repository: str) -> tuple[str, list[str]]:
@@ -260,4 +329,4 @@ async def test_a_layout_has_them_too(tmp_path: Path, nix_count: Path) -> None:
         artifact = json.loads(read(item["digest"]))
         assert artifact["subject"]["digest"] == digest
         documents[item["annotations"]["nixfront.document"]] = read(artifact["layers"][0]["digest"])
-    assert set(check_documents(documents, digest)) == KINDS
+    assert set(check_documents(documents, digest)) == set(KINDS)

@@ -110,7 +110,8 @@ async def test_a_password_registry_shows_its_images_to_those_who_log_in(
     async with htpasswd_registry(folder) as server, start(server.url, **OURS) as front:
         await handmade.push(server.url, "team/app", "latest", made(), headers=basic("alice"))
         headers = {"Accept": DOCKER_MANIFEST, **basic("alice")}
-        assert (await front.get("/v2/alpha/manifests/latest", headers=headers))[0] == 200
+        status_of, manifest, _ = await front.get("/v2/alpha/manifests/latest", headers=headers)
+        assert status_of == 200
         (build,) = await status(front, basic("alice"))
         user = await seen(front, basic("alice"))
         others = [await seen(front, each) for each in ({}, basic("alice", "guess"), basic("mallory"))]
@@ -118,6 +119,11 @@ async def test_a_password_registry_shows_its_images_to_those_who_log_in(
             (await front.get(f"/builds/{build['id']}{part}", headers=each))[0]
             for part in ("", "/log")
             for each in ({}, basic("mallory"), basic("alice"))
+        ]
+        digest = manifest["Docker-Content-Digest"]
+        images, downloads = [
+            [await front.get(f"/images/{part}{digest}/alpha", headers=each) for each in ({}, basic("alice"))]
+            for part in ("", "spdx/")
         ]
         streams = [await stream(front, "/events", each) for each in ({}, basic("alice"))]
         logins = [
@@ -141,6 +147,10 @@ async def test_a_password_registry_shows_its_images_to_those_who_log_in(
         assert "alpha" not in other
     assert 'href="/login"' in others[0]
     assert details == [404, 404, 200, 404, 404, 200]
+    assert [answer[0] for answer in images] == [404, 200]
+    assert b"No document is attached" in images[1][2]
+    assert b"has no image" in downloads[0][2], "as if there were no such image"
+    assert b"has no document" in downloads[1][2]
     assert ["alpha" in each for each in streams] == [False, True]
     assert [answer[0] for answer in logins] == [401, 401, 303]
     assert logins[0][1]["WWW-Authenticate"].startswith("Basic realm=")

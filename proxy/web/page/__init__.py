@@ -19,6 +19,7 @@ from proxy.web.page import builds, chart, images, templating, views
 from proxy.web.page.composer import Composer
 from proxy.web.page.composer.lines import Line
 from proxy.web.page.composer.packages import PackagePages
+from proxy.web.page.documents import KIND_NAMES, Documents
 from proxy.web.page.live import Changes, Live
 from proxy.web.page.make import Maker
 from proxy.web.page.templating import StaticFile
@@ -55,6 +56,7 @@ class Page:
         composer: Composer,
         packages: PackagePages,
         maker: Maker,
+        documents: Documents,
         history: History,
         *,
         default_set: str,
@@ -66,6 +68,7 @@ class Page:
         self._composer = composer
         self._packages = packages
         self._maker = maker
+        self._documents = documents
         self._history = history
         self._default_set = default_set
         self._live = Live(board, _HEADERS, trusted_proxies)
@@ -83,6 +86,7 @@ class Page:
             ("/builds/{id}/log", builds.log),
             ("/builds/{id}/events", self._build_stream),
             ("/images", images.all_images),
+            (f"/images/{{kind:{KIND_NAMES}}}/{{digest}}/{{name:.+}}", self._documents.download),
             ("/images/{digest}/{name:.+}", self._image),
             ("/packages", self._packages.search),
             ("/packages/{name:.+}", self._packages.package),
@@ -152,7 +156,9 @@ class Page:
         return await self._live.build(request, visitor, request.match_info["id"])
 
     async def _image(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return await images.one_image(request, visitor, lambda name: self._lines(request, name))
+        return await images.one_image(
+            request, visitor, self._documents, lambda name: self._lines(request, name)
+        )
 
     async def _build(self, request: web.Request, visitor: Visitor) -> web.Response:
         build = await visitor.build(request.match_info["id"])

@@ -1,4 +1,4 @@
-"""The pages of images: all of them with filters and an order, one of them with its layers."""
+"""The pages of images: all of them with filters and an order, one of them with its layers and documents."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.web.page import templating, views
+from proxy.web.page.documents import Documents, section
 from proxy.web.page.listed import ListedImage
 from proxy.web.page.templating import Pages
 from proxy.web.page.visitor import Visitor
@@ -68,9 +69,15 @@ async def all_images(request: web.Request, visitor: Visitor) -> web.Response:
 
 
 async def one_image(
-    request: web.Request, visitor: Visitor, lines: Callable[[str], Sequence[object]]
+    request: web.Request,
+    visitor: Visitor,
+    documents: Documents,
+    lines: Callable[[str], Sequence[object]],
 ) -> web.Response:
-    """An image with its layers, of the platform in the query; `lines` gives what a person types for the image of a name."""
+    """An image with its layers and documents, of the platform in the query.
+
+    `lines` gives what a person types for the image of a name.
+    """
     name, digest = request.match_info["name"], request.match_info["digest"]
     listing = await visitor.images()
     image = next((each for each in listing.images if (each.repository, each.digest) == (name, digest)), None)
@@ -80,7 +87,14 @@ async def one_image(
     platform = request.query.get("platform", "")
     child = next((each for each in image.children if platform in each.platforms), None)
     shown = image if child is None else replace(image, layers=child.layers)
+    manifest = (child or next(iter(image.children), image)).digest
+    attached = await documents.section(name, manifest)
+    materials = attached.materials
     context = {
+        "manifest": manifest,
+        "attached": attached,
+        "components": section.rows(materials, shown.layers) if materials else [],
+        "licences": section.licences(materials) if materials else [],
         "image": listing.counted([shown])[0],
         "platform": platform
         if child

@@ -50,6 +50,10 @@ class ListedImage:
         """The tags that nixfront gave, and that never move."""
         return tuple(tag for tag in self.tags if is_own_hash(tag))
 
+    def has_manifest(self, digest: str) -> bool:
+        """Whether this is the digest of it, or of an image in it."""
+        return digest == self.digest or any(digest == child.digest for child in self.children)
+
     @property
     def size(self) -> int:
         """Bytes of all layers, as they are sent."""
