@@ -3,6 +3,7 @@
 A pusher may have put any of them there, with any annotation. So a document that says that it is ours is no more than that.
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from proxy.pipeline.attachments import referrers
 from proxy.pipeline.attachments.referrers import Entry
 from proxy.registry.client import Registry
 from proxy.trust.kinds import Kind, is_document
+
+_LARGEST_ARTIFACT = 64 << 10  # bytes of a manifest, which has one layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,14 @@ async def find(
     data = await registry.manifest(repository, artifact)
     if data is None:
         raise DocumentInvalid(f"the registry lacks the artifact {artifact}")
+    if len(data) > _LARGEST_ARTIFACT:
+        raise DocumentInvalid(
+            f"the artifact {artifact} has {len(data)} bytes; nixfront reads {_LARGEST_ARTIFACT}"
+        )
+    return await asyncio.to_thread(_attached, data, artifact, image, kind)
+
+
+def _attached(data: bytes, artifact: str, image: str, kind: Kind) -> Attached:
     manifest = read_manifest(data)
     if digest_of(data) != artifact or not isinstance(manifest, ImageManifest) or len(manifest.layers) != 1:
         raise DocumentInvalid(f"{artifact} is no artifact with one document")

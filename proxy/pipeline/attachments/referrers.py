@@ -5,6 +5,7 @@ registry does, the client keeps the list: an index under the tag `sha256-<hex>` 
 something reads this index, adds a descriptor, and writes it again. A registry has no conditional put, so the caller holds a lease.
 """
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -28,13 +29,13 @@ async def listed(destination: Destination, repository: str, digest: str) -> list
     data = await destination.referrers(repository, digest)
     if data is None:
         return await tagged(destination, repository, digest)
-    return _entries(data)
+    return await asyncio.to_thread(_entries, data)
 
 
 async def tagged(destination: Destination, repository: str, digest: str) -> list[Entry]:
     """The descriptors in the index under the tag. Raises as `listed` does."""
     data = await destination.manifest(repository, referrers_tag(digest))
-    return [] if data is None else _entries(data)
+    return [] if data is None else await asyncio.to_thread(_entries, data)
 
 
 async def add(

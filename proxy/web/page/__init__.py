@@ -86,7 +86,7 @@ class Page:
             ("/builds/{id}/log", builds.log),
             ("/builds/{id}/events", self._build_stream),
             ("/images", images.all_images),
-            (f"/images/{{kind:{KIND_NAMES}}}/{{digest}}/{{name:.+}}", self._documents.download),
+            (f"/images/{{kind:{KIND_NAMES}}}/{{digest}}/{{name:.+}}", self._download),
             ("/images/{digest}/{name:.+}", self._image),
             ("/packages", self._packages.search),
             ("/packages/{name:.+}", self._packages.package),
@@ -159,6 +159,9 @@ class Page:
         return await images.one_image(
             request, visitor, self._documents, lambda name: self._lines(request, name)
         )
+
+    async def _download(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
+        return await self._documents.download(request, visitor, _HEADERS)
 
     async def _build(self, request: web.Request, visitor: Visitor) -> web.Response:
         build = await visitor.build(request.match_info["id"])

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from cachetools import LRUCache
+
 from proxy.core import names
 from proxy.core.model import Policy
 from proxy.nix.evaluate import Evaluator
@@ -14,6 +16,7 @@ from proxy.tools.name_index import NO_NAMES, NameIndex
 from proxy.web.access import Access
 from proxy.web.search.matches import may_be_pulled
 
+_MOST_JUDGED = 4  # package sets, whose lists stay in memory
 _AT_ONCE = 2  # searches; each takes a processor for some hundredths of a second
 _T = TypeVar("_T")
 
@@ -29,7 +32,7 @@ class SetLists:
         self._policy = policy
         self._listing: SingleFlight[str, NameIndex] = SingleFlight()
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._offers: dict[str, tuple[NameIndex, bytes]] = {}
+        self._offers: LRUCache[str, tuple[NameIndex, bytes]] = LRUCache(_MOST_JUDGED)
 
     async def index(self, package_set: str, patience: float) -> NameIndex | None:
         """The packages of a set; None if the list is not ready within `patience` seconds. Raises a `NixfrontError`."""
@@ -47,7 +50,8 @@ class SetLists:
 
     async def find(self, package_set: str, index: NameIndex | None, text: str) -> list[int]:
         """The positions of the packages that the text fits and that this host makes, best first."""
-        index = index or NO_NAMES
+        if index is None:
+            return []
         offer = await self._offer(package_set, index)
         return await self.search(partial(find, text, index, offer))
 

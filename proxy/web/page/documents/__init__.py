@@ -28,6 +28,8 @@ from proxy.web.page.visitor import Visitor
 #: What the address of a download says: the names of the kinds.
 KIND_NAMES = "|".join(KINDS)
 _LARGEST_FILE = 16 << 20  # bytes of a download, which is in memory until it is sent
+_MOST_SENT = 8  # downloads at a time
+_LEAST_SPEED = 128 << 10  # bytes a second that the client of a download takes
 _AT_ONCE = 2  # images whose documents are read at a time
 _MOST_WAITING = 32
 _PATIENCE = 20.0  # seconds for the documents of one image
@@ -44,7 +46,7 @@ class Documents:
         self._registry = registry
         self._signer = signer
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._waiting = 0
+        self._waiting = self._sending = 0
         self._sections: TTLCache[tuple[str, str], Section] = TTLCache(_MOST_CACHED, _FRESH)
 
     async def section(self, repository: str, image: str) -> Section:
@@ -62,8 +64,10 @@ class Documents:
                 section = self._sections[key] = Section(troubles=(_sentence(error),))
         return section
 
-    async def download(self, request: web.Request, visitor: Visitor) -> web.Response:
-        """The document of the kind, image and repository in the address, as a file."""
+    async def download(
+        self, request: web.Request, visitor: Visitor, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        """The document of the kind, image and repository in the address, as a file with these headers."""
         name, image = request.match_info["name"], request.match_info["digest"]
         kind = KINDS[request.match_info["kind"]]
         listing = await visitor.images()
@@ -71,6 +75,17 @@ class Documents:
             return templating.missing(
                 request, listing.trouble or f"{name} has no image {views.short(image)} here."
             )
+        if self._sending >= _MOST_SENT:
+            return templating.failure(request, Busy("too many people download documents at this moment", 5))
+        self._sending += 1
+        try:
+            return await self._sent(request, name, image, kind, headers)
+        finally:
+            self._sending -= 1
+
+    async def _sent(
+        self, request: web.Request, name: str, image: str, kind: Kind, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
         try:
             async with self._turn():
                 entries = await referrers.listed(self._registry, name, image)
@@ -83,8 +98,20 @@ class Documents:
         except (TimeoutError, NixfrontError, DocumentInvalid) as error:
             return templating.missing(request, f"There is no such document to download: {_sentence(error)}.")
         file = f"{_NO_NAME.sub('-', name)}-{views.short(image)}.{kind.file}"
-        headers = {hdrs.CONTENT_DISPOSITION: f'attachment; filename="{file}"'}
-        return web.Response(body=data, content_type=kind.media_type, headers=headers)
+        response = web.StreamResponse(
+            headers={**headers, hdrs.CONTENT_DISPOSITION: f'attachment; filename="{file}"'}
+        )
+        response.content_type, response.content_length = kind.media_type, len(data)
+        try:
+            async with asyncio.timeout(_PATIENCE + len(data) / _LEAST_SPEED):
+                await response.prepare(request)
+                if request.method != "HEAD":
+                    await response.write(data)
+                await response.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+        return response
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
