@@ -12,7 +12,7 @@ from proxy.core import typed
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
-    from proxy.upkeep.attest.lacking import Attached
+    from proxy.upkeep.attest.lacking import Result
     from proxy.upkeep.prune import Old
     from proxy.upkeep.warm import Outcome
 
@@ -163,14 +163,14 @@ def _reindex(settings: "Settings", arguments: argparse.Namespace, console: Conso
     return 1 if any(image.error for image in attached) else 0
 
 
-def _attach(settings: "Settings", names: list[str], console: Console) -> list["Attached"]:
+def _attach(settings: "Settings", names: list[str], console: Console) -> list["Result"]:
     """Attach documents to the images that lack them, and print a line for each."""
     from proxy.cli.running import run
     from proxy.telemetry import log
     from proxy.wiring import commands, verification
 
     log.configure("warning", "json" if console.as_json else settings.log.format)
-    done: list[Attached] = []
+    done: list[Result] = []
 
     async def attach_all(bar: Bar) -> None:
         async with verification.attacher(settings) as attacher, commands.listing(settings, names) as listing:

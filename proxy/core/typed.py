@@ -24,6 +24,11 @@ def read(text: str, hosts: Collection[str] = ()) -> tuple[str, str]:
     return repository, digest if at else tag
 
 
+def write(repository: str, reference: str) -> str:
+    """An image as engines write it; a digest stands behind an `@`."""
+    return f"{repository}{'@' if ':' in reference else ':'}{reference}"
+
+
 def _without_host(text: str, hosts: Collection[str]) -> str:
     scheme = _SCHEME.match(text)
     rest = text[scheme.end() :] if scheme else text

@@ -7,6 +7,7 @@ that `reindex` wrote rests on what an image says of itself. So such an image is 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+from proxy.core import typed
 from proxy.core.errors import DigestMismatch, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
 from proxy.image.documents import Index, read_manifest
@@ -49,7 +50,7 @@ class ImageSigner:
 
     async def one(self, repository: str, reference: str) -> Signing:
         """The image or index with this tag or digest. Raises `RegistryUnavailable`, `RegistryRefused`."""
-        name = f"{repository}{'@' if ':' in reference else ':'}{reference}"
+        name = typed.write(repository, reference)
         digest = await self._registry.manifest_digest(repository, reference)
         if digest is None:
             return Signing(name, "", refused="the registry does not have it")

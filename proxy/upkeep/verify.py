@@ -14,19 +14,18 @@ from typing import Any
 
 import aiohttp
 
-from proxy.core import foreign, names
+from proxy.core import foreign, names, typed
 from proxy.core.errors import DigestMismatch, NixfrontError, RegistryUnavailable
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import Buffer, ImageRequest, LayerPlan, digest_of
-from proxy.core.names import Vocabulary, is_store_path
-from proxy.image.documents import ImageManifest, Index, read_config, read_manifest
-from proxy.image.manifest import SEAL, unsealed
-from proxy.image.recipe import REVISION
+from proxy.core.names import Vocabulary
+from proxy.image.manifest import SEAL
 from proxy.registry.client import Registry
 from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import pull_scopes
 from proxy.tools.scratch import scratch_folder
 from proxy.upkeep.layer_difference import differences
+from proxy.upkeep.stored_images import ImageDocuments, Part, each_digest, read_images, stored_images
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=120)
 _STRANGE = "it is no image of nixfront's, or somebody has changed it"
@@ -81,41 +80,6 @@ Make = Callable[[ImageRequest], Awaitable[MadeAgain]]
 Pack = Callable[[LayerPlan, Path], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A layer: its digest, its store paths, none for the root layer, and its bytes."""
-
-    digest: str = ""
-    paths: tuple[str, ...] = ()
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ImageDocuments:
-    """The manifest of one image with its digest, and its configuration."""
-
-    digest: str
-    manifest: ImageManifest
-    config: bytes
-
-    @property
-    def parts(self) -> tuple[_Part, ...]:
-        """The layers, lowest first. Raises `DocumentInvalid`."""
-        comments = (tuple(step.comment.split()) for step in read_config(self.config).steps)
-        paths = (words if all(map(is_store_path, words)) else () for words in comments)
-        return tuple(
-            _Part(layer.digest, words or (), layer.size)
-            for layer, words in zip_longest(self.manifest.layers, paths)
-            if layer
-        )
-
-    @property
-    def revision(self) -> str:
-        """The revision that a whole image of ours says; empty for any other image."""
-        whole = unsealed(self.config)
-        return str(whole["config"]["Labels"].get(REVISION, "")) if whole is not None else ""
-
-
 class Verifier:
     """Compares the images of one registry with what this host makes."""
 
@@ -131,19 +95,14 @@ class Verifier:
 
         Raises `RegistryUnavailable`, `RegistryRefused`.
         """
-        async for repository, tags in images:
-            seen: set[str] = set()
-            for tag in tags:
-                digest = await self._registry.manifest_digest(repository, tag)
-                if digest is not None and digest not in seen:
-                    seen.add(digest)
-                    verdict = await self.one(repository, tag)
-                    if verdict.error != _STRANGE:
-                        yield verdict
+        async for repository, tag, _ in each_digest(self._registry, images):
+            verdict = await self.one(repository, tag)
+            if verdict.error != _STRANGE:
+                yield verdict
 
     async def one(self, repository: str, reference: str) -> Verdict:
         """The image or index with this tag or digest. Raises `RegistryUnavailable`, `RegistryRefused`."""
-        name = f"{repository}{'@' if ':' in reference else ':'}{reference}"
+        name = typed.write(repository, reference)
         digest = await self._registry.manifest_digest(repository, reference)
         if digest is None:
             return Verdict(name, "", error="the registry does not have it")
@@ -156,7 +115,7 @@ class Verifier:
             return replace(verdict, error=str(error))
 
     async def _compared(self, repository: str, verdict: Verdict) -> Verdict:
-        before = await self._stored(repository, verdict.digest)
+        before = await stored_images(self._registry, repository, verdict.digest)
         revision = next((image.revision for image in before.values()), "")
         if not revision or (request := names.parse(repository, revision, self._words)) is None:
             return replace(verdict, error=_STRANGE)
@@ -184,21 +143,13 @@ class Verifier:
             others += [f"{prefix}{each}" for each in _other_differences(one, two)]
         return replace(verdict, layers=tuple(layers), differences=tuple(others))
 
-    async def _stored(self, repository: str, digest: str) -> dict[str, ImageDocuments]:
-        """The image with this digest, or those of an index, by platform."""
-
-        async def read(kind: str, digest: str) -> bytes:
-            return await self._registry.content(repository, kind, digest)
-
-        return await read_images(digest, read)
-
     async def _layers(
         self, repository: str, before: ImageDocuments, now: ImageDocuments, again: MadeAgain
     ) -> AsyncIterator[LayerVerdict]:
         """The layers that differ."""
         all_before = {path for part in before.parts for path in part.paths}
         all_now = {path for part in now.parts for path in part.paths}
-        for one, two in zip_longest(before.parts, now.parts, fillvalue=_Part()):
+        for one, two in zip_longest(before.parts, now.parts, fillvalue=Part()):
             if one.digest == two.digest:
                 continue
             gone, new = set(one.paths) - all_now, set(two.paths) - all_before
@@ -212,7 +163,7 @@ class Verifier:
                 found = [*await self._contents(repository, one, two, again)]
             yield LayerVerdict(one.digest, two.digest, tuple(found))
 
-    async def _contents(self, repository: str, one: _Part, two: _Part, again: MadeAgain) -> tuple[str, ...]:
+    async def _contents(self, repository: str, one: Part, two: Part, again: MadeAgain) -> tuple[str, ...]:
         """In what two layers of the same store paths differ."""
         async with scratch_folder() as folder:
             before, now = folder / "before", folder / "now"
@@ -225,7 +176,7 @@ class Verifier:
                 return ()
             return await asyncio.to_thread(differences, before, now)
 
-    async def _download(self, repository: str, layer: _Part, file: Path) -> None:
+    async def _download(self, repository: str, layer: Part, file: Path) -> None:
         path = f"/v2/{repository}/blobs/{layer.digest}"
         try:
             async with self._endpoint.ask("GET", path, pull_scopes(repository), timeout=_TIMEOUT) as answer:
@@ -236,7 +187,7 @@ class Verifier:
             raise RegistryUnavailable(f"the registry broke off {path} ({type(error).__name__})") from error
 
 
-async def _checked(chunks: AsyncIterator[bytes], layer: _Part) -> AsyncIterator[bytes]:
+async def _checked(chunks: AsyncIterator[bytes], layer: Part) -> AsyncIterator[bytes]:
     """These bytes, no more of them than the layer has. Raises `DigestMismatch` for other ones."""
     size, digest = 0, hashlib.new(layer.digest.partition(":")[0])
     async for chunk in chunks:
@@ -257,25 +208,6 @@ async def write_all(file: Path, chunks: AsyncIterator[Buffer]) -> None:
             await asyncio.to_thread(target.write, chunk)
     finally:
         await asyncio.to_thread(target.close)
-
-
-async def read_images(digest: str, read: Callable[[str, str], Awaitable[bytes]]) -> dict[str, ImageDocuments]:
-    """The image with this digest, or those of an index, by platform. `read` gets a kind of content and a digest.
-
-    Raises `DocumentInvalid` for two images of one platform.
-    """
-    manifest = read_manifest(await read("manifests", digest))
-    digests = [child.digest for child in manifest.children] if isinstance(manifest, Index) else [digest]
-    images: dict[str, ImageDocuments] = {}
-    for each in digests:
-        image = read_manifest(await read("manifests", each))
-        if isinstance(image, ImageManifest):
-            config = await read("blobs", image.config.digest)
-            platform = read_config(config).platform
-            if platform in images:
-                raise DocumentInvalid(f"two of its images are for {platform}")
-            images[platform] = ImageDocuments(each, image, config)
-    return images
 
 
 def _other_differences(before: ImageDocuments, now: ImageDocuments) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Files: Nix expressions and sample settings that come with the package, and our own files in the data folder.
 
-Everything here blocks.
+What is no coroutine here blocks.
 """
 
 import asyncio

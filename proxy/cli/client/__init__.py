@@ -27,7 +27,7 @@ def _run(settings: "Settings", arguments: argparse.Namespace, console: Console) 
         raise RegistryUnavailable(
             f"this host has no {engine or 'engine'} to run an image: install one of {', '.join(ENGINES)}"
         )
-    image = image_of(*typed.read(arguments.name, settings.own_hosts))
+    image = typed.write(*typed.read(arguments.name, settings.own_hosts))
     address = here(settings.http.addr)
     _check_listening(address)
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -43,11 +43,6 @@ def _run(settings: "Settings", arguments: argparse.Namespace, console: Console) 
     )
     sys.stdout.flush()
     os.execvp(words[0], words)  # noqa: S606 - no shell is in between, and the engine is the user's own
-
-
-def image_of(repository: str, reference: str) -> str:
-    """An image as engines write it; a digest stands behind an `@`."""
-    return f"{repository}{'@' if ':' in reference else ':'}{reference}"
 
 
 def engine_line(engine: str, image: str, words: list[str], *, is_terminal: bool, is_plain: bool) -> list[str]:

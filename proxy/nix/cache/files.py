@@ -52,9 +52,8 @@ class CacheFiles:
         self._failed: defaultdict[str, list[Cache]] = defaultdict(list)
         self._unpacked: frozenset[str] = frozenset()
         self._listed: dict[str, PathTree | None] = {}  # what listings say, until the NAR is there
-        self._trees: dict[
-            str, PathTree
-        ] = {}  # of NARs that were checked: nothing forgets them before the image is made
+        # Of NARs that were checked: nothing forgets them before the image is made.
+        self._trees: dict[str, PathTree] = {}
 
     def entries(self, paths: Iterable[str]) -> Iterator[Entry]:
         """The members of a layer, as `store_entries` of a store on disk. For a thread.

@@ -31,9 +31,8 @@ from proxy.tools.name_index import NO_NAMES, NameIndex
 _log = logging.getLogger(__name__)
 _LISTS = 4  # lists in memory, of some thirty megabytes for a hundred thousand packages
 _FILES = 16  # lists of either kind on disk, of up to twenty megabytes each
-_LIST_SECONDS = (
-    86400.0  # a list of a channel that is older is fetched anew, and no other one stays in memory for longer
-)
+#: A list of a channel that is older is fetched anew, and no other one stays in memory for longer.
+_LIST_SECONDS = 86400.0
 SOON = 2.0  # seconds that an error message or a search waits for something better
 _UNLISTED_SECONDS = 600.0  # for so long nixfront does not try again to list a set that could not be listed
 _MOST_UNLISTED = 64

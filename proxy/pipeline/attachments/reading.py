@@ -1,4 +1,4 @@
-"""Finds and reads the documents that are attached to an image, whoever attached them.
+"""Finds and reads the documents that are attached to an image, by nixfront or by somebody else.
 
 A pusher may have put any of them there, with any annotation. So a document that says that it is ours is no more than that.
 """

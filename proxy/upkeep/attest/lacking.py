@@ -4,7 +4,7 @@ Only who makes an image knows the facts of its documents. So it is made again, a
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxy.core import names
 from proxy.core.errors import NixfrontError
@@ -14,11 +14,11 @@ from proxy.core.names import Vocabulary
 from proxy.pipeline.attachments import referrers
 from proxy.registry.client import Registry
 from proxy.trust.kinds import KINDS
-from proxy.upkeep.verify import read_images
+from proxy.upkeep.stored_images import each_digest, stored_images
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class Result:
     """An image or index that lacked documents. `error`: why it still does, else empty."""
 
     name: str
@@ -37,41 +37,30 @@ class Attacher:
         self._words = words
         self._make = make
 
-    async def all(self, images: AsyncIterator[tuple[str, Sequence[str]]]) -> AsyncIterator[Attached]:
+    async def all(self, images: AsyncIterator[tuple[str, Sequence[str]]]) -> AsyncIterator[Result]:
         """Each image of ours that lacks documents; the images come as repositories with their tags.
 
         Raises `RegistryUnavailable`.
         """
-        async for repository, tags in images:
-            seen: set[str] = set()
-            for tag in tags:
-                digest = await self._registry.manifest_digest(repository, tag)
-                if digest is not None and digest not in seen:
-                    seen.add(digest)
-                    if (attached := await self._one(repository, tag, digest)) is not None:
-                        yield attached
+        async for repository, tag, digest in each_digest(self._registry, images):
+            if (result := await self._one(repository, tag, digest)) is not None:
+                yield result
 
-    async def _one(self, repository: str, tag: str, digest: str) -> Attached | None:
+    async def _one(self, repository: str, tag: str, digest: str) -> Result | None:
         """None for an image that lacks nothing, or is not ours."""
-
-        async def read(kind: str, digest: str) -> bytes:
-            return await self._registry.content(repository, kind, digest)
-
-        attached = Attached(f"{repository}:{tag}", digest)
+        result = Result(f"{repository}:{tag}", digest)
         try:
-            stored = (await read_images(digest, read)).values()
+            stored = (await stored_images(self._registry, repository, digest)).values()
             revision = next((image.revision for image in stored), "")
             request = names.parse(repository, revision, self._words) if revision else None
             if request is None or not await self._lacking(repository, [image.digest for image in stored]):
                 return None
             await self._make(request)
             if await self._lacking(repository, [image.digest for image in stored]):
-                return Attached(
-                    attached.name, digest, "this host makes another image of the same revision now"
-                )
+                return replace(result, error="this host makes another image of the same revision now")
         except (NixfrontError, DocumentInvalid) as error:
-            return Attached(attached.name, digest, str(error))
-        return attached
+            return replace(result, error=str(error))
+        return result
 
     async def _lacking(self, repository: str, digests: Sequence[str]) -> bool:
         """Whether one of these images lacks a document."""

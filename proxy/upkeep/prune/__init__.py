@@ -20,7 +20,7 @@ from proxy.registry.client import Registry
 from proxy.registry.management import Management
 from proxy.state import ImageRecord, State
 from proxy.upkeep.inventory import Inventory
-from proxy.upkeep.prune.attached import Attached
+from proxy.upkeep.prune.attached import AttachmentDeleter
 from proxy.upkeep.prune.contents import MOST_DOCUMENTS, Contents, ContentsReader
 from proxy.upkeep.reindex import remembered
 
@@ -46,7 +46,7 @@ class Pruner:
         self._management = management
         self._state = state
         self._contents = ContentsReader(registry, management)
-        self._attached = Attached(registry, management)
+        self._attached = AttachmentDeleter(registry, management)
 
     async def old(self, before: float) -> list[Old]:
         """Every image of the state that was last used before this time, including those that must stay.

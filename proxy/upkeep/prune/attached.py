@@ -17,8 +17,8 @@ from proxy.trust.signatures import Signatures, signature_tag
 from proxy.upkeep.prune.contents import Contents
 
 
-class Attached:
-    """What is attached to the images of one registry."""
+class AttachmentDeleter:
+    """Deletes what nixfront attached to the images of one registry."""
 
     def __init__(self, registry: Registry, management: Management) -> None:
         self._registry = registry

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from aiohttp import web
@@ -85,9 +86,10 @@ async def one_image(
         message = listing.trouble or f"{name} has no image {views.short(digest)} here."
         return templating.missing(request, message)
     platform = request.query.get("platform", "")
-    child = next((each for each in image.children if platform in each.platforms), None)
+    wanted = (each for each in image.children if platform in each.platforms)
+    child = next(chain(wanted, image.children), None)  # without a wish the first one
     shown = image if child is None else replace(image, layers=child.layers)
-    manifest = (child or next(iter(image.children), image)).digest
+    manifest = digest if child is None else child.digest
     attached = await documents.section(name, manifest)
     materials = attached.materials
     context = {
@@ -96,9 +98,7 @@ async def one_image(
         "components": section.rows(materials, shown.layers) if materials else [],
         "licences": section.licences(materials) if materials else [],
         "image": listing.counted([shown])[0],
-        "platform": platform
-        if child
-        else next(iter(image.children[0].platforms if image.children else ()), ""),
+        "platform": "" if child is None else ", ".join(child.platforms),
         "holders": holders(shown, [each for each in listing.images if each is not image]),
         "most_others": _MOST_OTHERS,
         "lines_to_type": lines(image.name),

@@ -24,9 +24,9 @@ _DAY = 86400.0
 class Constants:
     """What one of each thing costs. Those of the first group were measured, those of the second are assumptions."""
 
-    #: Seconds of a processor for a manifest that the answer cache has, and for one that the registry is asked for.
+    #: Seconds of a processor for a manifest that the answer cache has, and for one that comes from the registry.
     warm_seconds: float = 0.00021
-    asked_seconds: float = 0.0017
+    uncached_seconds: float = 0.0017
     #: Bytes of a layer's files that one processor packs in a second.
     packed_bytes: float = 53e6
     #: Requests for manifests that one registry answers in a second.
@@ -80,7 +80,7 @@ class Forecast:
 
     pulls: float
     tag_hits: float  # the part of the pulls whose tag is there
-    answer_hits: float  # the part of the manifests that no registry is asked for
+    answer_hits: float  # the part of the manifests that need no registry
     builds: float  # in a day
     processors: float
     replicas: int
@@ -133,14 +133,16 @@ def forecast(pulls: float, of: Population, costs: Constants) -> Forecast:
     rate = costs.peak * manifests / _DAY
     answer_hits, replicas = 0.0, 1
     while True:  # each replica has an answer cache of its own, so more of them ask the registry more often
-        asked = distinct(of.shares, rate * costs.answer_seconds / replicas) * replicas / costs.answer_seconds
-        answer_hits = 1 - min(1.0, asked / rate)
+        uncached = (
+            distinct(of.shares, rate * costs.answer_seconds / replicas) * replicas / costs.answer_seconds
+        )
+        answer_hits = 1 - min(1.0, uncached / rate)
         processors = (
             costs.peak
             / _DAY
             * (
-                manifests * (answer_hits * costs.warm_seconds + (1 - answer_hits) * costs.asked_seconds)
-                + pulls * costs.blobs * costs.asked_seconds
+                manifests * (answer_hits * costs.warm_seconds + (1 - answer_hits) * costs.uncached_seconds)
+                + pulls * costs.blobs * costs.uncached_seconds
                 + builds * costs.evaluation_seconds
                 + packed / _DAYS / costs.packed_bytes
             )

@@ -41,7 +41,7 @@ def test_a_month_adds_up() -> None:
     assert month.tag_hits == pytest.approx(1 - 0.2e-6)
     assert month.answer_hits == pytest.approx(0, abs=1e-6), "a cache of no time has nothing"
     packed = 2 * costs.package_bytes * (1 + 2 * costs.changed)
-    seconds = 1e6 * costs.asked_seconds + month.builds * costs.evaluation_seconds + packed / 30 / 1e9
+    seconds = 1e6 * costs.uncached_seconds + month.builds * costs.evaluation_seconds + packed / 30 / 1e9
     assert month.processors == pytest.approx(seconds / 86400)
     assert month.registry_requests == pytest.approx((1e6 + month.builds * costs.requests_of_build) / 86400)
     assert month.registry_bytes == pytest.approx(packed * costs.compressed + 6 * costs.own_bytes)

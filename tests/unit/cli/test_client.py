@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from proxy import cli
-from proxy.cli.client import engine_line, image_of, trial
+from proxy.cli.client import engine_line, trial
 from proxy.core.model import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, canonical_json, digest_of
 
 LAYER, CONFIG = b"a layer of more than sixteen bytes", b"{}"
@@ -27,11 +27,6 @@ LAYER, CONFIG = b"a layer of more than sixteen bytes", b"{}"
 )
 def test_each_engine_has_its_line(engine: str, line: list[str]) -> None:
     assert engine_line(engine, "h:1/git:latest", ["git"], is_terminal=False, is_plain=True) == line
-
-
-def test_a_digest_stands_behind_an_at() -> None:
-    assert image_of("shell/git", "v1") == "shell/git:v1"
-    assert image_of("shell/git", "sha256:aa") == "shell/git@sha256:aa"
 
 
 def test_a_terminal_is_passed_on_and_tls_is_checked() -> None:

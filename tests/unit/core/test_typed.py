@@ -37,3 +37,8 @@ DIGEST = "sha256:" + "0" * 64
 )
 def test_what_is_written(text: str, image: tuple[str, str]) -> None:
     assert typed.read(text, HOSTS) == image
+
+
+def test_a_digest_stands_behind_an_at() -> None:
+    assert typed.write("shell/git", "v1") == "shell/git:v1"
+    assert typed.write("shell/git", "sha256:aa") == "shell/git@sha256:aa"

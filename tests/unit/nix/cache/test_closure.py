@@ -1,4 +1,4 @@
-"""What binary caches are asked: once, with their own login, on their own host, and no longer than they answer."""
+"""The requests that binary caches get: once, with their own login, on their own host, and no longer than they answer."""
 
 import asyncio
 import base64
@@ -38,17 +38,17 @@ class Nix:
 
 
 class Server:
-    """A cache by HTTP, and what it was asked."""
+    """A cache by HTTP, and the requests to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.url = URL()
         self.elsewhere: str | None = None
         self.status = 200
-        self.asked: list[tuple[str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append((request.path, request.headers.get("Authorization")))
+        self.requests.append((request.path, request.headers.get("Authorization")))
         if self.elsewhere is not None and request.path.startswith("/nar/"):
             return web.Response(status=302, headers={"Location": self.elsewhere})
         file = self.folder / request.path.lstrip("/")
@@ -97,7 +97,7 @@ async def test_a_login_in_an_address_counts_and_is_in_no_log(
     nix = Nix(substituters=[str(address)], trusted_public_keys=[PUBLIC], netrc_file=str(netrc))
     caches = BinaryCaches(nix, session, TreeCache(tmp_path / "trees"))
     await pack(caches)
-    assert {login for _, login in server.asked} == {f"Basic {base64.b64encode(b'me:hidden1').decode()}"}
+    assert {login for _, login in server.requests} == {f"Basic {base64.b64encode(b'me:hidden1').decode()}"}
 
     caplog.set_level(logging.DEBUG)
     server.status = 500
@@ -117,7 +117,7 @@ async def test_a_cache_leads_to_no_other_host(
     for _ in range(2):
         with pytest.raises(CacheUnusable, match="redirects to another host without https"):
             await pack(caches)
-    assert "/taken" not in [path for path, _ in server.asked]
+    assert "/taken" not in [path for path, _ in server.requests]
 
 
 async def test_nix_is_run_once_for_all_who_wait(
@@ -179,12 +179,12 @@ async def test_the_verdict_about_a_narinfo_is_kept(
 ) -> None:
     """A signature costs a hash of all that it signs, and a rogue cache may send many."""
     for keys, found in (([PUBLIC], True), ([], False)):
-        server.asked.clear()
+        server.requests.clear()
         nix = Nix(substituters=[str(server.url)], trusted_public_keys=keys)
         caches = BinaryCaches(nix, session, TreeCache(tmp_path))
         for _ in range(3):
             assert (await caches.closure([OUTPUT], substitutes=True) is not None) is found
-        narinfos = [path for path, _ in server.asked if path.endswith(".narinfo")]
+        narinfos = [path for path, _ in server.requests if path.endswith(".narinfo")]
         assert len(narinfos) == len(set(narinfos))
 
 

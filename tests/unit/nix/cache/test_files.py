@@ -58,9 +58,9 @@ class Host:
 
     async def files(self, *caches: HandmadeCache, keys: Iterable[str] = (PUBLIC,)) -> CacheFiles | None:
         """The files of the program in these caches; None if they lack a part of it."""
-        asked = BinaryCaches(Said(*caches, keys=keys), self.session, TreeCache(self.folder / "trees"))
-        places = await asked.closure([OUTPUT], substitutes=True)
-        return None if places is None else CacheFiles(asked, places, [OUTPUT], substitutes=True)
+        caches_of_nix = BinaryCaches(Said(*caches, keys=keys), self.session, TreeCache(self.folder / "trees"))
+        places = await caches_of_nix.closure([OUTPUT], substitutes=True)
+        return None if places is None else CacheFiles(caches_of_nix, places, [OUTPUT], substitutes=True)
 
     def on_disk(self, cache: HandmadeCache) -> str:
         """A folder with a store that has the same paths."""

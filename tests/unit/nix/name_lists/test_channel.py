@@ -27,15 +27,15 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 class Channel:
-    """A server of lists: what it answers, by path, and what it was asked."""
+    """A server of lists: its answers by path, and the paths of requests."""
 
     def __init__(self) -> None:
         self.bodies: dict[str, bytes] = {}
         self.redirects: dict[str, str] = {}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     async def answer(self, request: web.Request) -> web.Response:
-        self.asked.append(request.path)
+        self.requests.append(request.path)
         if (location := self.redirects.get(request.path)) is not None:
             return web.Response(status=302, headers={"Location": location})
         if (body := self.bodies.get(request.path)) is None:
@@ -143,4 +143,4 @@ async def test_a_redirect_leads_to_no_other_scheme(
     with pytest.raises(PackageSetUnavailable, match="redirects"):
         await ChannelLists(session).fetch(f"{url}/list", tmp_path / "list")
 
-    assert len(served.asked) <= 5
+    assert len(served.requests) <= 5

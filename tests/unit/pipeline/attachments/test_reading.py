@@ -1,4 +1,4 @@
-"""Which artifact becomes a document of an image, whoever pushed it."""
+"""Which artifact becomes a document of an image, of those that anybody may push."""
 
 from typing import cast
 
