@@ -175,6 +175,11 @@ def met_a_collection(error: ProcessFailed) -> bool:
     return any(_COLLECTION.search(line) for line in error.tail)
 
 
+def lacks_a_path(error: ProcessFailed) -> bool:
+    """Whether Nix failed as the store has not this store path, and no binary cache has it."""
+    return any(_NOWHERE.search(line) for line in error.tail)
+
+
 def last_lines(tail: Sequence[str]) -> str:
     """The error of an evaluation: from the last line that starts with `error:` on, or the last few lines."""
     starts = [number for number, line in enumerate(tail) if line.lstrip().startswith("error:")]

@@ -16,9 +16,11 @@ from proxy.core import foreign
 from proxy.core.errors import BuildFailed, NixUnavailable, PackageSetUnavailable, ProcessFailed
 from proxy.core.model import Closure, Package, PackageSet, PathInfo, canonical_json
 from proxy.nix import commands, stand_ins
+from proxy.nix.archive import newest
 from proxy.nix.output import (
     flake_inputs,
     flake_paths,
+    lacks_a_path,
     last_lines,
     not_built,
     not_fetched,
@@ -26,23 +28,26 @@ from proxy.nix.output import (
     read_plan,
 )
 from proxy.nix.runner import NixRunner
+from proxy.tools.retry import retry
 
 _QUERY_SECONDS = 120.0  # deadline of a question to the store
+# A garbage collection may take a source before a root holds it: Nix gives no root with `nix-instantiate`.
+_FETCHES = 6
+_PAUSE = 0.1  # seconds before the second try
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """A source tree in the store: its path, the hash of its NAR (SRI), and what it says about itself.
 
-    `last_modified` is in seconds since the epoch. `archive` is the store path of the tarball that the tree was unpacked from,
-    empty for other sources. `inputs` are the store paths of a flake's inputs, by node of its lock file.
+    `last_modified` is the date of the commit, or of the newest file of a tarball, in seconds since the epoch; 0 if there is none.
+    `inputs` are the store paths of a flake's inputs, by node of its lock file.
     """
 
     path: str
     nar_hash: str
     revision: str
     last_modified: int
-    archive: str
     inputs: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -74,28 +79,41 @@ class NixStore:
         `environment`: further variables for Nix and the git that it starts.
         Raises `SourceMissing` where there is nothing, `PackageSetUnavailable` otherwise.
         """
+        argv = commands.fetch_argv(self._source, source, self.prefix)
+
+        async def fetch() -> dict[str, Any]:
+            tree: dict[str, Any] = json.loads(await self._build(argv, environment=environment, secrets=True))
+            archive = tree["archive"]
+            await self.keep([tree["path"], *([archive] if archive else [])], root)
+            if archive:
+                tree["lastModified"] = await asyncio.to_thread(newest, self.prefix + archive)
+                await asyncio.to_thread(os.unlink, f"{root}-2")  # the tree is all that evaluations need
+            return tree
+
         try:
-            argv = commands.fetch_argv(self._source, source, self.prefix)
-            output = await self._build(argv, environment=environment, secrets=True)
-            tree = json.loads(output)
-            await self.keep([tree["path"]], root)
+            tree = await retry(fetch, _fetches, _PAUSE)
         except ProcessFailed as error:
             raise not_fetched(str(source.get("url") or source.get("path")), error) from error
-        return Source(tree["path"], tree["narHash"], tree["revision"], tree["lastModified"], tree["archive"])
+        return Source(tree["path"], tree["narHash"], tree["revision"], tree["lastModified"])
 
     async def fetch_flake(self, reference: str, root: Path) -> Source:
         """Fetch a flake and all its inputs, and root them. Raises as `fetch` does."""
-        try:
+
+        async def fetch() -> tuple[dict[str, Any], dict[str, Any]]:
             archive = json.loads(await self._build(commands.flake_argv("archive", reference), secrets=True))
             metadata = json.loads(await self._build(commands.flake_argv("metadata", reference), secrets=True))
             await self.keep(flake_paths(archive), root)
+            return archive, metadata
+
+        try:
+            archive, metadata = await retry(fetch, _fetches, _PAUSE)
             inputs = await asyncio.to_thread(self._inputs, archive)
         except ProcessFailed as error:
             raise not_fetched(reference, error) from error
         locked = metadata["locked"]
         modified = metadata.get("lastModified", 0)
         nar_hash, revision = locked.get("narHash", ""), metadata.get("revision", "")
-        return Source(metadata["path"], nar_hash, revision, modified, "", inputs)
+        return Source(metadata["path"], nar_hash, revision, modified, inputs)
 
     def _inputs(self, archive: Mapping[str, Any]) -> dict[str, str]:
         """The inputs of a flake that was fetched. Raises `PackageSetUnavailable`."""
@@ -215,3 +233,7 @@ class NixStore:
             yield
         except ProcessFailed as error:
             raise not_built(subject, error, self._runner.limits.build_seconds) from error
+
+
+def _fetches(error: Exception) -> int:
+    return _FETCHES if isinstance(error, ProcessFailed) and lacks_a_path(error) else 1

@@ -4,16 +4,21 @@ import asyncio
 import os
 import re
 import subprocess
+import tarfile
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from proxy import cli
 from proxy.core.events import BuildStarted
 from proxy.nix import budget
 from proxy.nix.runner import Limits, NixRunner
+from proxy.nix.store import NixStore
+from proxy.wiring.files import EXPRESSIONS
 from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.wait import Gate, until
@@ -53,6 +58,38 @@ async def test_what_no_build_needs_goes_and_a_build_under_way_ends_well(
     free = next(line for line in metrics.splitlines() if line.startswith("nixfront_store_free_bytes "))
     assert float(free.split()[1]) > 0
     assert re.search(r"^store: \d+\.\d GB, \d+\.\d GB free$", shown, re.MULTILINE)
+
+
+class _Collecting(NixRunner):
+    """A garbage collection comes between the fetch of a source and the root that holds it."""
+
+    collected = 0
+
+    @override
+    async def run(self, argv: tuple[str, ...], deadline: float, **options: Any) -> bytes:
+        output = await super().run(argv, deadline, **options)
+        if argv[0] == "nix-instantiate" and not self.collected:
+            self.collected += 1
+            await super().run(("nix-store", "--gc"), deadline)
+        return output
+
+
+async def test_a_source_that_a_collection_takes_is_fetched_again(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/default.nix").write_text("{ }")
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "set", "set")
+    runner = _Collecting(Limits(60, 60), store=str(tmp_path / "store"))
+    (tmp_path / "roots").mkdir()
+
+    source = await NixStore(runner, EXPRESSIONS).fetch(
+        {"type": "tarball", "url": f"file://{tmp_path}/set.tar.gz"}, tmp_path / "roots/set"
+    )
+
+    assert runner.collected
+    assert (tmp_path / f"store{source.path}/default.nix").read_text() == "{ }"
+    assert source.last_modified == int((tmp_path / "set/default.nix").stat().st_mtime)
+    assert [root.name for root in (tmp_path / "roots").iterdir()] == ["set"]
 
 
 async def test_without_a_budget_nobody_lists_the_store(

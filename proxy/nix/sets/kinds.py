@@ -17,7 +17,6 @@ from typing_extensions import override
 from proxy.core.errors import PackageSetUnavailable, SourceMissing, TagUnknown
 from proxy.core.model import PackageSet, sha256_hex, without_credentials
 from proxy.core.names import unspelled_tag
-from proxy.nix.sets.archive import newest
 from proxy.nix.sets.repository import HEAD, Repository
 from proxy.nix.store import NixStore, Source
 
@@ -242,9 +241,8 @@ class ConfiguredSet(ABC):
         )
 
     def modified(self, source: Source) -> int:
-        """The date of a source, in seconds since the epoch: its newest file or its commit; 0 where it has none."""
-        archive = self.tools.store.prefix + source.archive
-        return newest(archive) if source.archive else source.last_modified
+        """The date of a source, in seconds since the epoch; 0 where it has none."""
+        return source.last_modified
 
     def missing(self, reference: str, error: SourceMissing) -> PackageSetUnavailable | TagUnknown:
         """The error for a source that is not there: a client's tag is unknown, the operator's own is a wrong setting."""

@@ -1,9 +1,7 @@
 """The facts of a package set that follow from a fetched source, and what is asked of Nix to fetch it."""
 
 import asyncio
-import io
 import json
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +9,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from proxy.core.errors import PackageSetUnavailable, TagUnknown
+from proxy.core.errors import TagUnknown
 from proxy.core.model import PackageSet
 from proxy.nix.runner import Limits, NixRunner
 from proxy.nix.sets import KINDS, Choice, PackageSets, Tools
@@ -20,7 +18,6 @@ from proxy.nix.sets.records import Records
 from proxy.nix.store import NixStore, Source
 
 TREE = "/nix/store/source"
-ARCHIVE = "/nix/store/archive"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HASH = "sha256-AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
@@ -56,19 +53,8 @@ def source(**changes: Any) -> Source:
         "nar_hash": HASH,
         "revision": "",
         "last_modified": 0,
-        "archive": "",
     }
     return Source(**{**facts, **changes})
-
-
-def write_archive(store: Path, *times: float, mode: str = "w:gz") -> None:
-    path = Path(f"{store}{ARCHIVE}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as stream, tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
-        for number, time in enumerate(times):
-            member = tarfile.TarInfo(f"{number}")
-            member.mtime = time
-            archive.addfile(member, io.BytesIO())
 
 
 @pytest.mark.parametrize(
@@ -253,34 +239,16 @@ def test_a_channel_says_its_revision_in_a_file(tmp_path: Path) -> None:
     tree = Path(f"{tmp_path}{TREE}")
     tree.mkdir(parents=True)
     (tree / ".git-revision").write_text("4567\n")
-    write_archive(tmp_path, 1_600_000_000)
 
-    made = fetched(Choice("nixpkgs", url="https://x"), tmp_path, source(archive=ARCHIVE))
+    made = fetched(Choice("nixpkgs", url="https://x"), tmp_path, source(last_modified=1_600_000_000))
 
     assert (made.revision, made.created) == ("4567", "2020-09-13T12:26:40Z")
-
-
-@pytest.mark.parametrize("mode", ["w:", "w:gz", "w:xz", "w:bz2"])
-def test_a_tarball_is_as_new_as_its_newest_file(tmp_path: Path, mode: str) -> None:
-    write_archive(tmp_path, 1, 1_600_000_000.9, 5, mode=mode)
-
-    made = fetched(Choice("tarball", url="https://x"), tmp_path, source(archive=ARCHIVE, last_modified=7))
-
-    assert made.created == "2020-09-13T12:26:40Z"
 
 
 def test_a_folder_has_no_date(tmp_path: Path) -> None:
     made = fetched(Choice("path", path="/srv/set"), tmp_path, source(last_modified=1_700_000_000))
 
     assert (made.created, made.source) == ("1980-01-01T00:00:00Z", "")
-
-
-def test_an_empty_tarball_has_no_date(tmp_path: Path) -> None:
-    write_archive(tmp_path)
-
-    made = fetched(Choice("tarball", url="https://x"), tmp_path, source(archive=ARCHIVE))
-
-    assert made.created == "1980-01-01T00:00:00Z"
 
 
 @pytest.mark.parametrize("kind", ["git", "path"])
@@ -292,23 +260,5 @@ def test_the_date_of_the_operator_goes_before_all(tmp_path: Path, kind: Kind) ->
     assert made.created == "2001-02-03T04:05:06Z"
 
 
-def test_what_is_no_tarball_is_no_package_set(tmp_path: Path) -> None:
-    write_archive(tmp_path)
-    Path(f"{tmp_path}{ARCHIVE}").write_bytes(b"<html>not found</html>" * 50)
-
-    with pytest.raises(PackageSetUnavailable, match="no tarball that can be read"):
-        fetched(Choice("tarball", url="https://x"), tmp_path, source(archive=ARCHIVE))
-
-
 async def test_closing_what_was_never_used_is_nothing(tmp_path: Path) -> None:
     await sets(Choice("demo"), tmp_path).close()
-
-
-@pytest.mark.parametrize("mode", ["w:gz", "w:bz2"])
-def test_a_tarball_that_was_cut_is_said(tmp_path: Path, mode: str) -> None:
-    write_archive(tmp_path, *range(200), mode=mode)
-    archive = Path(f"{tmp_path}{ARCHIVE}")
-    archive.write_bytes(archive.read_bytes()[:-40])
-
-    with pytest.raises(PackageSetUnavailable, match="no tarball that can be read"):
-        fetched(Choice("tarball", url="https://x"), tmp_path, source(archive=ARCHIVE))
