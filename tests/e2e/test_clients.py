@@ -136,6 +136,21 @@ async def test_docker_runs_as_it_pulls(demo: Demo, docker: Docker) -> None:
     assert said.startswith("jq-")
 
 
+async def test_our_command_runs_a_program_and_tries_the_host(demo: Demo, docker: Docker) -> None:
+    environment = {
+        **os.environ,
+        "DOCKER_HOST": f"unix://{docker.socket}",
+        "NIXFRONT_HTTP_ADDR": demo.proxy.host,
+    }
+    words = ("--engine", "docker", "shell/git", "--", "git", "--version")
+
+    ran = await run(("nixfront", "run", *words), env=environment, deadline=600)
+    tried = await run(("nixfront", "try", demo.proxy.host), env=environment, deadline=600)
+
+    assert ran.stdout.startswith("git version 2."), ran.output
+    assert tried.returncode == 0, tried.output
+
+
 async def test_skopeo_copies_without_a_change(demo: Demo, tmp_path: Path) -> None:
     await skopeo_copy(f"docker://{demo.proxy.host}/shell/git", f"dir:{tmp_path / 'copy'}")
 
