@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proxy import __version__
-from proxy.cli import client, first_settings, host, images, layer_table, proofs, upkeep
+from proxy.cli import client, first_settings, host, images, layer_table, proofs, search, upkeep
 from proxy.cli.command import EXIT_CODES, INTERRUPTED, Command, Console
 from proxy.core.errors import NixfrontError, SettingsInvalid
 
 COMMANDS: tuple[Command, ...] = (
     *first_settings.COMMANDS,
     *host.COMMANDS,
+    *search.COMMANDS,
     *images.COMMANDS,
     *client.COMMANDS,
     *layer_table.COMMANDS,
@@ -49,6 +50,8 @@ def _run(argv: Sequence[str] | None) -> int:
     console = Console(as_json=arguments.json)
     command: Command = arguments.command
     try:
+        if (code := command.at_once(arguments, console)) is not None:
+            return code
         from proxy.settings import load  # takes longer than `--help`
 
         overrides = {"packages": {"kind": "demo"}} if getattr(arguments, "demo", False) else {}

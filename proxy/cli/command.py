@@ -160,7 +160,10 @@ def _painted(text: str, style: str, stream: TextIO) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One subcommand. `help` is its line in the list of all; `description` and `example` are on its own help page."""
+    """One subcommand. `help` is its line in the list of all; `description` and `example` are on its own help page.
+
+    `at_once` runs it without the settings and returns the exit code, or None where it cannot.
+    """
 
     name: str
     help: str
@@ -169,6 +172,7 @@ class Command:
     arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None
     example: str = ""
     demo: bool = False
+    at_once: Callable[[argparse.Namespace, Console], int | None] = lambda _arguments, _console: None
 
 
 def check_set(settings: "Settings", name: str) -> None:

@@ -1,4 +1,4 @@
-"""The subcommands about packages and images: `search`, `explain`, `build`, `images`."""
+"""The subcommands about images: `explain`, `build`, `images`."""
 
 import argparse
 import json
@@ -6,88 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxy.cli.command import Command, Console, add_platform, check_set, positive
-from proxy.core import names, typed
+from proxy.cli.command import Command, Console, add_platform
+from proxy.core import typed
 
 if TYPE_CHECKING:
-    from proxy.core.facts import PackageFacts
     from proxy.settings import Settings
-    from proxy.tools.name_index import NameIndex
 
 
 def _images(settings: "Settings", _: argparse.Namespace, console: Console) -> int:
     from proxy.cli import image_table
 
     return image_table.show(settings, console)
-
-
-def _search(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
-    """Print a page of packages: attribute, name to pull, version, description. The exit code is 1 where nothing matches."""
-    check_set(settings, arguments.set)
-    index = _index(settings, arguments.set, arguments.tag, console)
-    prefix = f"{arguments.set}/" if arguments.set else ""
-    positions = index.search(arguments.text)
-    page = positions[(arguments.page - 1) * arguments.most :][: arguments.most]
-    matches = [(facts, _pull_name(prefix, facts.name)) for facts in map(index.facts, page)]
-    console.document([{"attribute": facts.name, "pull": pull, **_said(facts)} for facts, pull in matches])
-    unspelled = "(no name can spell it: set one in names.aliases)"
-    rows = [(facts.name, pull or unspelled, facts.version, facts.description) for facts, pull in matches]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        console.line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    pages = -(-len(positions) // arguments.most)
-    if pages > arguments.page:
-        console.note(f"page {arguments.page} of {pages}; --page {arguments.page + 1} shows more")
-    elif positions and not matches:
-        console.complain(f"there is no page {arguments.page}, the last one is {pages}")
-    if not positions:
-        which = arguments.set or settings.package_sources[arguments.set].kind
-        console.complain(
-            f"no package of set {which} has {arguments.text!r} in its name or description ({len(index)} names)"
-        )
-    return 0 if matches else 1
-
-
-def _index(settings: "Settings", package_set: str, tag: str, console: Console) -> "NameIndex":
-    """The packages of the set: those of an earlier search while they are fresh, else those of the channel or of Nix."""
-    from proxy.wiring import search_cache
-
-    index = search_cache.recall(settings, package_set, tag)
-    if index is None:
-        from proxy.cli.running import run
-        from proxy.wiring import commands
-
-        with console.progress("reading the names of the package set"):
-            index = run(commands.name_index(settings, package_set, tag))
-        search_cache.keep(settings, package_set, tag, index)
-    return index
-
-
-def _said(facts: "PackageFacts") -> dict[str, str]:
-    return {
-        "version": facts.version,
-        "description": facts.description,
-        "license": facts.license,
-        "main_program": facts.main_program,
-    }
-
-
-def _pull_name(prefix: str, attribute: str) -> str | None:
-    """The repository to pull for this attribute; None where a repository path cannot spell it."""
-    spelled = names.spelled(attribute)
-    return None if spelled is None else prefix + spelled
-
-
-def _search_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("text", metavar="TEXT", help="part of a name, a program, or words of a description")
-    parser.add_argument(
-        "--page", type=positive, default=1, metavar="N", help="the page to print (default: 1)"
-    )
-    parser.add_argument(
-        "--most", type=positive, default=25, metavar="N", help="lines of a page (default: 25)"
-    )
-    parser.add_argument("--set", default="", metavar="NAME", help="one of `sets` (default: the default set)")
-    parser.add_argument("--tag", default="latest", metavar="TAG", help="a revision of it (default: latest)")
 
 
 def _explain(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
@@ -164,18 +93,6 @@ def _folder(destination: str) -> Path:
 
 
 COMMANDS = (
-    Command(
-        "search",
-        "find packages by name",
-        "Find packages of a package set by name, program or description, and how to pull each: best first, a page at a time. "
-        "Case does not matter.",
-        _search,
-        _search_arguments,
-        "Example: `nixfront search numpy` prints python3Packages.numpy and python3packages.numpy, the name to pull. A channel "
-        "of nixpkgs publishes its list; the first search in another set takes a while, as Nix lists all its names. The exit code is 1 where "
-        "nothing matches.",
-        demo=True,
-    ),
     Command(
         "explain",
         "print the layers of an image",

@@ -44,6 +44,7 @@ from proxy.settings.sections import (
     TrustSection,
 )
 from proxy.settings.values import Section
+from proxy.tools.data_folder import data_folder
 
 
 class Settings(Section):
@@ -103,12 +104,7 @@ class Settings(Section):
     @property
     def data_dir(self) -> Path:
         """The data folder, absolute."""
-        if self.data.dir:
-            return Path(self.data.dir).expanduser().absolute()
-        if os.geteuid() == 0:
-            return Path("/var/lib/nixfront")
-        state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return Path(state).expanduser().absolute() / "nixfront"
+        return data_folder(self.data.dir)
 
     @property
     def state_file(self) -> Path:

@@ -2,8 +2,6 @@
 
 import argparse
 import os
-import shutil
-import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,8 @@ _SECONDS = 3.0
 
 def _run(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
     """Become the engine that runs the image."""
+    import shutil
+
     from proxy.settings.values import here
 
     engine = arguments.engine or next(filter(shutil.which, ENGINES), "")
@@ -56,6 +56,8 @@ def engine_line(engine: str, image: str, words: list[str], *, is_terminal: bool,
 
 def _check_listening(address: str) -> None:
     """Raises `RegistryUnavailable` if nothing listens there: the engine's own words would name no nixfront."""
+    import socket
+
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS).close()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,91 @@ def test_a_search_among_names_of_an_earlier_one_needs_the_settings_alone(tmp_pat
 
     assert printed == ["python3Packages.numpy  python3packages.numpy"]
     assert (code, modules & SLOW) == (0, {"pydantic", "yaml"})
+
+    code, modules, again = loaded("search", "--demo", "NUMPY", data=tmp_path)
+
+    assert again == printed
+    assert (code, modules & SLOW) == (0, set()), "and the next one does not even need these"
+    assert loaded("search", "--demo", "--json", "numpi", data=tmp_path) == (1, modules, ["[]"])
+
+
+def searched(folder: Path, config: str, **environment: str) -> search_cache.Question:
+    """A question that a search of the package `hello` has answered."""
+    file = folder / "nixfront.yml"
+    file.write_text(config)
+    question = search_cache.Question(file, environment, False, "", "latest")
+    chosen = settings.load(file, environment)
+    (folder / "data/sets").mkdir(parents=True, exist_ok=True)
+    search_cache.keep(chosen, "", "latest", NameIndex(("hello",)))
+    search_cache.keep_meaning(question, chosen)
+    return question
+
+
+@pytest.mark.parametrize(
+    "place", ["data: {dir: DIR}", "data:\n  dir: DIR\npackages: {kind: demo}", "log: {}"]
+)
+def test_the_next_search_finds_the_folder_that_the_settings_name(tmp_path: Path, place: str) -> None:
+    data = str(tmp_path / "data")
+    config = place.replace("DIR", data)
+    question = searched(tmp_path, config, **({} if config != place else {"NIXFRONT_DATA_DIR": data}))
+
+    meaning = search_cache.recall_meaning(question)
+
+    assert meaning is not None
+    assert meaning.index.names == ("hello",)
+    assert meaning.kind == ("demo" if "demo" in place else "nixpkgs")
+
+
+def test_another_question_has_no_meaning_yet(tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    config = f"data: {{dir: {data}}}\nregistry: {{url: 'http://a', username: a}}"
+    question = searched(tmp_path, config, NIXFRONT_REGISTRY_PASSWORD="one")
+    other = {**question.environment, "NIXFRONT_REGISTRY_PASSWORD": "two"}
+    assert search_cache.recall_meaning(question) is not None
+    assert search_cache.recall_meaning(replace(question, environment=other)) is not None, (
+        "no hash of a secret"
+    )
+
+    for changed in (
+        replace(question, environment={**question.environment, "NIXFRONT_PACKAGES_KIND": "demo"}),
+        replace(question, environment={**question.environment, "NIXFRONT_LOGG_LEVEL": "info"}),
+        replace(question, demo=True),
+        replace(question, package_set="team"),
+        replace(question, tag="12"),
+        replace(question, config=None),
+        replace(question, config=tmp_path / "nothing.yml"),
+    ):
+        assert search_cache.recall_meaning(changed) is None, changed
+    (tmp_path / "nixfront.yml").write_text(f"{config}\nlog: {{level: debug}}")
+    assert search_cache.recall_meaning(question) is None
+
+
+@pytest.mark.parametrize("config", ["- a list", "text", "data: [", "data: {dir: [1]}", "", "\x00"])
+def test_what_is_no_file_of_settings_is_left_to_those_who_read_them(tmp_path: Path, config: str) -> None:
+    file = tmp_path / "nixfront.yml"
+    file.write_text(config)
+
+    assert search_cache.recall_meaning(search_cache.Question(file, {}, False, "", "latest")) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '"x"',
+        '{"kind": "demo", "names": 1, "seconds": 1}',
+        '{"kind": "", "names": "/", "seconds": "x"}',
+    ],
+)
+def test_a_damaged_meaning_is_none(tmp_path: Path, content: str) -> None:
+    question = searched(tmp_path, f"data: {{dir: {tmp_path / 'data'}}}")
+    (file,) = (tmp_path / "data/sets").glob("meaning-*")
+
+    file.write_text(content)
+
+    assert search_cache.recall_meaning(question) is None
 
 
 def test_other_settings_have_other_names(tmp_path: Path) -> None:
