@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from cachetools import LRUCache
 from multidict import CIMultiDict
 
 from proxy.core.model import (
@@ -37,6 +38,8 @@ __all__ = ["EVERY_TYPE", "ValidatedImage", "check_image", "fetch", "validate"]
 EVERY_TYPE = (DOCKER_MANIFEST, OCI_MANIFEST, DOCKER_LIST, OCI_INDEX)
 _CHUNK = 1 << 20
 _UNPACK_SECONDS = 300.0
+#: Images that passed, by all that the outcome depends on: tests pull the same few images hundreds of times.
+_passed: LRUCache[tuple[str, str, bool, tuple[int, int] | None], ValidatedImage] = LRUCache(100)
 
 
 async def validate(
@@ -63,10 +66,24 @@ async def validate(
                 from tests.support.attested import check_documents
 
                 await asyncio.to_thread(check_documents, documents, fetched.content_digest)
-        image = await asyncio.to_thread(check_image, fetched, ours=ours, commanded=commanded)
-        await _unpack(image, fetched, folder)
+        return await _check(fetched, folder, ours, commanded)
     finally:
         await asyncio.to_thread(_remove, folder)
+
+
+async def _check(
+    fetched: FetchedImage, folder: Path, ours: bool, commanded: tuple[int, int] | None
+) -> ValidatedImage:
+    """Check the image and unpack it; of one that passed before, only that these are its bytes."""
+    key = (fetched.content_digest, fetched.content_type, ours, commanded)
+    if (image := _passed.get(key)) is not None:
+        for number, (path, layer) in enumerate(zip(fetched.layers, image.layers, strict=True)):
+            blob = Blob(layer.media_type, layer.size, layer.digest)
+            await asyncio.to_thread(tree.check_blob, path, blob, f"layer {number}")
+        return image
+    image = await asyncio.to_thread(check_image, fetched, ours=ours, commanded=commanded)
+    await _unpack(image, fetched, folder)
+    _passed[key] = image
     return image
 
 

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from compose_spec import PyCompose
@@ -100,11 +99,19 @@ def test_the_recipe_of_the_container_image() -> None:
 # --- Kubernetes ------------------------------------------------------------------------------------------------
 
 
+def check_resource(document: dict[str, Any]) -> None:
+    """Raises `kubernetes_validate.ValidationError`."""
+    # It takes a second to load, which every worker of the tests would pay.
+    import kubernetes_validate
+
+    kubernetes_validate.validate(document, "1.30", strict=True)
+
+
 @pytest.mark.parametrize(
     ("file", "document"), resources(), ids=lambda value: value if isinstance(value, str) else value["kind"]
 )
 def test_resources_fit_the_schema_of_kubernetes(file: str, document: dict[str, Any]) -> None:
-    kubernetes_validate.validate(document, "1.30", strict=True)
+    check_resource(document)
 
 
 def test_everything_beside_the_kustomization_is_in_it() -> None:
@@ -293,7 +300,7 @@ def test_the_chart_with_other_values() -> None:
         "network-policy.yaml",
     }
     for document in (document for found in files.values() for document in found):
-        kubernetes_validate.validate(document, "1.30", strict=True)
+        check_resource(document)
     text = json.dumps(files)
     assert "example.net/n:7" in text
     assert "example.org" not in text
@@ -316,7 +323,7 @@ def test_kustomize_reads_the_folder() -> None:
     }
     assert "image: registry.example.org/nixfront:" in told.stdout
     for document in built:
-        kubernetes_validate.validate(document, "1.30", strict=True)
+        check_resource(document)
 
 
 def test_time_limits_are_longer_than_what_they_limit() -> None:
