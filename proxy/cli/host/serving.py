@@ -6,6 +6,7 @@ import signal
 
 from proxy.settings import Settings
 from proxy.telemetry import log
+from proxy.tools import loop_pauses
 from proxy.wiring import server
 
 
@@ -22,6 +23,7 @@ async def _serve_until_signal(settings: Settings) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, stop.set)
     async with server.serve(settings) as origin:
+        loop_pauses.shorten()
         logging.getLogger("nixfront").info("listening url=%s packages=%s", origin, settings.packages.kind)
         await stop.wait()
         logging.getLogger("nixfront").info("stopping")
