@@ -157,9 +157,10 @@ def kind_of_run(argv: Sequence[str]) -> str:
     return " ".join(words[: {"nix": 2, "nix-store": 2}.get(words[0], 1)])
 
 
-# Of the demo set, the one that no cache has: its results must not depend on this host, and each of its downloads is a build to Nix,
-# which by default makes one after the other.
+# Of the demo set, the one that no cache has: its results must not depend on this host, and each of its downloads is a build to Nix.
 _OF_DEMO = "sandbox = true\nmax-jobs = 8"
+# By default Nix builds one package after another. Older Nix fetches no more of them at a time than it builds.
+_PARALLEL = "max-jobs = auto"
 # Seconds until Nix looks again for a lock. By default it waits for 5 where two images need the same path at once.
 _LOOKS = "build-poll-interval = 1"
 
@@ -172,14 +173,17 @@ def child_environment(
     log_bytes: int = 0,
     caches: Caches = NO_CACHES,
     secrets: bool = False,
+    parallel: bool = False,
 ) -> dict[str, str]:
     """The environment of a Nix process: ours without nixfront's settings, and with `NIX_CONFIG` for this run.
 
+    `parallel`: Nix works on several packages at a time, unless `NIX_CONFIG` of `base` says otherwise.
     `secrets`: the run starts no builder, so all of our environment is for it. Else it gets what Nix needs, and what
     binary caches at S3 need if the operator has any. Where root has no group of build users, Nix builds as root itself. A daemon ignores that setting.
     """
     lines = [
         _LOOKS,
+        _PARALLEL if parallel else "",
         "" if substitutes else _OF_DEMO,
         base.get("NIX_CONFIG", "") if secrets else _without_tokens(base.get("NIX_CONFIG", "")),
         "extra-experimental-features = nix-command flakes",

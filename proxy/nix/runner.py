@@ -14,7 +14,7 @@ from typing import Any
 from proxy.core.errors import NixUnavailable, ProcessFailed
 from proxy.core.events import NixRan, Sink
 from proxy.core.model import PackageSet, Policy
-from proxy.nix import commands
+from proxy.nix import commands, configuration
 from proxy.nix.commands import NO_CACHES, Caches
 from proxy.nix.output import met_a_collection, trouble_of_host
 from proxy.tools import process
@@ -62,6 +62,7 @@ class NixRunner:
         self.store = store
         self._caches = caches
         self._sink = sink
+        self._parallel = "max-jobs" not in configuration.names(os.environ)
 
     async def run(
         self,
@@ -90,6 +91,7 @@ class NixRunner:
             log_bytes=self.limits.log_bytes,
             caches=self._caches,
             secrets=secrets,
+            parallel=self._parallel,
         ) | dict(environment or {})
         started = time.perf_counter()
         try:

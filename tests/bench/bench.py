@@ -27,11 +27,17 @@ class Bench:
         """How often a thing is measured."""
         return 3 if self.quick else 5
 
-    async def set(self) -> BigSet:
-        """The big package set, realised."""
+    async def opened(self) -> BigSet:
+        """The big package set, whatever of it is realised."""
         if self._set is None:
             self._set = await big_set.big_set(self.at)
         return self._set
+
+    async def set(self, *images: str) -> BigSet:
+        """The big package set, with the packages of these images realised; without any image, with all packages."""
+        chosen = await self.opened()
+        await chosen.realise([name for image in images for name in image.split("/")])
+        return chosen
 
     @asynccontextmanager
     async def scratch(self) -> AsyncIterator[Path]:
@@ -58,7 +64,7 @@ class Bench:
         **sections: dict[str, object],
     ) -> AsyncIterator[Server]:
         """nixfront as installed, before this registry, on the package set; `sections` are further settings."""
-        chosen = await self.set()
+        chosen = await self.opened()
         data = folder / "data"
         if not (data / "sets").exists():
             await asyncio.to_thread(chosen.adopt, data)

@@ -1,4 +1,4 @@
-"""The big package set that everything is measured on: resolved and realised once, then kept.
+"""The big package set that everything is measured on: resolved once, its packages realised when a line needs them, then kept.
 
 Debian's packages, by the recipe `nix/debian/packages-big.json`. In the folder (NIXFRONT_BENCH_DIR, `.nixfront/bench`
 where it is not set): `sets/demo-big` has the lock, `store` is a Nix store of its own with every package in it, `roots`
@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +28,12 @@ from proxy.wiring import files
 
 SYSTEM = "x86_64-linux"
 _DEADLINE = 3600.0  # seconds
+_IN_EVERY_IMAGE = ("cacert", "iana-etc")
 
 
 @dataclass(frozen=True, slots=True)
 class BigSet:
-    """The set, realised, in an absolute folder. `packages` and `closures` are by attribute."""
+    """The set, in an absolute folder. `packages` are by attribute, and so are `closures`: those of the packages that are realised."""
 
     folder: Path
     store: NixStore
@@ -56,9 +58,23 @@ class BigSet:
             else:
                 shutil.copy2(source, target / name)
 
+    async def realise(self, attributes: Collection[str]) -> None:
+        """Realise these packages, in any spelling, and what is in every image; without any, all packages."""
+        wanted = {name.lower() for name in (*attributes, *_IN_EVERY_IMAGE)}
+        for (
+            name,
+            package,
+        ) in self.packages.items():  # one after another: a set that is half made goes on from there
+            if name not in self.closures and (not attributes or name.lower() in wanted):
+                root = self.folder / "roots" / name
+                await asyncio.to_thread(root.mkdir, parents=True, exist_ok=True)
+                self.closures[name] = await self.store.realise(
+                    self.package_set, [package], [name], root, _say
+                )
+
     def closure(self, *attributes: str) -> tuple[PathInfo, ...]:
-        """The store paths of an image of these packages (and of what is in every image), sorted."""
-        wanted = (*attributes, "cacert", "iana-etc")
+        """The store paths of an image of these packages (and of what is in every image), sorted. They are realised."""
+        wanted = (*attributes, *_IN_EVERY_IMAGE)
         paths = {info.path: info for name in wanted for info in self.closures[name].paths}
         return tuple(sorted(paths.values(), key=lambda info: info.path))
 
@@ -70,11 +86,9 @@ def folder() -> Path:
 
 
 async def big_set(at: Path) -> BigSet:
-    """The set in this folder, made where it is not there: some 3 GB, and a while."""
+    """The set in this folder, resolved where it is not there. With all its packages it has some 3 GB."""
     at = await asyncio.to_thread(at.absolute)
     await asyncio.to_thread((at / "sets").mkdir, parents=True, exist_ok=True)
-    roots = at / "roots"
-    await asyncio.to_thread(roots.mkdir, exist_ok=True)
     sandbox = "sandbox = false" not in os.environ.get("NIX_CONFIG", "")
     runner = NixRunner(Limits(_DEADLINE, _DEADLINE), store=str(at / "store") if sandbox else "")
     store = NixStore(runner, files.EXPRESSIONS)
@@ -86,11 +100,13 @@ async def big_set(at: Path) -> BigSet:
         await sets.close()
     packages = await evaluator.evaluate(package_set, await evaluator.names(package_set))
     await evaluator.close()
-    closures = {}
-    for name, package in packages.items():  # one after another: a set that is half made goes on from there
-        (roots / name).mkdir(exist_ok=True)
-        closures[name] = await store.realise(package_set, [package], [name], roots / name, _say)
-    return BigSet(at, store, package_set, packages, closures)
+    return BigSet(at, store, package_set, packages, {})
+
+
+async def _whole() -> BigSet:
+    made = await big_set(folder())
+    await made.realise(())
+    return made
 
 
 def _say(line: str) -> None:
@@ -100,7 +116,7 @@ def _say(line: str) -> None:
 
 if __name__ == "__main__":
     try:
-        made = asyncio.run(big_set(folder()))
+        made = asyncio.run(_whole())
     except NixfrontError as error:
         raise SystemExit(str(error)) from error
     paths = {info.path: info.nar_size for closure in made.closures.values() for info in closure.paths}

@@ -1,6 +1,9 @@
-"""Images from a binary cache: straight from it, against our own way through the Nix store in the same round.
+"""Images from a binary cache: straight from it, against a floor in C (see `floor`) and our own way through the Nix store.
 
-The cache is nginx on loopback, signed, with listings as cache.nixos.org has them. Each nixfront has an empty store. It evaluates the
+All three are made in each round. The floor fetches the same NARs and makes the same layers of them; it does not know what a narinfo,
+a derivation or a manifest is.
+
+The cache is nginx on loopback, signed, with listings as cache.nixos.org has them; its files are kept beside the package set. Each nixfront has an empty store. It evaluates the
 packages before anything is measured, so that its store has the derivations: a preview of the image does that. What counts then
 goes from the request to the tag.
 
@@ -9,16 +12,21 @@ time (`cache/second-time`) against that of the first image.
 """
 
 import asyncio
-import re
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import aiohttp
 
 from proxy.core.model import EVERY_MANIFEST_TYPE
+from proxy.nix.cache import narinfo
+from proxy.nix.cache.narinfo import NarInfo
+from proxy.registry.endpoint import Endpoint
+from proxy.upkeep.explain import explain
+from tests.bench import floor
 from tests.bench.bench import Bench, most_memory
 from tests.bench.result import Measure, Result, result
 from tests.support.processes import free_port, serving, succeed
@@ -45,13 +53,13 @@ http {{
 
 
 class _Cache:
-    """A signed binary cache with the closures of these images, behind nginx."""
+    """A signed binary cache in the folder `files`, at the host of an nginx that writes its log to `log`."""
 
-    def __init__(self, url: str, key: str, folder: Path) -> None:
-        self.url = url
+    def __init__(self, host: str, key: str, files: Path, log: Path) -> None:
+        self.host = host
         self.key = key
-        self._log = folder / "access.log"
-        self._files = folder / "cache"
+        self._files = files
+        self._log = log
 
     def fetched(self) -> dict[str, int]:
         """Bytes by NAR, as far as they were sent."""
@@ -66,22 +74,24 @@ class _Cache:
         """Count from here on."""
         self._log.write_text("")
 
-    def sizes(self, paths: Sequence[str]) -> int:
-        """The bytes of the NARs of these store paths, as they lie in the cache."""
-        texts = ((self._files / f"{path[11:43]}.narinfo").read_text() for path in paths)
-        return sum(
-            int(match[1]) for text in texts if (match := re.search(r"^FileSize: (\d+)$", text, re.MULTILINE))
-        )
+    def nars(self, paths: Sequence[str]) -> list[NarInfo]:
+        """What the cache says of these store paths."""
+        return [
+            narinfo.parse((self._files / f"{narinfo.hash_of(path)}.narinfo").read_text(), path)
+            for path in paths
+        ]
 
 
 @asynccontextmanager
 async def _cache(
     bench: Bench, folder: Path, compression: str, images: Sequence[str]
 ) -> AsyncIterator[_Cache]:
-    chosen = await bench.set()
+    chosen = await bench.set(*images)
     await asyncio.to_thread(folder.mkdir)
-    key, public, files = folder / "key", folder / "key.pub", folder / "cache"
-    await succeed(("nix-store", "--generate-binary-cache-key", "bench-1", str(key), str(public)))
+    files = chosen.folder / f"cache-{compression}"
+    key, public = chosen.folder / "cache-key", chosen.folder / "cache-key.pub"
+    if not await asyncio.to_thread(key.exists):
+        await succeed(("nix-store", "--generate-binary-cache-key", "bench-1", str(key), str(public)))
     target = f"file://{files}?secret-key={key}&write-nar-listing=true&compression={compression}"
     paths = sorted({info.path for image in images for info in chosen.closure(*image.split("/"))})
     copy = ("nix", "--extra-experimental-features", "nix-command", "copy", "--no-check-sigs", "--to", target)
@@ -93,7 +103,7 @@ async def _cache(
     argv = ("nginx", "-c", str(folder / "nginx.conf"))
     async with serving(argv, log=folder / "output", ready=answers(host)):
         trusted = await asyncio.to_thread(public.read_text)
-        yield _Cache(f"http://{host}", trusted, folder)
+        yield _Cache(host, trusted, files, folder / "access.log")
 
 
 @asynccontextmanager
@@ -103,7 +113,7 @@ async def _front(
     """A nixfront whose store is `folder/store`."""
     nix: dict[str, object] = {
         "store": str(folder / "store"),
-        "substituters": [cache.url],
+        "substituters": [f"http://{cache.host}"],
         "public_keys": [cache.key],
         "fetch": fetch,
     }
@@ -123,35 +133,63 @@ async def _seconds(front: Server, image: str) -> float:
         return perf_counter() - started
 
 
-async def _measure(bench: Bench) -> Sequence[Result]:
-    lines: list[Result] = []
-    async with bench.scratch() as folder:
-        for name, (size, compression) in _LINES.items():
-            image = _IMAGES[size]
-            straight: list[float] = []
-            stored: list[float] = []
-            memory: list[float] = []
-            async with _cache(bench, folder / f"cache-{name}", compression, (image,)) as cache:
-                for number in range(1 if bench.quick and size == "huge" else bench.rounds):
-                    for fetch, times in (("auto", straight), ("store", stored)):
-                        at = folder / f"{name}-{number}-{fetch}"
-                        async with (
-                            bench.registry(at / "registry") as registry,
-                            _front(bench, at, registry, cache, fetch) as front,
-                        ):
-                            times.append(await _seconds(front, image))
-                            if fetch == "auto":
-                                memory.append(most_memory(front.process.pid) / 1e6)
-                        await succeed(("chmod", "-R", "u+w", str(at)))
-                        await asyncio.to_thread(shutil.rmtree, at)
-            lines.append(result(f"cache/{name}", straight, stored, unit="s"))
-            lines.append(result(f"cache/memory-{name}", memory, unit="MB"))
-    return lines
+async def _measure(bench: Bench, name: str) -> Sequence[Result]:
+    size, compression = _LINES[name]
+    image = _IMAGES[size]
+    times: dict[str, list[float]] = {"auto": [], "store": [], "floor": []}
+    memory: list[float] = []
+    async with (
+        bench.scratch() as folder,
+        _cache(bench, folder / "cache", compression, (image,)) as cache,
+    ):
+        program = await floor.build(folder)
+        for number in range(1 if bench.quick and size == "huge" else bench.rounds):
+            for fetch in ("auto", "store"):
+                at = folder / f"{number}-{fetch}"
+                async with (
+                    bench.registry(at / "registry") as registry,
+                    _front(bench, at, registry, cache, fetch) as front,
+                ):
+                    times[fetch].append(await _seconds(front, image))
+                    if fetch == "auto":
+                        memory.append(most_memory(front.process.pid) / 1e6)
+                        times["floor"].append(await _floor(bench, folder, program, registry, cache, image))
+                await succeed(("chmod", "-R", "u+w", str(at)))
+                await asyncio.to_thread(shutil.rmtree, at)
+    return [
+        result(f"cache/{name}", times["auto"], times["floor"], unit="s"),
+        result(f"cache/{name}-vs-store", times["auto"], times["store"], unit="s"),
+        result(f"cache/memory-{name}", memory, unit="MB"),
+    ]
+
+
+async def _floor(
+    bench: Bench, folder: Path, program: Path, made_in: Server, cache: _Cache, image: str
+) -> float:
+    """The seconds of the floor for the layers of this image, which is in the registry `made_in`."""
+    async with Endpoint(made_in.url).opened() as reached:
+        made = await explain(reached, image, "latest")
+    layers = [layer for layer in made.layers if layer.store_paths]
+    prefix = (await bench.set(image)).store.prefix
+    described, paths = folder / "layers", sorted({path for layer in layers for path in layer.store_paths})
+    await asyncio.to_thread(
+        floor.write_layers,
+        [layer.store_paths for layer in layers],
+        prefix,
+        described,
+        await asyncio.to_thread(cache.nars, paths),
+        cache.host,
+    )
+    async with bench.registry(folder / "other-registry") as registry:
+        least = await floor.run(program, registry, described)
+    await asyncio.to_thread(shutil.rmtree, folder / "other-registry")
+    assert [layer.diff_id for layer in least.layers] == [layer.diff_id for layer in layers]
+    return least.seconds
 
 
 async def _second(bench: Bench) -> Sequence[Result]:
     """A second image after the store was emptied and nixfront was started anew; the registry has all but one package's layers."""
-    chosen = await bench.set()
+    chosen = await bench.set(_FIRST, _SECOND)
     first_times: list[float] = []
     second_times: list[float] = []
     sent: list[float] = []
@@ -174,7 +212,8 @@ async def _second(bench: Bench) -> Sequence[Result]:
                 async with _front(bench, at, registry, cache, "auto") as front:
                     second_times.append(await _seconds(front, _SECOND))
             sent.append(sum((await asyncio.to_thread(cache.fetched)).values()) / 1e6)
-            new.append(await asyncio.to_thread(cache.sizes, sorted(after - before)) / 1e6)
+            nars = await asyncio.to_thread(cache.nars, sorted(after - before))
+            new.append(sum(nar.file_size for nar in nars) / 1e6)
     return [
         result("cache/second", sent, new, unit="MB"),
         result("cache/second-time", second_times, first_times, unit="s"),
@@ -182,6 +221,11 @@ async def _second(bench: Bench) -> Sequence[Result]:
 
 
 MEASURES = (
-    Measure(tuple(f"cache/{kind}{name}" for name in _LINES for kind in ("", "memory-")), _measure),
+    *(
+        Measure(
+            (f"cache/{name}", f"cache/{name}-vs-store", f"cache/memory-{name}"), partial(_measure, name=name)
+        )
+        for name in _LINES
+    ),
     Measure(("cache/second", "cache/second-time"), _second),
 )

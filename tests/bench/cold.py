@@ -76,7 +76,7 @@ def _lines(name: str, made: Sequence[_Round], small: Sequence[_Round]) -> list[R
 
 
 async def _round(bench: Bench, folder: Path, program: Path, image: str, again: str) -> _Round:
-    chosen = await bench.set()
+    chosen = await bench.set(image)
     async with (
         bench.registry(folder / "registry") as registry,
         bench.front(folder / "front", registry) as front,

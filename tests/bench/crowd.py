@@ -40,6 +40,7 @@ async def _one_image(bench: Bench) -> Sequence[Result]:
     alone: list[float] = []
     together: list[float] = []
     image = IMAGES["medium"][0]
+    await bench.set(image)
     for number in range(_rounds(bench)):
         async with bench.scratch() as folder:
             for clients, seconds in ((1, alone), (_CLIENTS, together)):

@@ -1,21 +1,24 @@
-/* The floor under making layers: files read, hashed, compressed, hashed again and sent to a registry, and no more.
+/* The floor under making layers: files read, or NARs fetched, decompressed and hashed; then hashed, compressed, hashed again and
+ * sent to a registry, and no more.
  *
  *     floor HOST PORT REPOSITORY THREADS <LAYERS
  *
- * LAYERS has the parts of each tar archive, so that headers cost nothing here and every file is opened and read once:
+ * LAYERS has the NARs, if any, and the parts of each tar archive, so that headers cost nothing here and every file is read once:
+ *     N <packed> <bytes> <x|z> <hash> <host> <port> <path>\n    so many bytes at http://HOST:PORT/PATH, packed by xz or zstd
  *     L\n                   a layer begins
  *     B <bytes>\n<bytes>    bytes as they are
  *     F <bytes> <path>\n    so many bytes of a file
- * Archives are cut into blocks of 1 MiB, each of them a gzip member, as in proxy/packing.py. All threads take blocks;
+ *     C <bytes> <nar>\n     the next file, of so many bytes, of the NAR of this number
+ * First all threads take NARs, large ones first, and keep them in memory. Archives are cut into blocks of 1 MiB, each of them a gzip member, as in proxy/packing.py. All threads take blocks;
  * whoever has finished the one that is next in its layer hashes it. Then the blobs, kept in memory, go to the registry
  * over one connection for each thread: POST, PATCH, PUT.
  *
- * Prints the seconds of each half, then for each layer its DiffID, its digest and its size.
+ * Prints the seconds of each of the three, then for each layer its DiffID, its digest and its size.
  */
-#include <arpa/inet.h>
+#include "floor.h"
+
 #include <fcntl.h>
 #include <libdeflate.h>
-#include <netinet/tcp.h>
 #include <openssl/evp.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -26,7 +29,7 @@
 
 enum { BLOCK = 1 << 20, LEVEL = 2 };
 
-struct part { const char *bytes; char *path; size_t size; };
+struct part { const char *bytes; char *path; size_t size; ssize_t nar; };
 struct block { size_t part, offset, size; char *packed; size_t packed_size; char *plain; };
 struct layer {
     size_t first_part, parts, first_block, blocks, next, size;
@@ -36,13 +39,12 @@ struct layer {
 };
 
 static struct part *parts;
+static struct nar *nars, **largest_first;
 static struct block *blocks;
 static struct layer *layers;
-static size_t part_count, block_count, layer_count, taken;
+static size_t nar_count, part_count, block_count, layer_count, taken;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *host, *port, *repository;
-
-static void die(const char *what) { perror(what); exit(1); }
 
 static void *grow(void *array, size_t count, size_t size)
 {
@@ -70,12 +72,22 @@ static void read_layers(void)
             layer_count++;
             continue;
         }
+        if (line[0] == 'N') {
+            nars = grow(nars, nar_count, sizeof *nars);
+            struct nar *nar = &nars[nar_count++];
+            *nar = (struct nar){.at = 0};
+            if (sscanf(line, "N %zu %zu %c %64s %63s %d %255s", &nar->packed_size, &nar->size, &nar->kind, nar->hash,
+                       nar->host, &nar->port, nar->path) != 7) die("NAR");
+            continue;
+        }
         char *rest;
         parts = grow(parts, part_count, sizeof *parts);
         struct part *part = &parts[part_count++];
-        *part = (struct part){.size = strtoull(line + 2, &rest, 10)};
+        *part = (struct part){.size = strtoull(line + 2, &rest, 10), .nar = -1};
         if (line[0] == 'F') {
             part->path = strdup(rest + 1);
+        } else if (line[0] == 'C') {
+            part->nar = atol(rest);
         } else {
             char *bytes = malloc(part->size);
             if (fread(bytes, 1, part->size, stdin) != part->size) die("LAYERS");
@@ -83,6 +95,29 @@ static void read_layers(void)
         }
         layers[layer_count - 1].parts++;
     }
+}
+
+static void *fetch(void *unused)
+{
+    (void)unused;
+    int cache = -1;
+    for (;;) {
+        pthread_mutex_lock(&lock);
+        size_t number = taken++;
+        pthread_mutex_unlock(&lock);
+        if (number >= nar_count) break;
+        struct nar *nar = largest_first[number];
+        if (cache < 0) cache = connection(nar->host, nar->port);
+        fetch_nar(nar, cache);
+    }
+    if (cache >= 0) close(cache);
+    return NULL;
+}
+
+static int by_size(const void *one, const void *other)
+{
+    size_t left = (*(struct nar *const *)one)->size, right = (*(struct nar *const *)other)->size;
+    return left < right ? 1 : left > right ? -1 : 0;
 }
 
 static void cut_blocks(void)
@@ -192,42 +227,6 @@ static void *pack(void *unused)
     return NULL;
 }
 
-static void write_all(int to, const char *bytes, size_t size)
-{
-    while (size) {
-        ssize_t n = write(to, bytes, size);
-        if (n <= 0) die("write");
-        bytes += n;
-        size -= (size_t)n;
-    }
-}
-
-/* The answer's headers; its body, if any, is read and dropped. */
-static void answer(int from, char *head, size_t room, int expected)
-{
-    size_t got = 0;
-    char *end = NULL;
-    while (!end) {
-        ssize_t n = read(from, head + got, room - 1 - got);
-        if (n <= 0) die("read");
-        got += (size_t)n;
-        head[got] = 0;
-        end = strstr(head, "\r\n\r\n");
-    }
-    if (atoi(head + 9) != expected) {
-        fprintf(stderr, "%s\n", head);
-        exit(1);
-    }
-    char *length = strcasestr(head, "content-length: ");
-    size_t left = length ? strtoull(length + 16, NULL, 10) : 0;
-    for (left -= (size_t)(head + got - end - 4); left;) {
-        char dropped[4096];
-        ssize_t n = read(from, dropped, left < sizeof dropped ? left : sizeof dropped);
-        if (n <= 0) die("read");
-        left -= (size_t)n;
-    }
-}
-
 /* The path and query of the Location header. */
 static void location(const char *head, char *path, size_t room)
 {
@@ -239,19 +238,10 @@ static void location(const char *head, char *path, size_t room)
     path[size] = 0;
 }
 
-static void hexadecimal(const unsigned char *digest, char *text)
-{
-    for (int i = 0; i < 32; i++) sprintf(text + 2 * i, "%02x", digest[i]);
-}
-
 static void *send_layers(void *unused)
 {
     (void)unused;
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
-    inet_pton(AF_INET, host, &to.sin_addr);
-    int registry = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
-    setsockopt(registry, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-    if (connect(registry, (struct sockaddr *)&to, sizeof to)) die("connect");
+    int registry = connection(host, atoi(port));
     for (;;) {
         char request[16384], head[16384], path[8192], digest[65];
         pthread_mutex_lock(&lock);
@@ -300,10 +290,17 @@ int main(int argc, char **argv)
     repository = argv[3];
     int threads = atoi(argv[4]);
     read_layers();
+    largest_first = malloc((nar_count + 1) * sizeof *largest_first);
+    for (size_t i = 0; i < nar_count; i++) largest_first[i] = &nars[i];
+    qsort(largest_first, nar_count, sizeof *largest_first, by_size);
+    double fetching = nar_count ? with_threads(fetch, threads) : 0, started = now();
+    for (struct part *part = parts; part < parts + part_count; part++)
+        if (part->nar >= 0) part->bytes = next_file(&nars[part->nar], part->size);
+    fetching += now() - started;
     cut_blocks();
     double packing = with_threads(pack, threads);
     double sending = with_threads(send_layers, threads);
-    printf("%.6f %.6f\n", packing, sending);
+    printf("%.6f %.6f %.6f\n", fetching, packing, sending);
     for (struct layer *layer = layers; layer < layers + layer_count; layer++) {
         char diff_id[65], digest[65];
         hexadecimal(layer->diff_id, diff_id);
