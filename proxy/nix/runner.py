@@ -62,7 +62,7 @@ class NixRunner:
         self.store = store
         self._caches = caches
         self._sink = sink
-        self._parallel = "max-jobs" not in configuration.names(os.environ)
+        self._configured: frozenset[str] | None = None
 
     async def run(
         self,
@@ -84,6 +84,8 @@ class NixRunner:
         writes more bytes than `most_output`, or than `most_log` on standard error (0: no limit).
         Raises `ProcessFailed`; `NixUnavailable` where Nix does not start; `StoreFull`.
         """
+        if self._configured is None:
+            self._configured = await asyncio.to_thread(configuration.names, os.environ)
         variables = commands.child_environment(
             os.environ,
             store=self.store,
@@ -91,7 +93,7 @@ class NixRunner:
             log_bytes=self.limits.log_bytes,
             caches=self._caches,
             secrets=secrets,
-            parallel=self._parallel,
+            parallel="max-jobs" not in self._configured,
         ) | dict(environment or {})
         started = time.perf_counter()
         try:

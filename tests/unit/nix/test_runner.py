@@ -30,3 +30,18 @@ async def test_no_failure_is_repeated_without_an_end(tmp_path: Path, message: st
         await runner.run(failing(tmp_path, message, 99), 60)
 
     assert len((tmp_path / "runs").read_text().splitlines()) == runs
+
+
+@pytest.mark.parametrize(("said", "expected"), [("", "max-jobs = auto"), ("max-jobs = 0\n", None)])
+async def test_nix_works_on_several_packages_at_a_time_where_the_operator_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, expected: str | None
+) -> None:
+    for name in ("NIX_CONFIG", "NIX_USER_CONF_FILES", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("NIX_CONF_DIR", "HOME", "XDG_CONFIG_DIRS"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "nix.conf").write_text(said)
+
+    lines = (await NixRunner(Limits(10, 10)).run(("sh", "-c", 'echo "$NIX_CONFIG"'), 60)).decode().split("\n")
+
+    assert [line for line in lines if line.startswith("max-jobs")] == ([expected] if expected else [])
