@@ -129,7 +129,7 @@ class ImageNames:
         level = self._levels.get(question)
         if level is None or level.matches(typed):
             return None
-        return {"kind": "missing", "part": typed, "names": list(level.index.names)}
+        return {"kind": "missing", "part": typed, "names": list(level.index)}
 
 
 def _size(level: Level) -> float:

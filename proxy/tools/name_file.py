@@ -1,7 +1,7 @@
 """A list of names on disk: a line for each package, so that it is read in small steps. Everything here blocks."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from proxy.core.facts import PackageFacts
@@ -13,6 +13,7 @@ _MOST = 1_000_000  # packages of one list
 _LONGEST, _LONGEST_DESCRIPTION = 60, 200  # characters of a text about a package
 _NAME = re.compile(r"""[^\s"'\\\x00-\x1f\x7f]{1,200}""")
 _PORTION = 1000  # lines that are written in one step
+_FIELDS = 4  # of a record
 _END = "\tend\t"  # no name is empty, so no other line begins so
 
 
@@ -38,21 +39,22 @@ def write(file: Path, packages: Iterable[PackageFacts]) -> NameIndex:
 
 def read(file: Path) -> NameIndex | None:
     """The index of a file; None where it is no whole list."""
-    names, records, end = [], [], ""
     try:
         with file.open(encoding="utf-8", newline="\n") as lines:
-            for line in lines:
-                name, _, text = line.removesuffix("\n").partition("\t")
-                if not name:
-                    end = line
-                    break
-                names.append(name)
-                records.append(text)
+            return NameIndex.of_lines(_packages(lines))
     except (OSError, ValueError):
         return None
-    if end != f"{_END}{len(names)}\n" or any(text.count("\t") != 3 for text in records):
-        return None
-    return NameIndex(names, records if any(text.strip() for text in records) else ())
+
+
+def _packages(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of the packages. Raises `ValueError` where the list is not whole."""
+    for count, line in enumerate(lines):
+        if line == f"{_END}{count}\n":
+            return
+        if line.startswith("\t") or line.count("\t") != _FIELDS:
+            break
+        yield line.removesuffix("\n")
+    raise ValueError("the list is not whole")
 
 
 def _cut(facts: PackageFacts) -> PackageFacts:

@@ -1,15 +1,17 @@
 """Names in an index: which are like a text, and which hold it. Pure. The same names in the same order get the same answer.
 
 An index of a hundred thousand names is built once, and answers in milliseconds. Its methods may run in a thread beside an event
-loop: no step of them keeps the interpreter's lock for long. So names are compared in portions, and nothing sorts all of them.
+loop: no step of them keeps the interpreter's lock for long. So names are compared in portions, and nothing sorts all of them. Nor is
+there an object for each name: a garbage collection, which keeps the lock to its end, would look at all of them.
 """
 
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, chain
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
+from itertools import accumulate, chain, islice, zip_longest
+from typing import Final, Self
 
 from proxy.core.facts import PackageFacts
 
@@ -24,48 +26,62 @@ _ONE_WORD = 3  # a text of fewer characters is in nearly every name and descript
 _LONGEST_ENDING = 4  # characters by which a name may go on after the text
 _MANY = 2  # edits
 _RANKS = 5
+_LAST = _RANKS - 1
 
 
 class NameIndex:
     """Attribute names in one order, and what the package set says of each package."""
 
-    def __init__(self, names: Sequence[str], records: Sequence[str] = ()) -> None:
-        """`records` has one text of `record` for each name, or is empty."""
-        self.names: Final = tuple(names)
-        self._records = records
-        # Most names are in lowercase already, and need no second text in memory.
-        self._folded = [name if name == (low := name.lower()) else low for name in self.names]
-        self._lengths: dict[int, array[int]] = {}
-        for position, name in enumerate(self.names):
-            self._lengths.setdefault(len(name), array("I")).append(position)
-        self._portions = [
-            _Portion(start, self._folded[start : start + _PORTION], records[start : start + _PORTION])
-            for start in range(0, len(self.names), _PORTION)
-        ]
+    def __init__(self, names: Iterable[str], records: Iterable[str] = ()) -> None:
+        """`records` has one text of `record` for each name, or is empty. A name with a tab or a line break is left out."""
+        pairs = zip_longest(names, records, fillvalue="")
+        self._fill(f"{name}\t{record}" for name, record in pairs if "\t" not in name and "\n" not in name)
+
+    @classmethod
+    def of_lines(cls, lines: Iterable[str]) -> Self:
+        """The index of these lines, each `NAME TAB RECORD`."""
+        index = cls(())
+        index._fill(lines)
+        return index
+
+    def _fill(self, lines: Iterable[str]) -> None:
+        lines = iter(lines)
+        self._portions: list[_Portion] = []
+        self._count = 0
+        self._alike: dict[int, _Alike] = {}
+        while portion := list(islice(lines, _PORTION)):
+            self._portions.append(_Portion(self._count, portion))
+            for position, line in enumerate(portion, self._count):
+                folded = _name(line).lower()
+                self._alike.setdefault(len(folded), _Alike(len(folded))).add(position, folded)
+            self._count += len(portion)
+        self.has_facts: Final = any(portion.has_facts for portion in self._portions)
 
     def __len__(self) -> int:
         """How many names there are."""
-        return len(self.names)
+        return self._count
 
-    @property
-    def has_facts(self) -> bool:
-        """Whether it has more than names."""
-        return bool(self._records)
+    def __iter__(self) -> Iterator[str]:
+        """The names, in their order."""
+        return chain.from_iterable(map(_name, portion.originals()) for portion in self._portions)
+
+    def name(self, position: int) -> str:
+        """The name at this position."""
+        return _name(self._line(position))
 
     def facts(self, position: int) -> PackageFacts:
         """What the set says of the package at this position."""
-        name = self.names[position]
-        if not self._records:
+        name, *fields = self._line(position).split("\t")
+        if len(fields) == 1:
             return PackageFacts(name)
-        version, license_name, program, description = self._records[position].split("\t")
+        version, license_name, program, description = fields
         return PackageFacts(name, version, description, license_name, program)
 
     def find(self, name: str) -> int | None:
         """The position of this name; None if it has none."""
-        try:
-            return self.names.index(name)
-        except ValueError:
-            return None
+        return next(
+            (at for at, _ in self._lines(f"{name.lower()}\t", first=True) if self.name(at) == name), None
+        )
 
     def search(self, text: str) -> list[int]:
         """The positions of the packages that the text fits, best first. Case does not count.
@@ -76,18 +92,15 @@ class NameIndex:
         """
         words = text.lower().split()
         folded = " ".join(words)
-        if len(folded) < _ONE_WORD:
-            holding = [at for at, name in enumerate(self._folded) if folded in name]
-            found = {*holding, *self._programs(folded)} if folded else holding
-        else:
-            found = [
-                at for at, line in self._lines(max(words, key=len)) if all(word in line for word in words)
-            ]
+        longest = max(words, key=len, default="")
         ranks: list[dict[int, list[int]]] = [{} for _ in range(_RANKS)]
-        for position in found:
-            rank = self._rank(folded, position)
-            ranks[rank].setdefault(len(self.names[position]), []).append(position)
-        return [at for by_length in ranks for length in sorted(by_length) for at in sorted(by_length[length])]
+        for position, line in self._lines(longest):
+            name = _name(line)
+            rank = _rank(folded, name, line)
+            if rank == _LAST and (len(folded) < _ONE_WORD or not all(word in line for word in words)):
+                continue
+            ranks[rank].setdefault(len(name), []).append(position)
+        return [at for by_length in ranks for length in sorted(by_length) for at in by_length[length]]
 
     def close(self, part: str) -> list[str]:
         """At most three names that are really like `part`, best first: a typing error apart, or with a few characters more.
@@ -99,36 +112,31 @@ class NameIndex:
         matches = sorted({match for each in spellings for match in (*self._near(each), *self._longer(each))})
         best: dict[str, str] = {}
         for _, position in matches:
-            best.setdefault(self._folded[position], self.names[position])
+            name = self.name(position)
+            best.setdefault(name.lower(), name)
         return list(best.values())[:_MOST]
 
     def elsewhere(self, part: str) -> list[str]:
         """At most three attribute paths that end in `part` below the top level: `python3Packages.numpy` for `numpy`."""
         end = f".{part.lower()}"
         lines = self._lines(f"{end}\t")
-        paths = [self.names[at] for at, _ in lines if self._folded[at].endswith(end)]
+        paths = [self.name(at) for at, line in lines if _name(line).endswith(end)]
         return sorted(paths, key=_length_and_name)[:_MOST]
 
     def with_program(self, program: str) -> list[str]:
         """At most two attributes of packages whose main program has this name: `ripgrep` for `rg`."""
-        names = [self.names[at] for at in self._programs(program.lower())]
+        folded = program.lower()
+        lines = self._lines(f"\t{folded}\t") if folded else ()
+        names = [self.name(at) for at, line in lines if _program(line) == folded]
         return sorted(names, key=_length_and_name)[:_MOST_PROGRAMS]
 
-    def _lines(self, text: str) -> Iterator[tuple[int, str]]:
-        return chain.from_iterable(portion.lines(text) for portion in self._portions)
+    def _line(self, position: int) -> str:
+        portion, place = divmod(position, _PORTION)
+        return self._portions[portion].original(place)
 
-    def _programs(self, program: str) -> list[int]:
-        """The positions of packages whose main program has this name."""
-        lines = self._lines(f"\t{program}\t") if program and self._records else ()
-        return [at for at, line in lines if line.split("\t")[3] == program]
-
-    def _rank(self, text: str, position: int) -> int:
-        name = self._folded[position]
-        if text not in name:
-            is_program = self._records and f"\t{text}\t" in self._records[position].lower()
-            return 1 if is_program else _RANKS - 1
-        last = name.rpartition(".")[2]
-        return 0 if last == text else 2 if last.startswith(text) else 3
+    def _lines(self, text: str, *, first: bool = False) -> Iterator[tuple[int, str]]:
+        """As `_Portion.lines`."""
+        return chain.from_iterable(portion.lines(text, first=first) for portion in self._portions)
 
     def _near(self, typed: str) -> Iterator[tuple[int, int]]:
         """How many edits a name is away, and its position, for the names that a typing error explains."""
@@ -137,52 +145,89 @@ class NameIndex:
 
         most = 1 if len(typed) <= _SHORT else 2 if len(typed) <= _LONG else 3
         for length in range(max(1, len(typed) - most), len(typed) + most + 1):
-            positions = self._lengths.get(length, array("I"))
-            for start in range(0, len(positions), _PORTION):
-                portion = positions[start : start + _PORTION]
-                spellings = [self._folded[position] for position in portion]
+            for positions, spellings in self._alike.get(length, _Alike(length)).portions():
                 for spelling, edits, index in process.extract(
                     typed, spellings, scorer=OSA.distance, processor=None, score_cutoff=most, limit=None
                 ):
                     # Few people mistype the first letter, and with more edits everything is like everything.
                     if (edits < _MANY and len(typed) >= _ONE_WORD) or spelling[0] == typed[:1]:
-                        yield int(edits), portion[index]
+                        yield int(edits), positions[index]
 
     def _longer(self, typed: str) -> Iterator[tuple[int, int]]:
         """As `_near`, for the names that go on after the text."""
         if len(typed) < _ONE_WORD:
             return
-        for ending in range(1, _LONGEST_ENDING + 1):
-            for position in self._lengths.get(len(typed) + ending, ()):
-                if self._folded[position].startswith(typed):
-                    yield ending, position
+        for position, line in self._lines(typed, first=True):
+            ending = len(_name(line)) - len(typed)
+            if 0 < ending <= _LONGEST_ENDING:
+                yield ending, position
+
+
+class _Alike:
+    """The names of one length, in lowercase, one after another in one text."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._positions = array("I")
+        self._text = StringIO()
+
+    def add(self, position: int, name: str) -> None:
+        """Add the name at this position."""
+        self._positions.append(position)
+        self._text.write(name)
+
+    def portions(self) -> Iterator[tuple[Sequence[int], list[str]]]:
+        """The positions and the names of a portion at a time."""
+        text, length = self._text.getvalue(), self._length
+        for start in range(0, len(self._positions), _PORTION):
+            positions = self._positions[start : start + _PORTION]
+            first, end = start * length, (start + len(positions)) * length
+            yield positions, [text[at : at + length] for at in range(first, end, length)]
 
 
 class _Portion:
-    """A few thousand packages as one text in lowercase, a line for each: `NAME TAB RECORD`."""
+    """A few thousand packages as one text, and as one in lowercase: a line for each, `NAME TAB RECORD`."""
 
-    def __init__(self, first: int, names: Sequence[str], records: Sequence[str]) -> None:
+    def __init__(self, first: int, lines: Sequence[str]) -> None:
         """`first` is the position of the first one."""
-        lines = (
-            list(map("\t".join, zip(names, records, strict=True)))
-            if records
-            else [f"{name}\t" for name in names]
-        )
         self._first = first
-        self._text = "\n".join(lines).lower()
-        self._starts = array("I", accumulate((len(line) + 1 for line in lines), initial=0))
-        if self._starts[-1] != len(self._text) + 1:  # a few letters have another length in lowercase
-            lines = [line.lower() for line in lines]
-            self._starts = array("I", accumulate((len(line) + 1 for line in lines), initial=0))
+        self.has_facts: Final = any(
+            not line.endswith("\t" if line.count("\t") == 1 else "\t\t\t\t") for line in lines
+        )
+        self._original = _Lines(lines)
+        folded = [line.lower() for line in lines]
+        self._folded = self._original if folded == lines else _Lines(folded)
 
-    def lines(self, text: str) -> Iterator[tuple[int, str]]:
-        """The positions and lines that hold the text."""
-        at = self._text.find(text)
-        while at >= 0:
-            line = bisect_right(self._starts, at) - 1
-            end = self._starts[line + 1]
-            yield self._first + line, self._text[self._starts[line] : end - 1]
-            at = self._text.find(text, end)
+    def original(self, place: int) -> str:
+        """The line at this place."""
+        return self._original[place]
+
+    def originals(self) -> list[str]:
+        """All lines."""
+        return self._original.text.split("\n")[1:-1]
+
+    def lines(self, text: str, *, first: bool) -> Iterator[tuple[int, str]]:
+        """The positions and lines, in lowercase, that hold the text, or with `first` begin with it."""
+        whole, starts = self._folded.text, self._folded.starts
+        back = 1 if first else 0  # the line break before the line
+        sought = "\n" + text if first else text
+        at = whole.find(sought)
+        while 0 <= at < len(whole) - 1:
+            place = max(bisect_right(starts, at + back) - 1, 0)
+            yield self._first + place, self._folded[place]
+            at = whole.find(sought, starts[place + 1] - back)
+
+
+class _Lines:
+    """Lines in one text, with a line break before the first one and after each."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.text: Final = "\n" + "".join([f"{line}\n" for line in lines])
+        self.starts: Final = array("I", accumulate((len(line) + 1 for line in lines), initial=1))
+
+    def __getitem__(self, place: int) -> str:
+        """One line."""
+        return self.text[self.starts[place] : self.starts[place + 1] - 1]
 
 
 #: The index of no names.
@@ -201,6 +246,23 @@ def record(facts: PackageFacts) -> str:
 
 
 _SPACES = re.compile(r"\s+")
+
+
+def _name(line: str) -> str:
+    return line[: line.index("\t")]
+
+
+def _program(line: str) -> str:
+    """The main program of the package of a line, empty where the set does not say."""
+    return line.split("\t")[3] if line.count("\t") > 1 else ""
+
+
+def _rank(text: str, name: str, line: str) -> int:
+    """How well the package of a line fits a text: less is better, and `_LAST` says nothing."""
+    if text not in name:
+        return 1 if text and f"\t{text}\t" in line and _program(line) == text else _LAST
+    last = name.rpartition(".")[2]
+    return 0 if last == text else 2 if last.startswith(text) else 3
 
 
 def _length_and_name(name: str) -> tuple[int, str]:

@@ -155,7 +155,7 @@ class NameLists:
                 _log.warning("no descriptions set=%s error=%s", package_set.name, error)
                 return await self._keep(key, index)
             described = await asyncio.to_thread(
-                name_file.write, file, (_facts(name, facts.get(name)) for name in index.names)
+                name_file.write, file, (_facts(name, facts.get(name)) for name in index)
             )
         return await self._keep(key, described)
 

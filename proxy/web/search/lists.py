@@ -66,7 +66,7 @@ class SetLists:
         """For each name of the index, whether this host makes it: judged once, as an index may have a hundred thousand."""
         last, offer = self._offers.get(package_set, (NO_NAMES, b""))
         if last is not index:
-            offer = await self.search(lambda: bytes(self._makes(package_set, name) for name in index.names))
+            offer = await self.search(lambda: bytes(self._makes(package_set, name) for name in index))
             self._offers[package_set] = index, offer
         return offer
 

@@ -62,11 +62,11 @@ def _fitting(
     """The name to pull and the facts of each package: by the operator's aliases first, then by attributes."""
     own = NameIndex(sorted(aliases))
     for position in own.search(text):
-        alias = own.names[position]
+        alias = own.name(position)
         at = index.find(aliases[alias])
         yield alias, PackageFacts(aliases[alias]) if at is None else index.facts(at)
     for position in index.search(text):
-        yield names.spelled(index.names[position]), index.facts(position)
+        yield names.spelled(index.name(position)), index.facts(position)
 
 
 def _line(facts: PackageFacts) -> str:

@@ -169,7 +169,7 @@ def test_other_settings_have_other_names(tmp_path: Path) -> None:
 
     index = search_cache.recall(demo, "", "latest")
     assert index is not None
-    assert index.names == ("hello",)
+    assert tuple(index) == ("hello",)
     assert search_cache.recall(demo, "", "12") is None
     for key, value in {
         "PACKAGES_KIND": "nixpkgs",

@@ -22,7 +22,7 @@ NAMES = [
 
 
 def search(index: NameIndex, text: str) -> list[str]:
-    return [index.names[position] for position in index.search(text)]
+    return [index.name(position) for position in index.search(text)]
 
 
 @given(st.text(max_size=20), st.lists(st.text(max_size=20), max_size=30))

@@ -63,8 +63,8 @@ async def test_a_list_of_the_shape_of_nixpkgs_is_read(
     lists = ChannelLists(session)
     index = await lists.fetch(f"{url}/nixpkgs-unstable/packages.json.br", tmp_path / "list")
 
-    assert list(index.names) == names
-    (git,) = (index.facts(at) for at in index.search("git") if index.names[at] == "git")
+    assert list(index) == names
+    (git,) = (index.facts(at) for at in index.search("git") if index.name(at) == "git")
     assert git == PackageFacts("git", *_ordered(*many_names.REAL["git"]))
     assert index.with_program("rg") == ["ripgrep"]
     assert [path.name for path in await asyncio.to_thread(lambda: list(tmp_path.iterdir()))] == ["list"]
@@ -92,7 +92,7 @@ async def test_licences_are_of_any_type(
 
     index = await ChannelLists(session).fetch(f"{url}/list", tmp_path / "list")
 
-    read = {name: index.facts(at).license for at, name in enumerate(index.names)}
+    read = {name: index.facts(at).license for at, name in enumerate(index)}
     assert read == {name: text for name, (_, text) in licenses.items()} | {"no-object": "", "no-meta": ""}
 
 
