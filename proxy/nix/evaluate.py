@@ -147,7 +147,7 @@ class Evaluator:
 
     async def names(self, package_set: PackageSet) -> tuple[str, ...]:
         """The names of `NameLists.index`."""
-        return (await self._lists.index(package_set)).names
+        return await asyncio.to_thread(tuple, await self._lists.index(package_set))
 
     async def index_soon(self, package_set: PackageSet) -> NameIndex:
         """As `NameLists.index_soon`."""

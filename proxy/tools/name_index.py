@@ -26,7 +26,6 @@ _ONE_WORD = 3  # a text of fewer characters is in nearly every name and descript
 _LONGEST_ENDING = 4  # characters by which a name may go on after the text
 _MANY = 2  # edits
 _RANKS = 5
-_LAST = _RANKS - 1
 
 
 class NameIndex:
@@ -93,13 +92,20 @@ class NameIndex:
         words = text.lower().split()
         folded = " ".join(words)
         longest = max(words, key=len, default="")
+        others = [word for word in words if word != longest]
+        program = f"\t{folded}\t"
         ranks: list[dict[int, list[int]]] = [{} for _ in range(_RANKS)]
         for position, line in self._lines(longest):
-            name = _name(line)
-            rank = _rank(folded, name, line)
-            if rank == _LAST and (len(folded) < _ONE_WORD or not all(word in line for word in words)):
+            length = line.index("\t")
+            if line.find(folded, 0, length) >= 0:
+                rank = _rank(folded, line[:length])
+            elif folded and program in line and _program(line) == folded:
+                rank = 1
+            elif len(folded) >= _ONE_WORD and all(word in line for word in others):
+                rank = _RANKS - 1
+            else:
                 continue
-            ranks[rank].setdefault(len(name), []).append(position)
+            ranks[rank].setdefault(length, []).append(position)
         return [at for by_length in ranks for length in sorted(by_length) for at in by_length[length]]
 
     def close(self, part: str) -> list[str]:
@@ -204,16 +210,20 @@ class _Portion:
 
     def originals(self) -> list[str]:
         """All lines."""
-        return self._original.text.split("\n")[1:-1]
+        return self._original.all()
 
     def lines(self, text: str, *, first: bool) -> Iterator[tuple[int, str]]:
         """The positions and lines, in lowercase, that hold the text, or with `first` begin with it."""
+        if len(text) < _ONE_WORD and not first:  # it is in nearly every line
+            lines = enumerate(self._folded.all(), self._first)
+            yield from ((position, line) for position, line in lines if text in line)
+            return
         whole, starts = self._folded.text, self._folded.starts
         back = 1 if first else 0  # the line break before the line
         sought = "\n" + text if first else text
         at = whole.find(sought)
-        while 0 <= at < len(whole) - 1:
-            place = max(bisect_right(starts, at + back) - 1, 0)
+        while at >= 0:
+            place = bisect_right(starts, at + back) - 1
             yield self._first + place, self._folded[place]
             at = whole.find(sought, starts[place + 1] - back)
 
@@ -224,6 +234,10 @@ class _Lines:
     def __init__(self, lines: Sequence[str]) -> None:
         self.text: Final = "\n" + "".join([f"{line}\n" for line in lines])
         self.starts: Final = array("I", accumulate((len(line) + 1 for line in lines), initial=1))
+
+    def all(self) -> list[str]:
+        """The lines."""
+        return self.text.split("\n")[1:-1]
 
     def __getitem__(self, place: int) -> str:
         """One line."""
@@ -257,10 +271,8 @@ def _program(line: str) -> str:
     return line.split("\t")[3] if line.count("\t") > 1 else ""
 
 
-def _rank(text: str, name: str, line: str) -> int:
-    """How well the package of a line fits a text: less is better, and `_LAST` says nothing."""
-    if text not in name:
-        return 1 if text and f"\t{text}\t" in line and _program(line) == text else _LAST
+def _rank(text: str, name: str) -> int:
+    """How well a name fits a text that it holds: less is better."""
     last = name.rpartition(".")[2]
     return 0 if last == text else 2 if last.startswith(text) else 3
 

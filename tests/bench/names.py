@@ -2,7 +2,8 @@
 
 The list has the shape and size of nixpkgs' own, and comes from a server on this host. Searches and suggestions run as nixfront
 runs them, in a thread beside an event loop. A clock on that loop says how late it was at most: the baseline is the same clock
-while nothing else runs. Of that time only what this process computed meanwhile counts, for another program may have the processor.
+while nothing else runs. Other programs do not count: neither the time when the loop waits for a processor, nor that when this process
+has none.
 """
 
 import asyncio
@@ -125,14 +126,20 @@ async def _lateness(work: Callable[[], Awaitable[None]]) -> float:
     async def look() -> None:
         nonlocal latest
         while True:
-            due, computed = time.perf_counter() + _TICK, time.process_time()
+            due, computed, waited = time.perf_counter() + _TICK, time.process_time(), _waited()
             await asyncio.sleep(_TICK)
-            latest = max(latest, min(time.perf_counter() - due, time.process_time() - computed))
+            late = time.perf_counter() - due - (_waited() - waited)
+            latest = max(latest, min(late, time.process_time() - computed))
 
     clock = asyncio.create_task(look())
     await work()
     clock.cancel()
     return latest * 1e3
+
+
+def _waited() -> float:
+    """The seconds that this thread has waited for a processor so far."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 async def _memory(file: Path) -> int:

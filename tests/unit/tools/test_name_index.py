@@ -1,5 +1,6 @@
 """Names that are like another name, and names that hold a text: of the set, in one order, in little time."""
 
+import gc
 from random import Random
 
 import pytest
@@ -171,3 +172,28 @@ def test_the_facts_come_back() -> None:
 def test_a_program_finds_its_package() -> None:
     assert INDEX.with_program("RG") == ["ripgrep"]
     assert INDEX.with_program("mit") == INDEX.with_program("") == []
+
+
+def test_a_garbage_collection_looks_at_few_objects_of_an_index() -> None:
+    """It keeps the interpreter's lock to its end, so an object for each name would stop the event loop."""
+    names = [f"package-{number}" for number in range(10_000)]
+    index = NameIndex(names, [f"{number}\tMIT\t\tText {number}" for number in range(10_000)])
+
+    seen: dict[int, object] = {}
+    waiting: list[object] = [index]
+    while waiting:
+        each = waiting.pop()
+        if id(each) not in seen and not isinstance(each, type):
+            seen[id(each)] = each
+            waiting += gc.get_referents(each)
+
+    assert len(seen) < 200
+    assert index.facts(9_999) == PackageFacts("package-9999", "9999", "Text 9999", "MIT")
+
+
+def test_a_name_that_no_line_can_hold_is_left_out() -> None:
+    index = NameIndex(["a", "b\tc", "d\ne", "f"], ["1\t\t\t", "2\t\t\t", "3\t\t\t", "4\t\t\t"])
+
+    assert [(name, index.facts(at).version) for at, name in enumerate(index)] == [("a", "1"), ("f", "4")]
+    assert index.find("f") == 1
+    assert index.find("F") is None
