@@ -54,7 +54,11 @@ class NameIndex:
                 folded = _name(line).lower()
                 self._alike.setdefault(len(folded), _Alike(len(folded))).add(position, folded)
             self._count += len(portion)
-        self.has_facts: Final = any(portion.has_facts for portion in self._portions)
+
+    @property
+    def has_facts(self) -> bool:
+        """Whether it has more than names."""
+        return any(portion.has_facts for portion in self._portions)
 
     def __len__(self) -> int:
         """How many names there are."""
