@@ -105,7 +105,7 @@ def test_the_next_search_finds_the_folder_that_the_settings_name(tmp_path: Path,
     meaning = search_cache.recall_meaning(question)
 
     assert meaning is not None
-    assert meaning.index.names == ("hello",)
+    assert tuple(meaning.index) == ("hello",)
     assert meaning.kind == ("demo" if "demo" in place else "nixpkgs")
 
 
