@@ -14,8 +14,8 @@ from typing import Any
 from proxy.core.errors import NixUnavailable, ProcessFailed
 from proxy.core.events import NixRan, Sink
 from proxy.core.model import PackageSet, Policy
-from proxy.nix import commands, configuration
-from proxy.nix.commands import NO_CACHES, Caches
+from proxy.nix import commands
+from proxy.nix.commands import NO_CACHES, Caches, configuration
 from proxy.nix.output import met_a_collection, trouble_of_host
 from proxy.tools import process
 from proxy.tools.retry import retry

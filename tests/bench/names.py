@@ -16,12 +16,13 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from proxy.cli.host import loop_pauses
 from proxy.core.errors import PackageUnknown
 from proxy.core.model import Policy
 from proxy.nix.name_lists.channel import ChannelLists
 from proxy.nix.package_results import read_packages
 from proxy.registry.endpoint import client_session
-from proxy.tools import loop_pauses, name_file
+from proxy.tools import name_file
 from proxy.tools.name_index import NameIndex
 from proxy.web.search import matches
 from proxy.web.search.matches import Question

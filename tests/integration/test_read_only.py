@@ -11,10 +11,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.support.front import PACKAGES
+from proxy.tools.process import run
+from tests.support.front import PACKAGES, machine
 from tests.support.processes import search_path
 from tests.support.servers import FROM_CHECKOUT, nixfront
 from tests.support.validate import validate
+from tests.support.wait import until
 
 _USER = 1000
 #: Volumes of the pod, by their folders here.
@@ -43,8 +45,8 @@ def volumes() -> Iterator[Path]:
         yield Path(name)
 
 
-def confined(volumes: Path) -> tuple[str, ...]:
-    """A command before another one, which then runs as in the pod."""
+def confined(volumes: Path, *, has_store: bool = True) -> tuple[str, ...]:
+    """A command before another one, which then runs as in the pod; without `has_store` it cannot write to /nix."""
     steps = [f"mount --bind {volumes / name} {volumes / name}" for name in _VOLUMES]
     # A Python in the home of root, as pyenv puts it there, is nothing for another user: an open folder shows it alone.
     python = Path(sys.base_prefix)
@@ -56,7 +58,9 @@ def confined(volumes: Path) -> tuple[str, ...]:
             f"mkdir -p {python}",
             f"mount --move /mnt {python}",
         ]
-    steps += [f"mount --bind {volumes / 'nix'} /nix", "mount -o remount,bind,ro /"]
+    if has_store:
+        steps.append(f"mount --bind {volumes / 'nix'} /nix")
+    steps.append("mount -o remount,bind,ro /")
     drop = (
         "setpriv --reuid=1000 --regid=1000 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all"
     )
@@ -64,9 +68,9 @@ def confined(volumes: Path) -> tuple[str, ...]:
     return ("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh")
 
 
-async def test_it_builds_and_serves_without_root_on_a_read_only_system(volumes: Path, tmp_path: Path) -> None:
-    programs = tmp_path / "programs"
-    environment = {
+def environment_of(volumes: Path, programs: Path) -> dict[str, str]:
+    """What the ordinary user has."""
+    return {
         "HOME": str(volumes / "data"),
         "TMPDIR": str(volumes / "temporary"),
         "NIX_CONFIG": "sandbox = false\nsubstituters =",
@@ -78,6 +82,10 @@ async def test_it_builds_and_serves_without_root_on_a_read_only_system(volumes: 
             folder for folder in search_path().split(os.pathsep) if folder != str(programs)
         ),
     }
+
+
+async def test_it_builds_and_serves_without_root_on_a_read_only_system(volumes: Path, tmp_path: Path) -> None:
+    environment = environment_of(volumes, tmp_path / "programs")
     settings = {"packages": {"kind": "path", "path": str(PACKAGES)}}
     command = (*confined(volumes), *FROM_CHECKOUT)
     async with nixfront(tmp_path, settings=settings, env=environment, command=command) as server:
@@ -96,3 +104,31 @@ async def test_it_builds_and_serves_without_root_on_a_read_only_system(volumes: 
     assert "ro" in root.split(",")
     assert image.files
     assert {path.lstat().st_uid for path in (volumes / "data").rglob("*")} == {_USER}
+
+
+async def test_it_needs_no_store_that_it_may_write_where_a_cache_has_all(
+    volumes: Path, tmp_path: Path, nix_count: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """/nix is read-only, and the folder with the store of its own is empty at first."""
+    caplog.set_level("INFO")
+    cache, key, public = volumes / "cache", tmp_path / "key", tmp_path / "key.pub"
+    await run(("nix-store", "--generate-binary-cache-key", "test-1", str(key), str(public)), deadline=60)
+    async with machine(
+        tmp_path / "builder", nix_count, copy_to=f"file://{cache}?secret-key={key}&compression=zstd"
+    ) as builder:
+        through_store = await builder.pull("shell/beta")
+        await until(lambda: "copied to the binary cache paths=" in caplog.text)
+    nix: dict[str, object] = {
+        "store": str(volumes / "data/store"),
+        "substituters": [f"file://{cache}"],
+        "public_keys": [public.read_text(encoding="ascii")],
+    }
+
+    settings: dict[str, object] = {"packages": {"kind": "path", "path": str(PACKAGES)}, "nix": nix}
+    environment = environment_of(volumes, tmp_path / "programs")
+    command = (*confined(volumes, has_store=False), *FROM_CHECKOUT)
+    async with nixfront(tmp_path / "confined", settings=settings, env=environment, command=command) as server:
+        image = await validate(server.url, "shell/beta", "latest")
+
+    assert image.digest == through_store.digest
+    assert not [*(volumes / "data/store/nix/store").glob("*-1.0")]

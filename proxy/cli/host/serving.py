@@ -4,9 +4,9 @@ import asyncio
 import logging
 import signal
 
+from proxy.cli.host import loop_pauses
 from proxy.settings import Settings
 from proxy.telemetry import log
-from proxy.tools import loop_pauses
 from proxy.wiring import server
 
 

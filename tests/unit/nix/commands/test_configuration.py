@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.nix import configuration
+from proxy.nix.commands import configuration
 
 
 def write(file: Path, text: str) -> Path:

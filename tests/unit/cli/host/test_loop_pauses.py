@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.tools import loop_pauses
+from proxy.cli.host import loop_pauses
 
 
 @pytest.fixture
