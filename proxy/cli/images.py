@@ -117,10 +117,11 @@ COMMANDS = (
         "images",
         "list the images of the registry",
         "List the images of the registry at registry.url, else those of the nixfront at http.addr: a line for each manifest, "
-        "with its tags and platforms. SIZE is what a pull transfers, and OWN the part in no other image of the list. FROM is "
+        "with its tags and platforms. SIZE is what a pull transfers, and OWN the part in no other image of the list, with what is "
+        "attached to the image. FROM is "
         "`nixfront` or `a push`. PULLED is the last pull that nixfront saw.",
         _images,
-        example="Tags that are hashes count as `+2 fixed`; --json has each tag, and the digest. Where nixfront neither names its "
+        example="Tags that are hashes count as `+2 fixed`; --json has each tag, the digest, and the bytes that are `attached`. Where nixfront neither names its "
         "registry nor runs with this data.dir, the list has names and tags alone.",
     ),
 )

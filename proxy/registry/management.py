@@ -39,9 +39,15 @@ class Management:
 
         A tag that only holds what is attached to an image is none of them.
         """
-        async for repository in self.repositories() if repositories is None else repositories:
-            tags = await self.tags(repository)
+        async for repository, tags in self.every_tag(repositories):
             yield repository, tuple(tag for tag in tags if not is_referrers_tag(tag))
+
+    async def every_tag(
+        self, repositories: AsyncIterable[str] | None = None
+    ) -> AsyncIterator[tuple[str, tuple[str, ...]]]:
+        """The same with all tags."""
+        async for repository in self.repositories() if repositories is None else repositories:
+            yield repository, tuple(await self.tags(repository))
 
     async def has_catalog(self) -> bool:
         """Whether the registry lists its repositories to us. False only where it lets us in for all else."""

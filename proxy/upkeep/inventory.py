@@ -6,7 +6,7 @@ A document that a stranger pushed may be wrong. That is the trouble of this one 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from proxy.core.errors import DigestMismatch, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
@@ -14,6 +14,7 @@ from proxy.core.names import is_referrers_tag
 from proxy.image.documents import ImageManifest, Index, Manifest, OtherManifest, read_config, read_manifest
 from proxy.registry.client import Registry
 from proxy.state import ImageRecord, State
+from proxy.upkeep.attest.sizes import AttachedSizes
 
 _AT_ONCE = 8
 _MOST_CHILDREN = 32  # of an index that the list reads
@@ -23,7 +24,10 @@ _NOTHING = "unknown/unknown"  # the platform of what BuildKit attaches to an ima
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """A manifest with all tags that name it. `size` and `own` are bytes; `own` is in no other image of the list.
+    """A manifest with all tags that name it. `size`, `attached` and `own` are bytes.
+
+    `size`: its layers. `attached`: what is attached to it, and to the images of an index. `own`: the part of both in no other
+    image of the list.
 
     `made` and `pulled` are seconds since the epoch, 0 for never. `ours`: nixfront made it; None where nobody knows.
     `trouble`: why nixfront cannot read it, or empty.
@@ -34,6 +38,7 @@ class StoredImage:
     tags: tuple[str, ...]
     platforms: tuple[str, ...] = ()
     size: int = 0
+    attached: int = 0
     own: int = 0
     created: str = ""
     pulled: float = 0.0
@@ -43,11 +48,20 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """What the documents of an image say: the size of each blob by digest, platforms, date."""
+    """What the documents of an image say: the size of each blob by digest, platforms, date, and the digests of an index' images.
+
+    `attached`: the size of each blob that is attached to it.
+    """
 
     blobs: Mapping[str, int]
     platforms: tuple[str, ...]
     created: str = ""
+    children: tuple[str, ...] = ()
+    attached: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def all_blobs(self) -> Mapping[str, int]:
+        return {**self.attached, **self.blobs}
 
 
 class Inventory:
@@ -58,11 +72,12 @@ class Inventory:
         self._registry = registry
         self._state = state
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._attached = AttachedSizes(registry, self._slots)
 
     async def read(
         self, listing: AsyncIterable[tuple[str, tuple[str, ...]]], on_repository: Callable[[str], None]
     ) -> list[StoredImage]:
-        """The images of these repositories with their tags. Raises `RegistryUnavailable`."""
+        """The images of these repositories with all their tags. Raises `RegistryUnavailable`."""
         records: dict[tuple[str, str], ImageRecord] = {}
         if self._state is not None:
             records = {(record.repository, record.digest): record async for record in self._state.images()}
@@ -70,11 +85,11 @@ class Inventory:
         async for repository, tags in listing:
             on_repository(repository)
             images += await self._repository(repository, tags, records)
-        holders = Counter(digest for _, contents in images for digest in contents.blobs)
+        holders = Counter(digest for _, contents in images for digest in contents.all_blobs)
         return [
             replace(
                 image,
-                own=sum(size for digest, size in contents.blobs.items() if holders[digest] == 1),
+                own=sum(size for digest, size in contents.all_blobs.items() if holders[digest] == 1),
             )
             for image, contents in images
         ]
@@ -133,13 +148,14 @@ class Inventory:
     async def _repository(
         self, repository: str, tags: tuple[str, ...], records: Mapping[tuple[str, str], ImageRecord]
     ) -> list[tuple[StoredImage, _Contents]]:
+        every_tag = frozenset(tags)
         tags = tuple(tag for tag in tags if not is_referrers_tag(tag))
         digests = await asyncio.gather(*(self._digest(repository, tag) for tag in tags))
         by_digest: dict[str, list[str]] = {}
         for tag, digest in zip(tags, digests, strict=True):
             if digest:
                 by_digest.setdefault(digest, []).append(tag)
-        found = await asyncio.gather(*(self._contents(repository, digest) for digest in by_digest))
+        found = await asyncio.gather(*(self._contents(repository, digest, every_tag) for digest in by_digest))
         images = [
             (StoredImage(repository, "", (tag,), trouble="the registry does not show it"), _Contents({}, ()))
             for tag, digest in zip(tags, digests, strict=True)
@@ -157,8 +173,13 @@ class Inventory:
             if isinstance(contents, str):
                 images.append((replace(image, trouble=contents), _Contents({}, ())))
                 continue
-            size = sum(contents.blobs.values())
-            image = replace(image, platforms=contents.platforms, size=size, created=contents.created)
+            image = replace(
+                image,
+                platforms=contents.platforms,
+                size=sum(contents.blobs.values()),
+                attached=sum(contents.attached.values()),
+                created=contents.created,
+            )
             images.append((image, contents))
         return images
 
@@ -170,13 +191,15 @@ class Inventory:
         except RegistryRefused:
             return ""
 
-    async def _contents(self, repository: str, digest: str) -> _Contents | str:
-        """What the image consists of; or why nobody can say."""
+    async def _contents(self, repository: str, digest: str, tags: Collection[str]) -> _Contents | str:
+        """What the image consists of, and what is attached to it; or why nobody can say."""
         try:
             async with self._slots:
-                return await self._read(repository, digest)
+                contents = await self._read(repository, digest)
         except (DocumentInvalid, DigestMismatch, RegistryRefused) as error:
             return str(error)
+        attached = await self._attached.blobs(repository, tags, (digest, *contents.children))
+        return replace(contents, attached=attached)
 
     async def _read(self, repository: str, digest: str) -> _Contents:
         manifest = read_manifest(await self._registry.content(repository, "manifests", digest))
@@ -187,7 +210,8 @@ class Inventory:
             below = [await self._read(repository, child.digest) for child in children if not child.is_index]
             blobs = {digest: size for contents in below for digest, size in contents.blobs.items()}
             platforms = tuple(child.platform for child in children if child.platform != _NOTHING)
-            return _Contents(blobs, platforms, max((contents.created for contents in below), default=""))
+            created = max((contents.created for contents in below), default="")
+            return _Contents(blobs, platforms, created, tuple(child.digest for child in children))
         data = await self._registry.content(repository, "blobs", manifest.config.digest)
         config = await asyncio.to_thread(read_config, data)
         blobs = {layer.digest: layer.size for layer in manifest.layers}

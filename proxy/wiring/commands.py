@@ -117,10 +117,11 @@ async def stored_images(settings: Settings, on_repository: Callable[[str], None]
         management = Management(connection)
         is_whole = await management.has_catalog()
         state = await _state_if_any(settings, stack)
-        names = management.images(None if is_whole or state is None else remembered(state))
+        repositories = None if is_whole or state is None else remembered(state)
         if url:
             inventory = Inventory(Registry(connection), state)
-            return Stored(await inventory.read(names, on_repository), is_whole)
+            return Stored(await inventory.read(management.every_tag(repositories), on_repository), is_whole)
+        names = management.images(repositories)
         images = [StoredImage(repository, "", tags) async for repository, tags in names if tags]
         return Stored(images, is_whole, has_details=False)
 

@@ -27,6 +27,13 @@ from tests.support.wait import until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 ON = {"attach": True, "builder": "https://images.example.org"}
+OFF = {"attach": False}
+NOTE = b"a person's note"
+
+
+@pytest.fixture(autouse=True)
+def _documents_are_made_here() -> None:
+    """Here they are made by the child process of a service."""
 
 
 async def documents_of(url: str, repository: str, digest: str) -> dict[str, bytes]:
@@ -41,12 +48,11 @@ async def kept(folder: Path) -> None:
 
 async def person_attaches(registry: str, repository: str, digest: str) -> dict[str, Any]:
     """What `oras attach` does at a registry without the API: put an artifact, read the list, add a line, write the list."""
-    blob = b"a person's note"
     async with aiohttp.ClientSession(registry) as session:
-        for data in (blob, b"{}"):
+        for data in (NOTE, b"{}"):
             await handmade.push_blob(session, repository, data)
         config = {"mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "digest": digest_of(b"{}")}
-        layer = {"mediaType": "text/plain", "size": len(blob), "digest": digest_of(blob)}
+        layer = {"mediaType": "text/plain", "size": len(NOTE), "digest": digest_of(NOTE)}
         artifact = canonical_json(
             {
                 "schemaVersion": 2,
@@ -109,8 +115,13 @@ async def test_every_image_has_its_documents(
         _, _, body = await running.get("/v2/shell/hello/insecure/tags/list")
         assert "latest" in json.loads(body)["tags"]
         assert tag not in json.loads(body)["tags"]
-        listed = {one["repository"]: one["tags"] for one in await nixfront("images")}
-        assert tag not in listed["shell/hello/insecure"]
+        listed = {one["repository"]: one for one in await nixfront("images")}
+        assert tag not in listed["shell/hello/insecure"]["tags"]
+        attached = sum(map(len, documents.values())) + len(NOTE)
+        assert listed["shell/hello/insecure"]["attached"] == attached
+        assert listed["shell/hello/insecure"]["own"] > attached, (
+            "they are in no other image, and neither is its root"
+        )
         assert (await nixfront("reindex"))["strangers"] == []
         _, _, page = await running.get("/images", headers={"Accept": "text/html"})
         assert b"shell/hello/insecure" in page
@@ -279,7 +290,7 @@ async def test_images_of_before_get_theirs_and_so_do_those_of_an_index(
     monkeypatch.setenv("NIXFRONT_PACKAGES_PATH", packages["path"])
     monkeypatch.setenv("NIXFRONT_IMAGE_INDEX", "true")
     monkeypatch.setenv("NIXFRONT_IMAGE_PLATFORMS", json.dumps(both["platforms"]))
-    async with start(registry.url, packages=packages, image=both) as running:
+    async with start(registry.url, packages=packages, image=both, trust=OFF) as running:
         digest, children = await index_and_children(running, "hello")
         assert [await documents_of(running.url, "hello", child) for child in children] == [{}, {}]
         await handmade.push(registry.url, "hello", "mine", handmade.image([b""]))

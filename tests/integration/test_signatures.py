@@ -25,6 +25,7 @@ from tests.support.front import Front
 from tests.support.processes import run
 from tests.support.servers import Server
 from tests.support.stored import digest_of_tag, stored_tags
+from tests.support.wait import until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 IDENTITY = "images.example.org/nix"
@@ -137,6 +138,13 @@ async def test_a_signed_image_passes_and_no_other(
         tag = signature_tag(hello.digest)
         assert await verified("hello", hello.digest) == ""
         signatures = await manifest_of(registry.url, "hello", tag)
+
+        async def is_shown() -> bool:
+            """On the page of the image, once the list of images is read again."""
+            page = (await front.get(f"/images/{hello.digest}/hello", headers=PERSON))[2]
+            return b"<dt>Signed</dt><dd>yes, with the key of this host" in page
+
+        await until(is_shown)
 
         # One without a signature, and one that a person pushed, are refused.
         assert "signature was required, but no signature exists" in await verified("nano")
