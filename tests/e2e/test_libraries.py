@@ -1,4 +1,4 @@
-"""Images whose libraries work: packages in the layout of nixpkgs, run by a docker engine, podman and containerd.
+"""Images whose libraries and data work: packages in the layout of nixpkgs, run by a docker engine, podman and containerd.
 
 The comment of each row is the public report that it comes from.
 """
@@ -71,6 +71,29 @@ RUNS = [
     ("r/rpackages.greet", ("R", "-s", "-e", "cat(greet::text)"), "from R"),
 ]
 
+# What the host's own programs find in an image of these, started by a user of a package.
+DATA = "python3/man/ncurses/tzdata/font/greet"
+ZONE = (
+    "import datetime, zoneinfo; print(zoneinfo.ZoneInfo('Nowhere').utcoffset(datetime.datetime(2020, 1, 1)))"
+)
+APPLICATION = "import ctypes; gio = ctypes.CDLL('libgio-2.0.so.0'); print(bool(gio.g_desktop_app_info_new(b'greet.desktop')))"
+FINDS = [
+    # NixOS/nixpkgs#23601: "No manual entry"
+    ("man -w greet | grep -o '/share/.*'", "/share/man/man1/greet.1"),
+    # NixOS/nixpkgs#8473: a terminal that no program knows
+    ("tput -T greet-terminal cols", "42"),
+    # nextlevelbuilder/goclaw#1372: ZoneInfoNotFoundError. /usr/share is the host's here, so this is /etc/zoneinfo.
+    (f'python3 -c "{ZONE}"', "5:45:00"),
+    # NixOS/nixpkgs#176081: fontconfig has no configuration
+    ("fc-list | grep -o '^/share/[^:]*'", "/share/fonts/greet.ttf"),
+    # NixOS/nixpkgs#78822: XDG_DATA_DIRS is not set, and GLib finds no application
+    (f'python3 -c "{APPLICATION}"', "True"),
+    # NixOS/nixpkgs#105685: programs need root and nobody, whatever users a package adds
+    ("getent passwd root | cut -d: -f6", "/root"),
+    ("getent group video | cut -d: -f3", "44"),
+]
+LOOKS = "\n".join(script for script, _ in FINDS)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _nix_sees_the_host() -> Iterator[None]:
@@ -124,6 +147,7 @@ async def test_podman_runs_it_too(served: Front, tmp_path: Path) -> None:
 
 async def test_containerd_runs_them_too(served: Front, tmp_path: Path) -> None:
     """Its `ctr` adds nothing to the environment of an image: no HOME, no TERM."""
+    await served.pull(DATA)
     rows = [row for row in RUNS if row[0] in ("python3/python3packages.requests", "lua/luapackages.greet")]
     async with containerd(tmp_path) as ctr:
         said = []
@@ -131,8 +155,43 @@ async def test_containerd_runs_them_too(served: Front, tmp_path: Path) -> None:
             name = f"{served.url.removeprefix('http://')}/{repository}:latest"
             await ctr.succeed("images", "pull", "--plain-http", name)
             said.append((await ctr.succeed("run", "--rm", *MOUNTS, name, f"row{number}", *command)).strip())
+        name = f"{served.url.removeprefix('http://')}/{DATA}:latest"
+        await ctr.succeed("images", "pull", "--plain-http", name)
+        found = await ctr.succeed("run", "--rm", *MOUNTS, name, "data", "sh", "-c", LOOKS)
 
     assert said == [says for _, _, says in rows]
+    assert found.splitlines() == [finds for _, finds in FINDS]
+
+
+async def test_programs_find_data_and_users(served: Front, docker: Docker) -> None:
+    name = f"{served.url.removeprefix('http://')}/{DATA}"
+    await served.pull(DATA)
+    await docker.succeed("pull", name)
+
+    start = ("run", "--rm", "--network=none", "-u=greet", *VOLUMES, name, "sh", "-c")
+    user, *found = (await docker.succeed(*start, f"id -un\n{LOOKS}")).splitlines()
+
+    # containerd/containerd#12683: engines read the users of an image
+    assert user == "greet"
+    assert found == [finds for _, finds in FINDS]
+
+
+@pytest.mark.parametrize(
+    ("repository", "message"),
+    [
+        # opencontainers/image-spec#130, anchore/stereoscope#647: in every engine `.wh.nix` makes /nix vanish
+        ("python3/deletes", ".wh.nix"),
+        # NixOS/nixpkgs#28535, NixOS/nixpkgs#289813: Nix in a container knows no store path, and its database is not reproducible
+        ("nix", "nix cannot be a package of an image: it has no database of the image's store paths"),
+        ("python3/shell", "shell is a meta-package and comes first: shell/python3"),
+    ],
+)
+async def test_docker_says_why_there_is_no_image(
+    served: Front, docker: Docker, repository: str, message: str
+) -> None:
+    refused = await docker("pull", f"{served.url.removeprefix('http://')}/{repository}")
+
+    assert (refused.returncode != 0, message in refused.output) == (True, True), refused.output
 
 
 async def test_a_module_for_another_version_is_in_the_log_and_in_explain(served: Front) -> None:

@@ -133,5 +133,40 @@ rec {
     '';
   };
 
-  tzdata = shared "tzdata-1" "share/zoneinfo" "Nowhere" "x";
+  # Data in the places of nixpkgs' packages, made by the host's programs.
+  tzdata = make {
+    name = "tzdata-1";
+    script = "mkdir -p $out/share/zoneinfo; echo 'Zone Nowhere 5:45 - NOW' | /usr/sbin/zic -d $out/share/zoneinfo -";
+  };
+  ncurses = make {
+    name = "ncurses-1";
+    script = "mkdir -p $out/share/terminfo; echo 'greet-terminal|for tests,cols#42,' | tic -x -o $out/share/terminfo -";
+  };
+  font = make {
+    name = "font-1";
+    script = "mkdir -p $out/share/fonts; cp $(find /usr/share/fonts -name '*.ttf' | sort | head -n 1) $out/share/fonts/greet.ttf";
+  };
+  # An application, a page of the manual, and users.
+  greet = make {
+    name = "greet-1";
+    script = ''
+      mkdir -p $out/etc $out/share/applications $out/share/man/man1
+      printf '[Desktop Entry]\nType=Application\nName=Greet\nExec=env\n' > $out/share/applications/greet.desktop
+      echo '.TH GREET 1' > $out/share/man/man1/greet.1
+      printf 'root:x:0:0::/elsewhere:/bin/sh\ngreet:x:71:71::/var/lib/greet:/bin/sh\n' > $out/etc/passwd
+      printf 'greet:x:71:\nvideo:x:26:\n' > $out/etc/group
+    '';
+  };
+  # As nixpkgs' man: its configuration is its own.
+  man = make {
+    name = "man-db-2.11";
+    script = ''
+      mkdir -p $out/bin
+      printf '#!/usr/bin/sh\nexec /usr/bin/man -C /nonexistent "$@"\n' > $out/bin/man
+      chmod +x $out/bin/man
+    '';
+  };
+  # A name that deletes /nix in every engine.
+  deletes = make { name = "deletes-1"; script = "mkdir -p $out/bin; echo > $out/.wh.nix"; };
+  nix = make { name = "nix-2.18.1"; script = "mkdir -p $out/bin; for n in nix nix-store; do ln -s /usr/bin/env $out/bin/$n; done"; };
 }
