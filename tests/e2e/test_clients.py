@@ -142,7 +142,7 @@ async def test_our_command_runs_a_program_and_tries_the_host(demo: Demo, docker:
         "DOCKER_HOST": f"unix://{docker.socket}",
         "NIXFRONT_HTTP_ADDR": demo.proxy.host,
     }
-    words = ("--engine", "docker", "jq", "--", "jq", "--version")
+    words = ("--engine", "docker", "jq/git", "--", "jq", "--version")
 
     ran = await run(("nixfront", "run", *words), env=environment, deadline=600)
     tried = await run(("nixfront", "try", demo.proxy.host), env=environment, deadline=600)
