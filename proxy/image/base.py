@@ -19,7 +19,8 @@ CA_BUNDLE = "/etc/ssl/certs/ca-bundle.crt"
 #: holds for every user, so it is root's own, which volumes and cache mounts name.
 ROOT_HOME = "/root"
 
-#: Name and home of the user of a meta-package.
+#: Name and home of the user of a meta-package. The home belongs to that user, and to the group of root: OpenShift starts every
+#: image with a number of its own and with that group.
 USER = "user"
 HOME = f"/home/{USER}"
 
@@ -132,7 +133,7 @@ def members(package_set: PackageSet, user: str, texts: Iterable[tuple[str, str]]
         uid, gid = user.split(":")
         passwd.append(f"{USER}:x:{uid}:{gid}:{USER}:{HOME}:/bin/sh")
         group.append(f"{USER}:x:{gid}:")
-        homes = [directory(HOME.lstrip("/"), owner=(int(uid), int(gid)))]
+        homes = [directory(HOME.lstrip("/"), 0o775, (int(uid), 0))]
     lines = {"etc/passwd": passwd, "etc/group": group}
     for path, text in texts:
         lines[path] += _new_lines(path, text, lines[path])

@@ -105,7 +105,7 @@ def surroundings(
 
 
 def owned(recipe: Recipe, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The members of the root layer with the owner of the recipe; the home of a user keeps that user as owner.
+    """The members of the root layer with the owner of the recipe; the home of a user and what is in it belong to that user.
 
     Every root tree passes here, also one that extraCommands made. Raises `PackageUnusable` for a name that no layer can hold.
     """
@@ -114,10 +114,12 @@ def owned(recipe: Recipe, entries: Sequence[Entry]) -> tuple[Entry, ...]:
     home, uid_gid = base.HOME.lstrip("/"), _owner(recipe.home)
     inside = f"{home}/"
 
-    def is_home(entry: Entry) -> bool:
-        return bool(recipe.home) and (entry.path == home or entry.path.startswith(inside))
+    def owner(path: str) -> tuple[int, int]:
+        if recipe.home and path == home:
+            return uid_gid[0], 0
+        return uid_gid if recipe.home and path.startswith(inside) else recipe.owner
 
-    return tuple(replace(entry, owner=uid_gid if is_home(entry) else recipe.owner) for entry in entries)
+    return tuple(replace(entry, owner=owner(entry.path)) for entry in entries)
 
 
 def command(recipe: Recipe, listing: root_tree.Listing) -> tuple[str, ...]:

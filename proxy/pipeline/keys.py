@@ -14,7 +14,7 @@ from proxy.pipeline.named import NamedImage
 from proxy.pipeline.packing import CODECS
 
 #: Part of every content key. Another number makes other images of the same packages.
-BUILDER_VERSION = 4
+BUILDER_VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)

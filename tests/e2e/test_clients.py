@@ -285,9 +285,13 @@ async def test_zstd_layers_are_read_by_podman_containerd_and_skopeo(store: Path,
 async def test_named_image_runs_as_its_file_says(demo: Demo, docker: Docker) -> None:
     name = f"{demo.proxy.host}/images/greeter"
     asks = "id -u; id -un; id -g; pwd; echo $HOME $GREETER_FILE; stat -c '%u:%g %a' motto /etc/passwd /tmp; cat motto"
-    shell = ("run", "--rm", "--pull=never", "--network=none", "--entrypoint=/bin/bash", name, "-c", asks)
+    start = ("run", "--rm", "--pull=never", "--network=none", "--entrypoint=/bin/bash")
+    shell = (*start, name, "-c", asks)
+    # openshift/openshift-docs#1141: OpenShift starts it with a number of its own, and with the group of root.
+    other = (*start, "-u=1000650000:0", name, "-c", "echo yes >$HOME/file; cat $HOME/file")
 
     await docker.succeed("pull", name)
+    assert await docker.succeed(*other) == "yes\n"
 
     assert (await docker.run(name)).strip() == "Hello from a named image"
     assert (await docker.run(name, "--greeting=Hi")).strip() == "Hi"

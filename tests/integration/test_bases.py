@@ -180,4 +180,8 @@ async def test_home_is_a_directory_of_the_user(served: Front, repository: str, h
     if home:
         member = image.members[home.lstrip("/")]
         assert member.isdir()
-        assert member.mode & 0o002 or (member.uid, member.gid) == (1000, 100)
+        everybody, of_the_user = (
+            member.mode & 0o002,
+            (member.uid, member.gid, member.mode) == (1000, 0, 0o775),
+        )
+        assert everybody or of_the_user

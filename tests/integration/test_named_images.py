@@ -273,7 +273,7 @@ async def test_the_root_belongs_to_whom_the_file_says(whole: ValidatedImage) -> 
     owners = {path: member.owner for path, member in whole.files.items()}
 
     assert owners["etc"] == owners["srv/www/index.html"] == owners["bin/renamed"] == (7, 8)
-    assert owners["home/user"] == (1000, 1000)
+    assert owners["home/user"] == (1000, 0)
     assert {owner for path, owner in owners.items() if path.startswith("nix")} == {(0, 0)}
 
 

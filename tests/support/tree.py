@@ -145,7 +145,8 @@ def _member(info: tarfile.TarInfo, number: int, commanded: tuple[int, int] | Non
     assert not info.mode & 0o6000, f"{where} has mode {info.mode:04o}: setuid or setgid"
     if kind != "symlink" and commanded is None:
         sticky_directory = kind == "directory" and info.mode & 0o1000
-        assert sticky_directory or not info.mode & 0o022, (
+        others = 0o002 if home and info.gid == 0 else 0o022  # the group of root may write to a user's home
+        assert sticky_directory or not info.mode & others, (
             f"{where} has mode {info.mode:04o}: others may write"
         )
         wanted = 0o555 if kind == "directory" else 0o444

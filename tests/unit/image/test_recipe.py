@@ -90,7 +90,7 @@ def test_the_root_has_the_owner_that_is_said_and_the_home_its_user() -> None:
     root = image_recipe.root(recipe, SET, OneProgram(), set())
     owners = {entry.path: entry.owner for entry in root.entries}
 
-    assert owners.pop("home/user") == (1000, 100)
+    assert owners.pop("home/user") == (1000, 0)
     assert set(owners.values()) == {(7, 8)}
     assert {"etc/passwd", "tmp", "home"} <= owners.keys()
 
@@ -100,7 +100,7 @@ def test_what_lies_in_a_home_is_its_users() -> None:
 
     owned = image_recipe.owned(Recipe((), home="5:6"), entries)
 
-    assert [entry.owner for entry in owned] == [(5, 6), (5, 6), (0, 0)]
+    assert [entry.owner for entry in owned] == [(5, 0), (5, 6), (0, 0)]
 
 
 def test_the_environment_is_laid_over_that_of_every_image() -> None:

@@ -301,7 +301,7 @@ def test_a_user_has_a_name_and_a_home() -> None:
 
     assert entries["etc/passwd"].content.endswith(b"user:x:1000:100:user:/home/user:/bin/sh\n")
     assert entries["etc/group"].content.endswith(b"user:x:100:\n")
-    assert entries["home/user"] == directory("home/user", owner=(1000, 100))
+    assert entries["home/user"] == directory("home/user", 0o775, (1000, 0))
     assert entries["home"].owner == (0, 0)
 
 
