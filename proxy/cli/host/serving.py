@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 
-from proxy.cli.host import loop_pauses
+from proxy.cli.host import allocation, loop_pauses
 from proxy.settings import Settings
 from proxy.telemetry import log
 from proxy.wiring import server
@@ -12,6 +12,7 @@ from proxy.wiring import server
 
 def serve(settings: Settings, *, as_json: bool) -> int:
     """Answer pulls until SIGTERM or SIGINT."""
+    allocation.bound()
     log.configure(settings.log.level, "json" if as_json else settings.log.format)
     asyncio.run(_serve_until_signal(settings))
     return 0

@@ -13,7 +13,7 @@ import zstandard
 #: The next bytes of a file, and none at its end.
 Read = Callable[[], bytes]
 
-_PIECE = 1 << 20  # bytes of a NAR in one piece, at most
+_PIECE = 1 << 18  # bytes of a NAR in one piece, at most
 _XZ_MEMORY = 256 << 20  # xz -9 needs 65 MB
 _ZSTD_WINDOW = 1 << 27  # the largest that zstd takes by default
 
