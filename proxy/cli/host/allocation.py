@@ -23,4 +23,5 @@ def bound() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return all([mallopt(parameter, value) for parameter, value in _PARAMETERS.items()])
+    taken = [mallopt(parameter, value) for parameter, value in _PARAMETERS.items()]
+    return all(taken)
