@@ -121,11 +121,19 @@ async def _front(
         yield front
 
 
+async def _evaluate(front: Server, image: str) -> None:
+    """Let it evaluate the packages of an image: a preview does that."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{front.url}/compose", params={"names": image, "part": "1"}) as answer,
+    ):
+        assert answer.status == 200, await answer.text()
+
+
 async def _seconds(front: Server, image: str) -> float:
     """From the request to the tag, of an image whose packages were evaluated before."""
+    await _evaluate(front, image)
     async with aiohttp.ClientSession() as session:
-        async with session.get(f"{front.url}/compose", params={"names": image, "part": "1"}) as answer:
-            assert answer.status == 200, await answer.text()
         started = perf_counter()
         accept = {"Accept": EVERY_MANIFEST_TYPE}
         async with session.get(f"{front.url}/v2/{image}/manifests/latest", headers=accept) as answer:
@@ -133,11 +141,18 @@ async def _seconds(front: Server, image: str) -> float:
         return perf_counter() - started
 
 
+def _on_disk(folder: Path) -> int:
+    """The bytes of a nixfront's store and data."""
+    files = [file for name in ("store", "data") for file in (folder / name).rglob("*")]
+    return sum(file.lstat().st_size for file in files if not file.is_dir())
+
+
 async def _measure(bench: Bench, name: str) -> Sequence[Result]:
     size, compression = _LINES[name]
     image = _IMAGES[size]
     times: dict[str, list[float]] = {"auto": [], "store": [], "floor": []}
     memory: list[float] = []
+    disk: list[float] = []
     async with (
         bench.scratch() as folder,
         _cache(bench, folder / "cache", compression, (image,)) as cache,
@@ -150,8 +165,11 @@ async def _measure(bench: Bench, name: str) -> Sequence[Result]:
                     bench.registry(at / "registry") as registry,
                     _front(bench, at, registry, cache, fetch) as front,
                 ):
+                    await _evaluate(front, image)
+                    before = await asyncio.to_thread(_on_disk, at)
                     times[fetch].append(await _seconds(front, image))
                     if fetch == "auto":
+                        disk.append((await asyncio.to_thread(_on_disk, at) - before) / 1e6)
                         memory.append(most_memory(front.process.pid) / 1e6)
                         times["floor"].append(await _floor(bench, folder, program, registry, cache, image))
                 await succeed(("chmod", "-R", "u+w", str(at)))
@@ -160,6 +178,7 @@ async def _measure(bench: Bench, name: str) -> Sequence[Result]:
         result(f"cache/{name}", times["auto"], times["floor"], unit="s"),
         result(f"cache/{name}-vs-store", times["auto"], times["store"], unit="s"),
         result(f"cache/memory-{name}", memory, unit="MB"),
+        result(f"cache/disk-{name}", disk, unit="MB"),
     ]
 
 
@@ -223,7 +242,8 @@ async def _second(bench: Bench) -> Sequence[Result]:
 MEASURES = (
     *(
         Measure(
-            (f"cache/{name}", f"cache/{name}-vs-store", f"cache/memory-{name}"), partial(_measure, name=name)
+            (f"cache/{name}", f"cache/{name}-vs-store", f"cache/memory-{name}", f"cache/disk-{name}"),
+            partial(_measure, name=name),
         )
         for name in _LINES
     ),
