@@ -39,8 +39,8 @@ class Recipe:
     """`packages` are what is linked into the root, first-named first. `image`: the name of a named image, or empty.
 
     `version`: of the image; empty for a named image, whose labels may say one.
-    `command`, where it is empty and there is no `entrypoint`, is the first package's program. `home`: the `UID:GID` that
-    gets a name and a home, or empty. `environment` is laid over what every image has, `labels` over ours. `owner`
+    `command`, where it is empty and there is no `entrypoint`, is the program of `main`, or of the first package where that is
+    None: packages of a meta-package are in front of the one that was named. `home`: the `UID:GID` that gets a name and a home, or empty. `environment` is laid over what every image has, `labels` over ours. `owner`
     (UID, GID) is that of the root layer's members; `script` says that commands of the operator's change them.
     """
 
@@ -57,6 +57,7 @@ class Recipe:
     owner: tuple[int, int] = _ROOT
     script: bool = False
     version: str = ""
+    main: Package | None = None
 
 
 def from_request(request: ImageRequest, packages: Mapping[str, Package]) -> Recipe:
@@ -64,7 +65,7 @@ def from_request(request: ImageRequest, packages: Mapping[str, Package]) -> Reci
     ordered = {packages[name].attribute: packages[name] for name in request.attributes}
     for package in packages.values():
         ordered.setdefault(package.attribute, package)
-    preset = request.preset
+    preset, main = request.preset, packages[request.first or request.attributes[0]]
     return Recipe(
         packages=tuple(ordered.values()),
         command=preset.command,
@@ -72,7 +73,8 @@ def from_request(request: ImageRequest, packages: Mapping[str, Package]) -> Reci
         home=preset.user,
         directory=base.HOME if preset.user else "",
         environment=preset.environment,
-        version=packages[request.first or request.attributes[0]].version,
+        version=main.version,
+        main=main,
     )
 
 
@@ -126,7 +128,7 @@ def command(recipe: Recipe, listing: root_tree.Listing) -> tuple[str, ...]:
     """The command that `docker run` starts, or hands to the entrypoint."""
     if recipe.command or recipe.entrypoint or not recipe.packages:
         return recipe.command
-    program = root_tree.main_program(recipe.packages[0], listing)
+    program = root_tree.main_program(recipe.main or recipe.packages[0], listing)
     return (program,) if program else ()
 
 
@@ -252,6 +254,6 @@ def tag(definition: Definition) -> str:
     recipe = definition.recipe
     outputs = [path for package in (*recipe.packages, *definition.tools) for _, path in package.outputs]
     fields = asdict(replace(recipe, packages=()))
-    del fields["version"]  # that of a named image is a label
+    del fields["version"], fields["main"]  # of a named image they are a label, and its first package
     rest = [fields, definition.most_layers, definition.script]
     return sha256_hex(canonical_json([outputs, *rest]))[:32]

@@ -73,7 +73,8 @@ def changed(before: str, now: Mapping[str, str | int]) -> list[str]:
 def image_key(request: ImageRequest, content: str) -> str:
     """The key of an image: a hash of its content's key and of the rest of the request, with the order of names."""
     preset = asdict(request.preset)
-    return sha256_hex(canonical_json({"content": content, "names": request.attributes, "preset": preset}))
+    fields = {"content": content, "first": request.first, "names": request.attributes, "preset": preset}
+    return sha256_hex(canonical_json(fields))
 
 
 def content_key(request: ImageRequest, package_set: PackageSet, options: ImageOptions) -> str:

@@ -47,6 +47,7 @@ _IMAGES = [
     ),
     # NixOS/nixpkgs#176081: fontconfig finds no font
     ("fonts/hello", ("fc-match", "-f", "%{file}", "DejaVu Sans"), "/share/fonts/"),
+    ("fonts/hello", (), "Hello, world!"),
 ]
 # Packages of the demo set, taken by others before nixfront came.
 _PUSHED = {"jq": DOCKER_MANIFEST, "perl": OCI_MANIFEST}

@@ -72,6 +72,13 @@ def test_the_first_packages_program_is_the_command() -> None:
     assert image_recipe.command(recipe, OneProgram()) == ("/bin/a",)
 
 
+def test_a_package_of_a_meta_package_is_not_the_command_of_the_one_behind_it() -> None:
+    found = {name: package(name) for name in ("fontconfig", "hello", "git")}
+    request = replace(asked("fontconfig", "hello", "git"), first="hello")
+
+    assert image_recipe.command(image_recipe.from_request(request, found), OneProgram()) == ("/bin/hello",)
+
+
 def test_a_command_of_its_own_comes_before_the_packages() -> None:
     assert image_recipe.command(Recipe((package("a"),), command=("x", "y")), OneProgram()) == ("x", "y")
 
@@ -172,6 +179,7 @@ def test_a_preset_says_user_command_and_environment() -> None:
         home="1000:1000",
         directory="/home/user",
         environment=(("A", "b"),),
+        main=package("a"),
     )
 
 

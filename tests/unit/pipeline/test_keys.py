@@ -134,6 +134,7 @@ OTHER: dict[str, object] = {
     "recipe.owner": (1, 1),
     "recipe.script": True,
     "recipe.version": "2",
+    "recipe.main": PACKAGE,
     "runs": TextPaths(),
     "most_layers": 7,
     "script": "true",
@@ -168,11 +169,11 @@ def test_every_field_of_a_definition_changes_its_key(key: str) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    # The version of a named image is one of its labels.
+    # The version of a named image is one of its labels, and its first package has its command.
     [
         key
         for key in OTHER
-        if key != "recipe.version"
+        if key not in ("recipe.version", "recipe.main")
         and (key.startswith("recipe.") or key in ("most_layers", "script", "tools"))
     ],
 )
@@ -213,3 +214,12 @@ def test_a_record_says_which_settings_have_changed() -> None:
 @pytest.mark.parametrize("record", ["no JSON", "[]", "7", "[" * 100_000, '{"image.format": {}}'])
 def test_a_damaged_record_of_settings_is_no_error(record: str) -> None:
     assert len(keys.changed(record, keys.byte_settings(OPTIONS, ""))) <= 1
+
+
+def test_one_image_for_each_package_that_the_client_named_first() -> None:
+    """The version and the command are its own: `fonts/hello` and `fonts/dejavu_fonts/hello` have the same packages."""
+    names = request("dejavu_fonts", "hello")
+
+    images = {keys.image_key(replace(names, first=first), "content") for first in names.attributes}
+
+    assert len(images) == 2
