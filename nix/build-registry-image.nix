@@ -3,7 +3,8 @@
 #   nix-build nix/build-registry-image.nix --argstr name hello --argstr packages '["hello"]'
 #
 # What comes out is one JSON document:
-#   name, tag        `tag` is by default the hash of the outputs
+#   name, tag        `tag` is by default `contents-` and 12 digits of the hash of the outputs
+#   outputs          this hash
 #   manifest         the manifest; manifestLocation: the file that has it, byte for byte
 #   layerLocations   { DIGEST = { path; size; mediaType; ... }; }: for the config and each layer, the file of the store that
 #                    serves it. Layers are not compressed; for each of them there are diffId and storePaths too.

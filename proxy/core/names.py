@@ -25,8 +25,9 @@ _REPOSITORY = re.compile(rf"{COMPONENT}(?:/{COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # distribution-spec, "Referrers Tag Schema"; cosign appends .sig, .att and .sbom to the same stem.
 _REFERRERS_TAG = re.compile(r"[a-z0-9]+-[0-9a-f]{64,}(?:\.[a-z0-9.]+)?")
-# Tags that nixfront gives by itself: a revision, and a hash of outputs.
-_HASH = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")
+# Tags that never move: a revision and a hash of outputs, short with a word in front (see `core.model`); or in full, as clients ask for a
+# revision, and as earlier versions wrote both.
+_HASH = re.compile(r"(?:revision|contents)-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")
 #: Characters of a repository's name. The specification names it as the limit of many clients; the stock registry has it too.
 LONGEST_REPOSITORY = 255
 _ESCAPE = re.compile(r"--([0-9a-f]{2})")
@@ -222,6 +223,7 @@ def _merge(presets: Sequence[Preset]) -> Preset:
 
 # A commit, or the hash of something that has no commits.
 _REVISION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_SHORT_REVISION = re.compile(r"revision-([0-9a-f]{12})")
 # A hash in base 32 as Nix writes it, which leaves out e, o, t and u; then a name.
 _STORE_PATH = re.compile(r"/nix/store/[0-9a-df-np-sv-z]{32}-([0-9a-zA-Z+\-._?=]+)")
 
@@ -231,8 +233,14 @@ def is_revision(text: str) -> bool:
     return _REVISION.fullmatch(text) is not None
 
 
+def short_revision(text: str) -> str:
+    """The first digits of a revision in a short tag, as `revision_tag` writes it; else empty."""
+    match = _SHORT_REVISION.fullmatch(text)
+    return match[1] if match is not None else ""
+
+
 def is_own_hash(tag: str) -> bool:
-    """Whether this has the form of the tags that never move: a revision, or a hash of outputs."""
+    """Whether this has the form of the tags that never move: a revision, or a hash of outputs, short or in full."""
     return _HASH.fullmatch(tag) is not None
 
 

@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from proxy.core import platforms
-from proxy.core.model import Closure, Descriptor, Image, Layer, LayerPlan, Package, PackageSet, PathInfo
+from proxy.core.model import (
+    Closure,
+    Descriptor,
+    Image,
+    Layer,
+    LayerPlan,
+    Package,
+    PackageSet,
+    PathInfo,
+    contents_tag,
+)
 from proxy.image import layer_table, layering, manifest, store_tree, tar
 from proxy.image import recipe as image_recipe
 from proxy.image.recipe import Definition, Recipe, TextPaths, command, comments, output_tag, owned, tag
@@ -109,10 +119,12 @@ def write_index(attributes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     index = manifest.assemble_index(children, {}, form=request["format"])
     (folder / "manifest.json").write_bytes(index.data)
     (folder / "version").write_text(_DIR_VERSION, encoding="ascii")
-    tags = [document["tag"] for document in documents]
+    hashes = [document["outputs"] for document in documents]
+    outputs = hashes[0] if len(hashes) == 1 else output_tag(hashes)
     return {
         "name": request["name"],
-        "tag": request["tag"] or (tags[0] if len(tags) == 1 else output_tag(tags)),
+        "tag": request["tag"] or contents_tag(outputs),
+        "outputs": outputs,
         "manifest": json.loads(index.data),
         "manifestLocation": _location(folder / "manifest.json", index.descriptor),
         "images": {
@@ -162,8 +174,8 @@ def _package_set(request: Mapping[str, Any]) -> PackageSet:
     )
 
 
-def _tag(request: Mapping[str, Any]) -> str:
-    """The tag that the proxy gives an image of these outputs."""
+def _outputs(request: Mapping[str, Any]) -> str:
+    """The hash of the outputs, after which the proxy calls a tag."""
     recipe = _recipe(request)
     if not request["named"]:
         return output_tag(sorted(path for package in recipe.packages for _, path in package.outputs))
@@ -219,9 +231,11 @@ def _document(
     paths = [*(list(plan.paths) for plan in plans), []]
     for layer, store_paths in zip(layers, paths, strict=True):
         locations[layer.digest] |= {"diffId": layer.diff_id, "storePaths": store_paths}
+    outputs = _outputs(request)
     return {
         "name": request["name"],
-        "tag": request["tag"] or _tag(request),
+        "tag": request["tag"] or contents_tag(outputs),
+        "outputs": outputs,
         "manifest": parsed,
         "manifestLocation": _location(folder / "manifest.json", image.manifest_descriptor),
         "layerLocations": locations,

@@ -161,6 +161,7 @@ class Pipeline:
                 index.key,
                 record,
                 children,
+                longer=index.longer,
                 may_change=index.may_change,
             )
         if self._attachments is not None:

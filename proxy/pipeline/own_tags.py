@@ -53,24 +53,30 @@ class OwnTags:
         record: TagRecord | None = None,
         children: Sequence[Document] = (),
         *,
+        longer: Mapping[str, str] | None = None,
         may_change: bool = False,
     ) -> None:
         """Put the manifest or index under these tags, the last one after the others.
 
-        A tag that is there stays as it is, except the one of `record`, which moves if it is still ours. `key` is of the
-        image. `children`: the manifests that an index names; they come before it, because a registry refuses it without.
+        A tag that is there stays as it is, except the one of `record`, which moves if it is still ours. Where it names
+        another manifest and `longer` has a tag for it, that one is put. `key` is of the image.
+        `children`: the manifests that an index names; they come before it, because a registry refuses it without.
         `may_change`: whether each of these tags moves, even a revision.
         """
 
         async def one(tag: str) -> None:
             if record is not None and tag == record.tag:
                 await self._move(record, document, key)
-            elif await self._registry.manifest_digest(repository, tag) is None:
-                digest = document.descriptor.digest
+                return
+            digest = document.descriptor.digest
+            present = await self._registry.manifest_digest(repository, tag)
+            if present is None:
                 moving = may_change or not is_own_hash(tag)
                 new = TagRecord(repository, tag, digest, key, self._now(), moving=moving)
                 await self._state.record_tag(new)
                 await self._put(repository, tag, document)
+            elif present != digest and longer is not None and tag in longer:
+                await one(longer[tag])
 
         for each in (*children, document):
             await self.sign(repository, each.descriptor.digest)

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from proxy.core import names
+from proxy.core import model, names
 from proxy.core.errors import DigestMismatch, NixfrontError, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import DOCKER_LIST, Descriptor, ImageRequest, Layer, LayerPlan
@@ -55,11 +55,18 @@ class SealedLabels:
 
     def names_tag(self, tag: str) -> bool:
         """Whether the labels name this tag as one that never moves."""
-        return tag in (self.labels.get(REVISION), self.labels.get("nixfront.outputs"))
+        return _is_fixed(tag, self.labels.get(REVISION, ""), self.labels.get("nixfront.outputs", ""))
 
     def names_version(self, tag: str) -> bool:
         """Whether this tag is the version of the image: it moves like `latest` while the version stays."""
         return names.version_tag(self.labels.get(VERSION, "")) == tag
+
+
+def _is_fixed(tag: str, revision: str, outputs: str) -> bool:
+    """Whether this is a tag that never moves, short or in full, of an image of this revision and this hash of outputs."""
+    of_revision = (revision, model.revision_tag(revision)) if revision else ()
+    of_outputs = (outputs, model.contents_tag(outputs)) if outputs else ()
+    return tag in (*of_revision, *of_outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +88,9 @@ class Claim:
         """As `SealedLabels.names_tag`; several images have one tag for the outputs of all."""
         if len(self.images) == 1:
             return self.images[0].names_tag(tag)
-        if {image.labels.get(REVISION) for image in self.images} == {tag}:
-            return True
-        return tag == output_tag([image.labels.get("nixfront.outputs", "") for image in self.images])
+        revisions = {image.labels.get(REVISION, "") for image in self.images}
+        outputs = output_tag([image.labels.get("nixfront.outputs", "") for image in self.images])
+        return _is_fixed(tag, revisions.pop() if len(revisions) == 1 else "", outputs)
 
     def names_version(self, tag: str) -> bool:
         """As `SealedLabels.names_version`, for every image."""

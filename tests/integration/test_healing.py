@@ -237,9 +237,16 @@ async def test_who_may_have_what_is_lost_and_what_records_say(
     async with start(registry.url, answers={"seconds": 0}) as front:
         assert await front.pull("alpha", images["alpha"].digest) == images["alpha"]
 
-        # A record that is older than these facts has the revision of its tag.
+        # A record that is older than these facts has the revision of its tag, which older versions wrote in full.
         path = f"/v2/alpha/manifests/{images['alpha'].digest}"
-        await write(state, "UPDATE images SET revision = '', settings = ''")
+        labels: dict[str, str] = images["alpha"].config["config"]["Labels"]  # type: ignore[index]
+        await write(
+            state,
+            "UPDATE images SET revision = '', settings = ''",
+            "UPDATE tags SET tag = 'FULL' WHERE repository = 'alpha' AND tag LIKE 'revision-%'".replace(
+                "FULL", labels["nixfront.revision"]
+            ),
+        )
         await empty(tmp_path)
         assert (await front.get(path, headers=EVERY))[0] == 200
         await write(state, "UPDATE images SET revision = ''", "DELETE FROM tags")

@@ -281,8 +281,10 @@ async def test_it_is_tagged_by_revision_and_outputs(served: Served, whole: Valid
     _, _, body = await served.front.get("/v2/images/whole/tags/list")
     tags = set(json.loads(body)["tags"]) - {"latest"}
 
-    assert run_of(whole)["Labels"]["nixfront.revision"] in tags
-    assert {len(tag) for tag in tags} == {32, 64}
+    revision = run_of(whole)["Labels"]["nixfront.revision"]
+    assert f"revision-{revision[:12]}" in tags
+    assert {tag.partition("-")[0] for tag in tags} == {"revision", "contents"}
+    assert {len(tag.partition("-")[2]) for tag in tags} == {12}
     for tag in tags:
         again = await served.front.pull("images/whole", tag, commanded=(7, 8))
         assert again.digest == whole.digest
@@ -425,7 +427,7 @@ async def test_a_changed_file_is_another_output_tag(tmp_path: Path, nix_count: P
         ):
             image = await running.pull("images/web")
             _, _, body = await running.get("/v2/images/web/tags/list")
-        (tag,) = [tag for tag in json.loads(body)["tags"] if len(tag) == 32]
+        (tag,) = [tag for tag in json.loads(body)["tags"] if tag.startswith("contents-")]
         digests.append((tag, image.digest))
 
     one, two, again = digests

@@ -221,7 +221,17 @@ async def test_every_image_has_tags_that_never_move(
         digests = {(await front.pull("hello", tag)).digest for tag in tags}
 
         assert front.nix_starts() == starts
-    assert first in tags
+        digests.add((await front.pull("hello", first)).digest)
+        _, _, listing = await front.get("/v2/hello/tags/list")
+        commit(folder, "later")
+    async with start(registry.url, packages={**source, "time_to_live": 0.0}) as front:
+        assert await revision_of(front, "alpha", "latest") != first
+        short = await front.pull("alpha", f"revision-{first[:12]}")
+        status, _, body = await front.get(f"/v2/alpha/manifests/revision-{'0' * 12}")
+    assert labels(short)["nixfront.revision"] == first, "whose image of another name was never made"
+    assert (status, b"name the revision in full" in body) == (404, True)
+    assert f"revision-{first[:12]}" in tags
+    assert {*json.loads(listing)["tags"]} == {*tags, first}, "who wants the full revision gets that tag"
     assert "latest" in tags
     assert len(tags) == 4, "and one of the output hash, and the version"
     assert digests == {image.digest}

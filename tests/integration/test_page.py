@@ -248,7 +248,7 @@ async def test_images_say_where_they_come_from_and_what_they_share(start: Start,
     assert ours.index(">beta<") < ours.index(">alpha<"), "the newest first"
     assert "never pulled" in ours
     assert re.search(r'data-label="Also in"><a href="/images/sha256:[0-9a-f]{64}/beta">beta</a>', shown)
-    assert re.search(r"<dt>Tags that never move</dt><dd><code>[0-9a-f]{12}", shown)
+    assert re.search(r"<dt>Tags that never move</dt><dd><code>contents-[0-9a-f]{12}", shown)
     assert re.search(r"<b>[1-9]\d*</b> <span class=\"quiet\">manifests sent to clients", overview)
     assert re.search(r"<b>2</b> <span class=\"quiet\">builds", overview)
 

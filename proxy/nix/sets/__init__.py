@@ -32,7 +32,7 @@ from cachetools import LRUCache, TTLCache
 
 from proxy.core.errors import PackageSetUnavailable, TagUnknown
 from proxy.core.model import PackageSet
-from proxy.core.names import is_revision
+from proxy.core.names import is_revision, short_revision
 from proxy.nix.sets.debian import DemoSet
 from proxy.nix.sets.flake import FlakeSet
 from proxy.nix.sets.git import GitSet
@@ -100,6 +100,8 @@ class PackageSets:
         """
         chosen = self._sets[name]
         reference = _own(chosen) if tag == LATEST else tag
+        if digits := short_revision(tag):
+            reference = await self._whole(chosen, tag, digits)
         key = (name, reference)
         if (message := self._unknown.get(key)) is not None:
             raise TagUnknown(message)
@@ -123,6 +125,23 @@ class PackageSets:
         """The set for another system; requests that come meanwhile share the answer."""
         key = (chosen.name, package_set.revision, system)
         return await self._loading.run(key, lambda: chosen.on(package_set, system))
+
+    async def _whole(self, chosen: ConfiguredSet, tag: str, digits: str) -> str:
+        """The revision that begins so, among those that this host has seen. Raises `TagUnknown` if there is not one."""
+        seen = {chosen.choice.revision, *chosen.choice.commits}
+        seen |= {each.revision for key, each in self._moving.items() if key[0] == chosen.name}
+        seen |= await asyncio.to_thread(self._records.revisions, chosen)
+        there = [revision for revision in seen if revision.startswith(digits)]
+        if not there:
+            latest = await self.resolve(chosen.name, LATEST)
+            there = [latest.revision] if latest.revision.startswith(digits) else []
+        if len(there) == 1:
+            return there[0]
+        seen_so = "several revisions" if there else "no revision"
+        raise TagUnknown(
+            f"the registry has no tag {tag!r}, and this host has seen {seen_so} of package set {chosen.label} that begin so; "
+            "name the revision in full"
+        )
 
     async def has(self, name: str, tag: str) -> bool:
         """Whether a tag chooses a revision of this set by itself, as a branch does; True if nobody can say now."""

@@ -85,14 +85,22 @@ class Records:
         write_whole(self._file(chosen, package_set.revision), canonical_json(record))
         return self._tidy(chosen, {package_set.revision, *keep})
 
-    def _tidy(self, chosen: ConfiguredSet, keep: Collection[str]) -> set[str]:
-        """Keep as many records as are allowed, and no roots but theirs."""
+    def revisions(self, chosen: ConfiguredSet) -> set[str]:
+        """The revisions that have a record."""
+        return set(self._files(chosen))
+
+    def _files(self, chosen: ConfiguredSet) -> dict[str, Path]:
+        """The records of a set by their revisions."""
         pattern = re.compile(rf"{re.escape(chosen.key)}-([0-9a-f]{{40}}|[0-9a-f]{{64}})\.json")
-        files = {
+        return {
             match[1]: file
             for file in self._folder.iterdir()
             if (match := pattern.fullmatch(file.name)) is not None
         }
+
+    def _tidy(self, chosen: ConfiguredSet, keep: Collection[str]) -> set[str]:
+        """Keep as many records as are allowed, and no roots but theirs."""
+        files = self._files(chosen)
         by_use = sorted(files, key=lambda revision: _modified(files[revision]))
         oldest = [revision for revision in by_use if revision not in keep]
         dropped = set(oldest[: max(0, len(files) - self._most)])

@@ -7,14 +7,22 @@ A platform whose build failed may succeed later. So the key of such an index is 
 nixfront builds again. Until then no tag that never moves names this index.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from proxy.core import platforms
 from proxy.core.errors import NixfrontError
 from proxy.core.events import Event, LayersReady, Sink
-from proxy.core.model import Document, Image, ImageRequest, canonical_json, sha256_hex
+from proxy.core.model import (
+    Document,
+    Image,
+    ImageRequest,
+    canonical_json,
+    contents_tag,
+    revision_tag,
+    sha256_hex,
+)
 from proxy.image.manifest import Format, assemble_index
 from proxy.image.recipe import output_tag
 from proxy.pipeline.platforms import missing
@@ -48,6 +56,7 @@ Result: TypeAlias = Made | Lacking
 class Joined:
     """A manifest or an index: the manifests that an index names, the revision of its set, its key, and all its tags.
 
+    `longer`: for each short tag the whole hash, for a registry where another image has the short one.
     `may_change`: the same request may have another index later, so every tag of it moves.
     """
 
@@ -56,14 +65,18 @@ class Joined:
     revision: str
     key: str
     tags: tuple[str, ...]
+    longer: Mapping[str, str]
     may_change: bool = False
 
 
-def all_tags(
-    tag: str, output_tag: str, revision: str, version_tag: str | None, *, may_change: bool = False
-) -> tuple[str, ...]:
-    """All tags of an image, `tag` last: the hash of its outputs and the revision of its set never change."""
-    beside = dict.fromkeys((version_tag,) if may_change else (output_tag, revision, version_tag))
+def short_tags(output_tag: str, revision: str) -> dict[str, str]:
+    """The tags of an image that never move, and for each the hash that it begins: of its outputs, and its revision."""
+    return {contents_tag(output_tag): output_tag, revision_tag(revision): revision}
+
+
+def all_tags(tag: str, fixed: Iterable[str], version_tag: str | None) -> tuple[str, ...]:
+    """All tags of an image, `tag` last."""
+    beside = dict.fromkeys((*fixed, version_tag))
     return (*(name for name in beside if name and name != tag), tag)
 
 
@@ -79,8 +92,9 @@ def are_of_one_revision(results: Sequence[Result]) -> bool:
 
 def single(tag: str, made: Made) -> Joined:
     """One image as it is, without an index."""
-    tags = all_tags(tag, made.output_tag, made.revision, made.version_tag)
-    return Joined(made.image.document, (), made.revision, made.key, tags)
+    longer = short_tags(made.output_tag, made.revision)
+    tags = all_tags(tag, longer, made.version_tag)
+    return Joined(made.image.document, (), made.revision, made.key, tags, longer)
 
 
 def joined(tag: str, results: Mapping[str, Result], form: Format) -> Joined:
@@ -100,19 +114,15 @@ def joined(tag: str, results: Mapping[str, Result], form: Format) -> Joined:
     versions = {result.version_tag for result in made.values()}
     revision = next(iter(made.values())).revision
     may_change = any(map(missing.is_passing, errors.values()))
-    tags = all_tags(
-        tag,
-        outputs[0] if len(outputs) == 1 else output_tag(outputs),
-        revision,
-        versions.pop() if len(versions) == 1 else None,
-        may_change=may_change,
-    )
+    longer = short_tags(outputs[0] if len(outputs) == 1 else output_tag(outputs), revision)
+    tags = all_tags(tag, () if may_change else longer, versions.pop() if len(versions) == 1 else None)
     return Joined(
         assemble_index(children, reasons, form=form),
         tuple(result.image.document for result in made.values()),
         revision,
         index_key(keys, form),
         tags,
+        longer,
         may_change,
     )
 

@@ -346,7 +346,18 @@ def test_what_a_tag_spells_is_read_again(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "version", ["", "unstable", "latest", "0" * 32, "0" * 40, "1" * 64, "sha256-" + "0" * 64]
+    "version",
+    [
+        "",
+        "unstable",
+        "latest",
+        "0" * 32,
+        "0" * 40,
+        "1" * 64,
+        "sha256-" + "0" * 64,
+        "revision-" + "0" * 12,
+        "contents-" + "0" * 12,
+    ],
 )
 def test_a_version_without_a_tag(version: str) -> None:
     assert names.version_tag(version) is None

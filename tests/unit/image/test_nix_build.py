@@ -112,10 +112,10 @@ def test_the_version_is_that_of_the_first_package() -> None:
     assert nix_build._recipe(asked(named=True)).version == ""
 
 
-def test_the_tag_is_that_of_the_proxy() -> None:
-    assert nix_build._tag(asked()) == image_recipe.output_tag(["/b", "/g"])
+def test_the_hash_of_the_outputs_is_that_of_the_proxy() -> None:
+    assert nix_build._outputs(asked()) == image_recipe.output_tag(["/b", "/g"])
     fields = asked(named=True, extraCommands="true", tools=[BASH])
     recipe = nix_build._recipe(fields)
     tools = (Package("bash", "bash-5", "/bash.drv", (("out", "/b"),), ""),)
     whole = Definition(recipe, TextPaths(("/x",), ("/x",)), most_layers=24, script="true", tools=tools)
-    assert nix_build._tag(fields) == image_recipe.tag(whole)
+    assert nix_build._outputs(fields) == image_recipe.tag(whole)

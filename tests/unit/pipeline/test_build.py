@@ -110,7 +110,26 @@ async def test_a_tag_of_ours_moves_on_refresh(made: Workshop, ledger: Ledger) ->
     assert after is not None
     assert after.digest == ledger.tags("a")["latest"] != before.digest
     assert after.key == await made.pipeline.key(request("a"))
-    assert ledger.tags("a")["0123"] == before.digest, "a revision never means another image"
+    assert ledger.tags("a")["revision-0123"] == before.digest, "a revision never means another image"
+
+
+async def test_a_short_tag_of_another_revision_stays_and_the_longer_one_is_put(
+    made: Workshop, ledger: Ledger
+) -> None:
+    one, other = (f"{'ab' * 6}{digit * 28}" for digit in "01")
+    made.contents.revision = one
+    await made.pipeline.make(request("a", tag="one"))
+    assert one not in ledger.tags("a"), "the short one is enough"
+    made.contents.revision = other
+
+    await made.pipeline.make(request("a", tag="other"))
+
+    tags = ledger.tags("a")
+    assert tags["revision-" + "ab" * 6] == tags["one"] != tags["other"]
+    assert tags[other] == tags["other"]
+    record = await made.state.recall_tag("a", other)
+    assert record is not None
+    assert (record.digest, record.moving) == (tags["other"], False)
 
 
 async def test_a_tag_that_a_person_took_is_not_refreshed(made: Workshop, ledger: Ledger) -> None:

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from proxy.core.errors import TagUnknown
-from proxy.core.model import PackageSet
+from proxy.core.model import PackageSet, revision_tag
 from proxy.nix.runner import Limits, NixRunner
 from proxy.nix.sets import KINDS, Choice, PackageSets, Tools
 from proxy.nix.sets.kinds import ConfiguredSet, Kind, TreeSet
@@ -155,6 +155,22 @@ def test_what_was_seen_is_known_by_its_revision(tmp_path: Path) -> None:
 
     pinned = replace(choice, revision=COMMIT)  # else a branch has to reach it
     assert asyncio.run(sets(pinned, tmp_path).resolve("", COMMIT)) == made
+
+
+def test_a_short_tag_is_one_revision_that_this_host_has_seen(tmp_path: Path) -> None:
+    choice = Choice("git", url="file:///nowhere", ref=COMMIT, revision=COMMIT)
+    Path(f"{tmp_path}{TREE}").mkdir(parents=True)
+    made = recorded(choice, tmp_path, source(last_modified=5), COMMIT)
+
+    assert asyncio.run(sets(choice, tmp_path).resolve("", revision_tag(COMMIT))) == made
+    with pytest.raises(TagUnknown, match="has seen no revision of package set git that begin"):
+        asyncio.run(sets(choice, tmp_path).resolve("", revision_tag("f" * 40)))
+
+    alike = COMMIT[:12] + "0" * 28
+    recorded(choice, tmp_path, source(last_modified=5), alike)
+    with pytest.raises(TagUnknown, match="has seen several revisions of package set git that begin"):
+        asyncio.run(sets(choice, tmp_path).resolve("", revision_tag(COMMIT)))
+    assert asyncio.run(sets(choice, tmp_path).resolve("", COMMIT)) == made
 
 
 @pytest.mark.parametrize(

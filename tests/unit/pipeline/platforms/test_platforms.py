@@ -180,15 +180,15 @@ async def test_an_index_that_may_be_whole_another_day_has_no_tag_that_never_move
     assert len((await index(made, "a", whole))["manifests"]) == 2
     assert {tag for tag, digest in order.tags("a").items() if digest == whole} == {
         "0" * 40,
-        "0123",
-        *(tag for tag in order.tags("a") if len(tag) == 32),
+        "revision-0123",
+        *(tag for tag in order.tags("a") if tag.startswith("contents-")),
     }
-    assert [len(tag) for tag in order.tags("a")].count(32) == 1
+    assert [tag.partition("-")[0] for tag in order.tags("a")].count("contents") == 1
 
     # One that is wrong for good is no reason to wait.
     made.contents.errors[ARM] = NOT_FOR_ARM
     await made.pipeline.make(request("b"))
-    assert "0123" in order.tags("b")
+    assert "revision-0123" in order.tags("b")
 
 
 async def test_an_error_of_this_host_ends_the_build_of_all(made: Workshop, order: Order) -> None:
