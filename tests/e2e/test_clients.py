@@ -24,7 +24,7 @@ from proxy.wiring import files
 from tests.support.clients import Docker, containerd, podman, skopeo_copy
 from tests.support.handmade import image, push, store_layers, tar
 from tests.support.paths import CountedNix, counted_nix, without_nix
-from tests.support.processes import program, run, succeed, write
+from tests.support.processes import program, run, search_path, succeed, write
 from tests.support.servers import Server, nixfront, stock_registry
 from tests.support.validate import validate
 
@@ -150,6 +150,24 @@ async def test_our_command_runs_a_program_and_tries_the_host(demo: Demo, docker:
 
     assert ran.stdout.startswith("jq-"), ran.output
     assert tried.returncode == 0, tried.output
+
+
+async def test_the_recipe_of_one_program_in_another_image(demo: Demo, docker: Docker, tmp_path: Path) -> None:
+    """Its base here is an image of ours, because no test pulls from the Docker Hub."""
+    recipe = (Path(__file__).parents[2] / "deploy/recipes/Containerfile").read_text()
+    base, program_image = f"{demo.proxy.host}/shell/git", f"{demo.proxy.host}/shell/jq"
+    replaced = recipe.replace("docker.io/library/debian:12-slim", base)
+    write(tmp_path / "Dockerfile", replaced.replace("pull.example.net/jq", program_image))
+    argv = ("/usr/bin/docker", "-H", f"unix://{docker.socket}", "build", "--network=none", "-t", "with-jq")
+    environment = {**os.environ, "PATH": search_path(), "DOCKER_BUILDKIT": "1"}
+
+    built = await run((*argv, str(tmp_path)), env=environment, deadline=600)
+
+    assert built.returncode == 0, built.output
+    said = await docker.succeed(
+        "run", "--rm", "--network=none", "with-jq", "/usr/local/bin/jq", "-n", "1 + 1"
+    )
+    assert said == "2\n"
 
 
 async def test_skopeo_copies_without_a_change(demo: Demo, tmp_path: Path) -> None:

@@ -182,6 +182,8 @@ async def test_a_build_is_watched_and_its_log_read(host: Server, browser: Browse
         await expect(page.locator("#said")).to_have_text("1 name fits")
         assert not await page.locator("#names-list").is_visible(), "the name that is there already"
         await page.get_by_role("button", name="Look it up").click()
+        await expect(page.get_by_role("button", name="Make it now")).to_be_visible()
+        await look(opened, tmp_path / "looked-up.png")
         await page.get_by_role("button", name="Make it now").click()
         await page.wait_for_url("**/builds/*")
         await expect(page.locator(".badge")).to_have_text("running")
@@ -257,8 +259,8 @@ async def test_the_combobox_by_keyboard_and_names_that_come_late(host: Server, b
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_what_others_wrote_is_text(host: Server, browser: Browser) -> None:
-    async with tab(browser, 1280) as opened:
+async def test_what_others_wrote_is_text(host: Server, browser: Browser, tmp_path: Path) -> None:
+    async with tab(browser, 390) as opened:
         page = opened.page
 
         async def harmless(shown: str = MARKUP) -> None:
@@ -276,6 +278,7 @@ async def test_what_others_wrote_is_text(host: Server, browser: Browser) -> None
         await page.wait_for_url("**/builds/*")
         await expect(page.locator(".badge")).to_have_text("failed")
         await harmless()
+        await look(opened, tmp_path / "failed.png")
         for path in ("/", "/builds?state=failed"):
             await page.goto(host.url + path)
             await harmless("hostile/evil")
@@ -291,6 +294,7 @@ async def test_what_others_wrote_is_text(host: Server, browser: Browser) -> None
         await harmless(TAG)
         await page.goto(f"{host.url}/{MARKUP}")
         await harmless()
+        await look(opened, tmp_path / "nowhere.png")
         assert ["404" in each for each in opened.complaints] == [True], opened.complaints
 
 
