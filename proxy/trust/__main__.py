@@ -6,6 +6,7 @@ It prints one JSON object: the documents of each file as texts by kind, or its `
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from proxy.trust import record
@@ -16,7 +17,12 @@ ERROR = "error"
 
 def main(files: list[str]) -> None:
     """Print the documents of these files."""
-    json.dump({file: _documents(Path(file)) for file in files}, sys.stdout)
+    json.dump(of_files(files), sys.stdout)
+
+
+def of_files(files: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The documents of each file by kind, or its `error`."""
+    return {file: _documents(Path(file)) for file in files}
 
 
 def _documents(file: Path) -> dict[str, str]:

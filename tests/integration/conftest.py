@@ -1,8 +1,9 @@
 """Real Nix on a store of the test's own, a real stock registry, the application in this process."""
 
+import asyncio
 import functools
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from proxy.pipeline import attachments
 from proxy.state import pulls
 from proxy.tools import process
+from proxy.trust import __main__ as trust
 from tests.support.front import Front, front
 from tests.support.servers import Server, stock_registry
 from tests.support.wait import Gate
@@ -25,6 +28,16 @@ def _nix_is_not_behind_us(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server lets its builds stand behind its answers. Here nobody else is served, and all wait for the builds."""
     monkeypatch.setattr(process, "_STARTER", _STARTER)
     monkeypatch.setattr(process, "_NICE", 0)
+
+
+@pytest.fixture(autouse=True)
+def _documents_are_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service has a child process for them, which loads the libraries anew each time. That would double the work of a test."""
+
+    async def made(files: Sequence[Path]) -> dict[str, dict[str, str]]:
+        return await asyncio.to_thread(trust.of_files, map(str, files))
+
+    monkeypatch.setattr(attachments, "_documents", made)
 
 
 @pytest.fixture(autouse=True)

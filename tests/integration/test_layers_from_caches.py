@@ -4,7 +4,7 @@ import asyncio
 import functools
 import http.server
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from proxy.tools.process import run
 from tests.support.front import machine
+from tests.support.image import ValidatedImage
 from tests.support.wait import until
 
 #: Every shape of a package: links, odd names, empty folders, programs that are files, texts that decide the root tree.
@@ -102,6 +103,11 @@ def boast(path: str, data: bytes) -> bytes:
     )
 
 
+def digests(image: ValidatedImage) -> tuple[str, Mapping[str, str]]:
+    """Of an image and of its documents."""
+    return image.digest, image.documents
+
+
 @asynccontextmanager
 async def collecting(machine: Path) -> AsyncIterator[None]:
     """Meanwhile Nix collects the garbage of this machine's store, again and again."""
@@ -128,7 +134,7 @@ async def test_layers_come_from_caches_and_none_that_lies_changes_an_image(
     # Listings beside the NARs, as cache.nixos.org has them.
     target = f"file://{cache}?secret-key={key}&write-nar-listing=true&compression=zstd"
     async with machine(tmp_path / "builder", nix_count, copy_to=target) as builder:
-        through_store = (await builder.pull(PACKAGES)).digest
+        through_store = digests(await builder.pull(PACKAGES))
         await until(lambda: "copied to the binary cache paths=" in caplog.text)
     plain, gzip = tmp_path / "plain", tmp_path / "gzip"
     await copied(cache, f"file://{plain}?compression=xz")
@@ -140,7 +146,7 @@ async def test_layers_come_from_caches_and_none_that_lies_changes_an_image(
             tmp_path / "second", nix_count, substituters=(honest.url,), public_keys=keys
         ) as second:
             async with collecting(tmp_path / "second"):
-                assert (await second.pull(PACKAGES)).digest == through_store
+                assert digests(await second.pull(PACKAGES)) == through_store
             assert packages_in(tmp_path / "second") == [], "no store path was written"
             fetched = honest.asked(".nar.zst")
             assert len(fetched) == len(set(fetched)), "each NAR is fetched once"
@@ -153,7 +159,7 @@ async def test_layers_come_from_caches_and_none_that_lies_changes_an_image(
         async with machine(
             tmp_path / "third", nix_count, substituters=(lying.url, f"file://{plain}"), public_keys=keys
         ) as third:
-            assert (await third.pull(PACKAGES)).digest == through_store, (
+            assert digests(await third.pull(PACKAGES)) == through_store, (
                 "the next cache has other files, and no listings"
             )
             assert f"{lying.url} does not send /nix/store/" in caplog.text
@@ -170,7 +176,7 @@ async def test_layers_come_from_caches_and_none_that_lies_changes_an_image(
     async with machine(
         tmp_path / "fourth", nix_count, substituters=(f"file://{gzip}",), public_keys=keys
     ) as fourth:
-        assert (await fourth.pull(PACKAGES)).digest == through_store, (
+        assert digests(await fourth.pull(PACKAGES)) == through_store, (
             "Nix reads a compression that we do not read"
         )
         assert "through the Nix store" in caplog.text

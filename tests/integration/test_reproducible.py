@@ -1,14 +1,17 @@
-"""Same package set and request, same manifest digest: on any machine and after any history."""
+"""Same package set and request, same digests of the manifest and of its documents: on any machine and after any history."""
 
 import asyncio
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 from proxy.core.events import LayerStored
 from proxy.tools.process import run
+from proxy.trust.kinds import KINDS
 from tests.support.front import PACKAGES, Front, front
 from tests.support.servers import Server, stock_registry
 
@@ -27,7 +30,17 @@ import ./tests.nix arguments // {
 """
 
 
-async def digests(folder: Path, nix_count: Path, requests: list[str]) -> dict[str, str]:
+#: A manifest, and what nixfront attaches to it.
+Digests = tuple[str, Mapping[str, str]]
+
+
+async def pulled(front: Front, request: str) -> Digests:
+    image = await front.pull(request)
+    assert image.documents.keys() == KINDS.keys()
+    return image.digest, image.documents
+
+
+async def digests(folder: Path, nix_count: Path, requests: list[str]) -> dict[str, Digests]:
     """What a new nixfront with an empty store, an empty registry, an empty data folder and its own copy of the set."""
     registry_folder = folder / "registry"
     registry_folder.mkdir(parents=True)
@@ -35,9 +48,11 @@ async def digests(folder: Path, nix_count: Path, requests: list[str]) -> dict[st
     packages = {"path": str(folder / "packages")}
     async with (
         stock_registry(registry_folder) as registry,
-        front(folder, nix_count, registry.url, layers={"most": 60}, packages=packages) as running,
+        front(
+            folder, nix_count, registry.url, attaches=True, layers={"most": 60}, packages=packages
+        ) as running,
     ):
-        return {request: (await running.pull(request)).digest for request in requests}
+        return {request: await pulled(running, request) for request in requests}
 
 
 async def test_two_empty_stores_and_any_order_give_the_same_digests(tmp_path: Path, nix_count: Path) -> None:
@@ -45,7 +60,7 @@ async def test_two_empty_stores_and_any_order_give_the_same_digests(tmp_path: Pa
     other = await digests(tmp_path / "other", nix_count, [*reversed(REQUESTS)])
 
     assert one == other
-    assert len(set(one.values())) == len(REQUESTS)
+    assert len({digest for digest, _ in one.values()}) == len(REQUESTS)
 
 
 async def test_the_locale_of_the_host_changes_nothing(tmp_path: Path, nix_count: Path) -> None:
@@ -86,8 +101,8 @@ async def test_neither_threads_nor_company_nor_history_change_a_digest(
         name: str, registry: Server, packers: int, uploads: int
     ) -> AbstractAsyncContextManager[Front]:
         layers = {"packers": packers, "uploads": uploads}
-        chosen = {"layers": layers, "nix": store, "packages": {"path": str(packages)}}
-        return front(tmp_path / name, nix_count, registry.url, **chosen)
+        chosen: dict[str, Any] = {"layers": layers, "nix": store, "packages": {"path": str(packages)}}
+        return front(tmp_path / name, nix_count, registry.url, attaches=True, **chosen)
 
     async with AsyncExitStack() as stack:
         registries = []
@@ -95,19 +110,19 @@ async def test_neither_threads_nor_company_nor_history_change_a_digest(
             (tmp_path / str(number)).mkdir()
             registries.append(await stack.enter_async_context(stock_registry(tmp_path / str(number))))
         async with running("alone", registries[0], 1, 1) as one:
-            expected = {request: (await one.pull(request)).digest for request in requests}
+            expected = {request: await pulled(one, request) for request in requests}
         async with running("together", registries[1], 8, 8) as many:
-            pulled = await asyncio.gather(*(many.pull(request) for request in requests * 2))
+            together = await asyncio.gather(*(pulled(many, request) for request in requests * 2))
         async with running("history", registries[2], 3, 2) as other:
             for request in ("manyparts", "beta", *reversed(requests)):
-                backward = await other.pull(request)
-                assert backward.digest == expected.get(request, backward.digest)
+                backward = await pulled(other, request)
+                assert backward == expected.get(request, backward)
         # What it remembers is of another registry: nothing of it is there.
         async with running("history", registries[3], 2, 5) as misled:
-            again = {request: (await misled.pull(request)).digest for request in requests}
+            again = {request: await pulled(misled, request) for request in requests}
 
-    assert [image.digest for image in pulled] == [*expected.values()] * 2
+    assert together == [*expected.values()] * 2
     assert again == expected
-    assert len(set(expected.values())) == len(requests)
+    assert len({digest for digest, _ in expected.values()}) == len(requests)
     assert max(layer.size for layer in one.told(LayerStored)) > 2 << 20, "a layer of more than two blocks"
     assert {layer.how for layer in other.told(LayerStored)} >= {"packed", "mounted"}

@@ -21,11 +21,15 @@ E = TypeVar("E", bound=Event)
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """A running nixfront: its origin, what it told about its builds, and where Nix's starts are counted."""
+    """A running nixfront: its origin, what it told about its builds, and where Nix's starts are counted.
+
+    `attaches`: it attaches documents to images.
+    """
 
     url: str
     events: list[Event]
     count: Path
+    attaches: bool = False
 
     async def get(self, path: str, method: str = "GET", **options: Any) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of one request."""
@@ -43,8 +47,10 @@ class Front:
         commanded: tuple[int, int] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> ValidatedImage:
-        """The whole image, validated; `commanded` and `headers` as there."""
-        return await validate(self.url, repository, tag, commanded=commanded, headers=headers)
+        """The whole image with its documents, validated; `commanded` and `headers` as there."""
+        return await validate(
+            self.url, repository, tag, commanded=commanded, headers=headers, has_documents=self.attaches
+        )
 
     def told(self, kind: type[E]) -> list[E]:
         """The events of this kind, in their order."""
@@ -59,8 +65,13 @@ class Front:
 
 
 @asynccontextmanager
-async def front(folder: Path, count: Path, registry_url: str, **sections: Any) -> AsyncIterator[Front]:
-    """Start nixfront with data and store in `folder`; `sections` are settings, as `layers={"most": 10}`."""
+async def front(
+    folder: Path, count: Path, registry_url: str, *, attaches: bool = False, **sections: Any
+) -> AsyncIterator[Front]:
+    """Start nixfront with data and store in `folder`; `sections` are settings, as `layers={"most": 10}`.
+
+    With `attaches` images get documents. Many tests count what the registry is asked, or are not about what an image is.
+    """
     sections["nix"] = {"store": str(folder / "store"), **sections.get("nix", {})}
     # On a busy host a first image may take longer than clients are simply held, and most tests are not about that.
     patient = {"patience": 60, "hop_seconds": 60, "grace_seconds": 0}
@@ -69,8 +80,7 @@ async def front(folder: Path, count: Path, registry_url: str, **sections: Any) -
     sections["access"] = {"builds_per_minute": 0, **sections.get("access", {})}
     # Most tests read the manifest of a tag. What an index adds has tests of its own.
     sections["image"] = {"index": False, **sections.get("image", {})}
-    # Most tests count tags, blobs or requests, and are not about documents.
-    sections["trust"] = {"attach": False, **sections.get("trust", {})}
+    sections["trust"] = {"attach": attaches, **sections.get("trust", {})}
     sections["packages"] = {"kind": "path", "path": str(PACKAGES), **sections.get("packages", {})}
     chosen = settings.load(
         None,
@@ -82,7 +92,7 @@ async def front(folder: Path, count: Path, registry_url: str, **sections: Any) -
     )
     events: list[Event] = []
     async with server.serve(chosen, events.append) as url:
-        yield Front(url, events, count)
+        yield Front(url, events, count, chosen.trust.attach)
 
 
 @asynccontextmanager
@@ -91,6 +101,6 @@ async def machine(folder: Path, count: Path, **nix: object) -> AsyncIterator[Fro
     await asyncio.to_thread((folder / "registry").mkdir, parents=True)
     async with (
         stock_registry(folder / "registry") as registry,
-        front(folder, count, registry.url, nix=nix) as started,
+        front(folder, count, registry.url, attaches=True, nix=nix) as started,
     ):
         yield started

@@ -1,7 +1,7 @@
 """The values of the validator: an image as it was fetched, and what is known of it once it was checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -47,10 +47,14 @@ class ValidatedLayer:
 
 @dataclass(frozen=True, slots=True)
 class ValidatedImage:
-    """An image that passed; `files` holds every path of it, the uppermost layer winning."""
+    """An image that passed; `files` holds every path of it, the uppermost layer winning.
+
+    `documents`: the digests of what nixfront attached to it, by kind. They come after the image, so they are no part of it.
+    """
 
     digest: str
     media_type: str
     config: Mapping[str, object]
     layers: tuple[ValidatedLayer, ...]
     files: Mapping[str, Member]
+    documents: Mapping[str, str] = field(default_factory=dict, compare=False)

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ from proxy.core.model import (
     OCI_MANIFEST,
     digest_of,
 )
+from proxy.trust.kinds import KINDS
 from tests.support import tree
 from tests.support.documents import GZIP_LAYERS, Blob, check_config, check_conventions, check_manifest
 from tests.support.image import FetchedImage, Member, ValidatedImage
 from tests.support.processes import run
+from tests.support.wait import until
 
 __all__ = ["EVERY_TYPE", "ValidatedImage", "check_image", "fetch", "validate"]
 
@@ -51,24 +54,25 @@ async def validate(
     ours: bool = True,
     commanded: tuple[int, int] | None = None,
     headers: Mapping[str, str] | None = None,
+    has_documents: bool = False,
 ) -> ValidatedImage:
     """The image at this reference, every byte of it fetched and checked; `headers` go with every request.
 
     `ours=False` is for an image that somebody else pushed: documents, digests and sizes must still be right, but
-    its layers may look as they like. `commanded`: see `tree.check_members`, for the root layer. Raises `AssertionError`, which names the first breach found.
+    its layers may look as they like. `commanded`: see `tree.check_members`, for the root layer. What nixfront attached to the image is
+    checked too; with `has_documents` it is all that nixfront attaches, for which this waits. Raises `AssertionError`, which names the first breach found.
     """
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="validate-"))
     try:
         async with aiohttp.ClientSession(base_url, auto_decompress=False, headers=headers) as session:
             fetched = await fetch(session, repository, reference, folder, accept)
-            if documents := await attached(session, repository, fetched.content_digest):
-                # The libraries take long to load, and few tests have documents.
-                from tests.support.attested import check_documents
-
-                await asyncio.to_thread(check_documents, documents, fetched.content_digest)
-        return await _check(fetched, folder, ours, commanded)
+            image = await _check(fetched, folder, ours, commanded)
+            documents = await _documents(session, repository, image.digest, has_documents)
     finally:
         await asyncio.to_thread(_remove, folder)
+    return replace(
+        image, documents={kind: digest_of(document) for kind, document in sorted(documents.items())}
+    )
 
 
 async def _check(
@@ -139,6 +143,26 @@ async def fetch(
     await asyncio.to_thread(tree.check_blob, files[0], manifest.config, "config")
     config = await asyncio.to_thread(files[0].read_bytes)
     return FetchedImage(document, content_type, digest, config, tuple(files[1:]))
+
+
+async def _documents(
+    session: aiohttp.ClientSession, repository: str, digest: str, wait: bool
+) -> dict[str, bytes]:
+    """The documents of an image, each of them valid; all kinds of them where this may `wait`: they come after the tag."""
+    documents: dict[str, bytes] = {}
+
+    async def are_there() -> bool:
+        nonlocal documents
+        documents = await attached(session, repository, digest)
+        return not wait or documents.keys() == KINDS.keys()
+
+    await until(are_there)
+    if documents:
+        # The libraries take long to load, and some tests have no documents.
+        from tests.support.attested import check_documents
+
+        await asyncio.to_thread(check_documents, documents, digest)
+    return documents
 
 
 async def attached(session: aiohttp.ClientSession, repository: str, digest: str) -> dict[str, bytes]:
