@@ -90,7 +90,7 @@ class LayerStream:
         running: set[asyncio.Future[None]] = set()
         while True:
             running = {step for step in running if not step.done()}
-            while not self._read_all and len(running) + len(self._ready) < _AHEAD:
+            while not self._read_all and len(running) + len(self._packed) + len(self._ready) < _AHEAD:
                 running.add(loop.run_in_executor(self._executor, self._step))
             if self._ready:
                 yield self._ready.popleft()
@@ -129,11 +129,12 @@ class LayerStream:
         else:
             with self._ordering:
                 self._packed[number] = packed
-                while (following := self._packed.pop(self._next, None)) is not None:
-                    self._next += 1
+                while (following := self._packed.get(self._next)) is not None:
                     self._digest.update(following)
                     self._size += len(following)
                     self._ready.append(following)
+                    del self._packed[self._next]  # now, as each block counts at all times
+                    self._next += 1
 
     def _fail(self, error: NixfrontError) -> None:
         self.failure = error

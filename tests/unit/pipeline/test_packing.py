@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import tarfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -143,6 +144,34 @@ async def test_no_more_is_made_than_a_few_blocks_ahead(executor: Executor) -> No
     await asyncio.sleep(0.1)
 
     assert len(taken) <= 5
+
+
+async def test_no_more_is_made_while_one_block_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that wait for one before them count too: else a slow one lets all others pile up in memory."""
+    first_goes_on, others_are_there = threading.Event(), threading.Event()
+    begun: list[int] = []
+
+    def pack(block: memoryview) -> memoryview:
+        begun.append(len(block))
+        if len(begun) >= 4:
+            others_are_there.set()
+        if bytes(block[:3]) == b"f0\0":
+            first_goes_on.wait()
+        return block
+
+    monkeypatch.setitem(packing._PACK, "none", pack)
+    entries = [file(f"f{number}", b"x" * BLOCK) for number in range(40)]
+    with ThreadPoolExecutor(7) as several:
+        stream = LayerStream(entries, "none", several)
+        whole = asyncio.create_task(packed(stream))
+        await asyncio.to_thread(others_are_there.wait)
+        await asyncio.sleep(0.1)
+        while_one_waits = len(begun)
+        first_goes_on.set()
+        await whole
+
+    assert while_one_waits <= 4
+    assert len(begun) > 40
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
