@@ -8,13 +8,11 @@ Other libraries of C have none of this.
 import ctypes
 from typing import Final
 
-# `mallopt` (malloc.h): a parameter, and its value.
-_PARAMETERS: Final = {
-    -8: 1,  # M_ARENA_MAX: all threads share one arena. Few of their pieces are small, so they hardly wait for it.
-    -3: 2
-    << 20,  # M_MMAP_THRESHOLD: pieces of so many bytes go back to the system at once. Blocks of a layer have fewer: that would cost more time.
-    -1: 4 << 20,  # M_TRIM_THRESHOLD: so many unused bytes may stay at the end of the arena
-}
+# Parameters of `mallopt` (malloc.h), and their values. All threads share one arena: few of their pieces are small, so they hardly
+# wait for it. Pieces of 2 MiB go back to the system at once; blocks of a layer are smaller, as that costs time. At the end of the
+# arena 4 MiB may lie unused.
+_ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1
+_VALUES: Final = {_ARENA_MAX: 1, _MMAP_THRESHOLD: 2 << 20, _TRIM_THRESHOLD: 4 << 20}
 
 
 def bound() -> bool:
@@ -23,5 +21,5 @@ def bound() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    taken = [mallopt(parameter, value) for parameter, value in _PARAMETERS.items()]
+    taken = [mallopt(parameter, value) for parameter, value in _VALUES.items()]
     return all(taken)
