@@ -84,7 +84,8 @@ async def test_two_clients_that_ask_for_very_much_leave_room_for_a_third(
         await asyncio.gather(*crowd, return_exceptions=True)
 
     assert served[0] == 200
-    assert turns == 2, "the first turn that ended was its own"
+    # Two builds ran, and both may end at the same moment: then nobody can say whose successor starts first.
+    assert turns in (2, 3), "one of the first two turns that ended was its own"
     assert refused[0] == 429
 
 
