@@ -170,14 +170,22 @@ async def attached(session: aiohttp.ClientSession, repository: str, digest: str)
 
     Nothing for an image without documents.
     """
-    tag = digest.replace(":", "-")
-    async with session.get(f"/v2/{repository}/manifests/{tag}", headers={"Accept": OCI_INDEX}) as answer:
-        if answer.status == 404:
-            return {}
-        assert answer.status == 200, f"{repository}:{tag} answered {answer.status}"
-        entries = json.loads(await answer.read())["manifests"]
+    path = f"/v2/{repository}/manifests/{digest.replace(':', '-')}"
+    status, referrers = 0, b""
+
+    async def is_answered() -> bool:
+        """The registry of Debian 12 empties the file of a tag before it writes it: 500 for who reads at this moment."""
+        nonlocal status, referrers
+        async with session.get(path, headers={"Accept": OCI_INDEX}) as answer:
+            status, referrers = answer.status, await answer.read()
+        return status != 500
+
+    await until(is_answered)
+    if status == 404:
+        return {}
+    assert status == 200, f"GET {path} answered {status}"
     documents = {}
-    for entry in entries:
+    for entry in json.loads(referrers)["manifests"]:
         if kind := entry.get("annotations", {}).get("nixfront.document"):
             documents[kind] = await _attached_document(session, repository, digest, entry)
     return documents
