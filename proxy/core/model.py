@@ -24,7 +24,7 @@ OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 #: All types that a manifest can have. A registry answers 404 for a stored manifest whose type is not accepted.
 EVERY_MANIFEST_TYPE = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST))
-_SHORT = 12  # digits of a hash in a short tag
+SHORT_DIGITS = 12  #: of a hash in a short tag, which `core.names` reads
 
 #: Any of the types that hold bytes on their way. Code that passes bytes on takes each of them without a copy.
 Buffer = bytes | bytearray | memoryview
@@ -32,12 +32,12 @@ Buffer = bytes | bytearray | memoryview
 
 def revision_tag(revision: str) -> str:
     """The short tag of a revision."""
-    return f"revision-{revision[:_SHORT]}"
+    return f"revision-{revision[:SHORT_DIGITS]}"
 
 
 def contents_tag(outputs: str) -> str:
     """The short tag of a hash of outputs."""
-    return f"contents-{outputs[:_SHORT]}"
+    return f"contents-{outputs[:SHORT_DIGITS]}"
 
 
 def canonical_json(value: object) -> bytes:

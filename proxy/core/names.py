@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proxy.core.errors import NameInvalid
-from proxy.core.model import ImageRequest, Preset
+from proxy.core.model import SHORT_DIGITS, ImageRequest, Preset
 
 # distribution-spec: "<name> MUST match the following regular expression".
 COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -27,7 +27,9 @@ _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _REFERRERS_TAG = re.compile(r"[a-z0-9]+-[0-9a-f]{64,}(?:\.[a-z0-9.]+)?")
 # Tags that never move: a revision and a hash of outputs, short with a word in front (see `core.model`); or in full, as clients ask for a
 # revision, and as earlier versions wrote both.
-_HASH = re.compile(r"(?:revision|contents)-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")
+_HASH = re.compile(
+    rf"(?:revision|contents)-[0-9a-f]{{{SHORT_DIGITS}}}|[0-9a-f]{{32}}|[0-9a-f]{{40}}|[0-9a-f]{{64}}"
+)
 #: Characters of a repository's name. The specification names it as the limit of many clients; the stock registry has it too.
 LONGEST_REPOSITORY = 255
 _ESCAPE = re.compile(r"--([0-9a-f]{2})")
@@ -223,7 +225,7 @@ def _merge(presets: Sequence[Preset]) -> Preset:
 
 # A commit, or the hash of something that has no commits.
 _REVISION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_SHORT_REVISION = re.compile(r"revision-([0-9a-f]{12})")
+_SHORT_REVISION = re.compile(rf"revision-([0-9a-f]{{{SHORT_DIGITS}}})")
 # A hash in base 32 as Nix writes it, which leaves out e, o, t and u; then a name.
 _STORE_PATH = re.compile(r"/nix/store/[0-9a-df-np-sv-z]{32}-([0-9a-zA-Z+\-._?=]+)")
 

@@ -40,8 +40,9 @@ class Recipe:
 
     `version`: of the image; empty for a named image, whose labels may say one.
     `command`, where it is empty and there is no `entrypoint`, is the program of `main`, or of the first package where that is
-    None: packages of a meta-package are in front of the one that was named. `home`: the `UID:GID` that gets a name and a home, or empty. `environment` is laid over what every image has, `labels` over ours. `owner`
-    (UID, GID) is that of the root layer's members; `script` says that commands of the operator's change them.
+    None: packages of a meta-package stand before the one that was named. `home`: the `UID:GID` that gets a name and a home, or
+    empty. `environment` is laid over what every image has, `labels` over ours. `owner` (UID, GID) is that of the root layer's
+    members; `script` says that commands of the operator's change them.
     """
 
     packages: tuple[Package, ...]
