@@ -14,11 +14,11 @@ _DEEPEST = 10  # files that include one another
 
 def names(environment: Mapping[str, str]) -> frozenset[str]:
     """The names of the settings in the operator's files and in `NIX_CONFIG`. A file that cannot be read has none."""
-    found: set[str] = set()
-    _collect(environment.get("NIX_CONFIG", ""), Path("/"), found, _DEEPEST)
+    settings: set[str] = set()
+    _collect(environment.get("NIX_CONFIG", ""), Path("/"), settings, _DEEPEST)
     for file in _files(environment):
-        _read(file, found, _DEEPEST)
-    return frozenset(found)
+        _read(file, settings, _DEEPEST)
+    return frozenset(settings)
 
 
 def _files(environment: Mapping[str, str]) -> list[Path]:
@@ -32,17 +32,17 @@ def _files(environment: Mapping[str, str]) -> list[Path]:
     return [system, *(Path(folder, "nix/nix.conf") for folder in folders)]
 
 
-def _read(file: Path, found: set[str], deepest: int) -> None:
+def _read(file: Path, settings: set[str], deepest: int) -> None:
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
-    _collect(text, file.parent, found, deepest)
+    _collect(text, file.parent, settings, deepest)
 
 
-def _collect(text: str, folder: Path, found: set[str], deepest: int) -> None:
+def _collect(text: str, folder: Path, settings: set[str], deepest: int) -> None:
     for line in text.splitlines():
         if setting := _SETTING.match(line):
-            found.add(setting[1].removeprefix("extra-"))
+            settings.add(setting[1].removeprefix("extra-"))
         elif (include := _INCLUDE.match(line)) and deepest:
-            _read(folder / include[1], found, deepest - 1)
+            _read(folder / include[1], settings, deepest - 1)

@@ -47,12 +47,12 @@ class AttachedSizes:
         lists = [await self._referrers(repository, digest)]
         if tag in tags:
             lists.append(await self._manifest(repository, tag))
-        found = {child.digest for each in lists if isinstance(each, Index) for child in each.children}
-        found.update(each for each in tags if each.startswith(f"{tag}."))
-        return set(islice(sorted(found), _MOST_ARTIFACTS))
+        references = {child.digest for each in lists if isinstance(each, Index) for child in each.children}
+        references.update(each for each in tags if each.startswith(f"{tag}."))
+        return set(islice(sorted(references), _MOST_ARTIFACTS))
 
     async def _referrers(self, repository: str, digest: str) -> Manifest | None:
-        """The list that the registry keeps by itself. One that has no such list is asked once."""
+        """The list that the registry keeps by itself. nixfront asks one that has none only once."""
         if self._has_api is None:
             async with self._first:
                 if self._has_api is None:

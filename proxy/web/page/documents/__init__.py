@@ -133,7 +133,7 @@ class Documents:
             entries = await referrers.listed(self._registry, repository, image)
         except DocumentInvalid as error:
             entries, troubles = [], [f"The list of what is attached to it is broken: {error}."]
-        found: dict[Kind, Attached] = {}
+        attached_by_kind: dict[Kind, Attached] = {}
         for kind in KINDS.values():
             try:
                 attached = await reading.find(self._registry, repository, image, entries, kind)
@@ -141,32 +141,32 @@ class Documents:
                 troubles.append(f"The document {kind.file} is broken: {_sentence(error)}.")
             else:
                 if attached is not None:
-                    found[kind] = attached
-        materials, said = await self._materials(repository, found)
-        origin, more = await self._origin(repository, image, found)
-        return Section(tuple(found.values()), materials, origin, signed, (*troubles, *said, *more))
+                    attached_by_kind[kind] = attached
+        materials, said = await self._materials(repository, attached_by_kind)
+        origin, more = await self._origin(repository, image, attached_by_kind)
+        return Section(tuple(attached_by_kind.values()), materials, origin, signed, (*troubles, *said, *more))
 
     async def _materials(
-        self, repository: str, found: Mapping[Kind, Attached]
+        self, repository: str, attached_by_kind: Mapping[Kind, Attached]
     ) -> tuple[Materials | None, Sequence[str]]:
         """The components by the first bill of materials that can be read, and why each one before it cannot."""
         troubles: list[str] = []
         for kind in (CYCLONEDX, SPDX):
-            if kind in found:
+            if kind in attached_by_kind:
                 try:
-                    data = await self._small(repository, found[kind])
+                    data = await self._small(repository, attached_by_kind[kind])
                     return await asyncio.to_thread(readers.materials_of, kind, data), troubles
                 except (DocumentInvalid, NixfrontError) as error:
                     troubles.append(_unreadable(kind, error))
         return None, troubles
 
     async def _origin(
-        self, repository: str, image: str, found: Mapping[Kind, Attached]
+        self, repository: str, image: str, attached_by_kind: Mapping[Kind, Attached]
     ) -> tuple[Origin | None, Sequence[str]]:
-        if PROVENANCE not in found:
+        if PROVENANCE not in attached_by_kind:
             return None, ()
         try:
-            data = await self._small(repository, found[PROVENANCE])
+            data = await self._small(repository, attached_by_kind[PROVENANCE])
             return await asyncio.to_thread(readers.origin_of, data, image), ()
         except (DocumentInvalid, NixfrontError) as error:
             return None, (_unreadable(PROVENANCE, error),)
