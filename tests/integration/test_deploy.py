@@ -195,11 +195,12 @@ async def test_the_init_container_fills_a_volume(open_folder: Path) -> None:
         script = script.replace(folder, f"{image}/{folder.rpartition('/')[2]}")
     argv: tuple[str, ...] = (shell, options, script.replace("/volume", str(volume)))
     if os.geteuid() == 0:
-        await succeed(("chown", "-R", "1000:1000", str(volume)))
-        argv = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--no-new-privs", *argv)
+        # No passwd has this number, as with those that OpenShift chooses.
+        await succeed(("chown", "-R", "54321:54321", str(volume)))
+        argv = ("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--no-new-privs", *argv)
 
     for _ in range(2):  # a pod that starts again
-        done = await run(argv, env={**os.environ, "HOME": str(volume), "NIX_CONFIG": ""})
+        done = await run(argv, env={**os.environ, "HOME": str(volume), "USER": "", "NIX_CONFIG": ""})
         assert done.returncode == 0, done.output
 
     store = f"local?real={volume}/store&state={volume}/var/nix&log={volume}/var/log/nix"

@@ -18,7 +18,9 @@ from tests.support.servers import FROM_CHECKOUT, nixfront
 from tests.support.validate import validate
 from tests.support.wait import until
 
-_USER = 1000
+#: No passwd has it, as with the numbers that OpenShift chooses.
+_USER = 54321
+_CHECKOUT = Path(__file__).parents[2]
 #: Volumes of the pod, by their folders here.
 _VOLUMES = ("nix", "data", "temporary")
 
@@ -45,25 +47,26 @@ def volumes() -> Iterator[Path]:
         yield Path(name)
 
 
+def _shut(path: Path) -> Path | None:
+    """The uppermost folder on the way to this path that others may not enter."""
+    return next((each for each in reversed(path.parents) if not each.stat().st_mode & 0o001), None)
+
+
 def confined(volumes: Path, *, has_store: bool = True) -> tuple[str, ...]:
     """A command before another one, which then runs as in the pod; without `has_store` it cannot write to /nix."""
     steps = [f"mount --bind {volumes / name} {volumes / name}" for name in _VOLUMES]
-    # A Python in the home of root, as pyenv puts it there, is nothing for another user: an open folder shows it alone.
-    python = Path(sys.base_prefix)
-    shut = next((each for each in reversed(python.parents) if not each.stat().st_mode & 0o001), None)
-    if shut is not None:
-        steps += [
-            f"mount --bind {python} /mnt",
-            f"mount -t tmpfs -o mode=755 none {shut}",
-            f"mkdir -p {python}",
-            f"mount --move /mnt {python}",
-        ]
+    # What lies in the home of root, as a Python of pyenv or this checkout, is nothing for another user: open folders show it alone.
+    hidden = {path: shut for path in (Path(sys.base_prefix), _CHECKOUT) if (shut := _shut(path)) is not None}
+    steps.append("mount -t tmpfs none /mnt")
+    for number, path in enumerate(hidden):
+        steps += [f"mkdir /mnt/{number}", f"mount --bind {path} /mnt/{number}"]
+    steps += [f"mount -t tmpfs -o mode=755 none {shut}" for shut in dict.fromkeys(hidden.values())]
+    for number, path in enumerate(hidden):
+        steps += [f"mkdir -p {path}", f"mount --move /mnt/{number} {path}"]
     if has_store:
         steps.append(f"mount --bind {volumes / 'nix'} /nix")
     steps.append("mount -o remount,bind,ro /")
-    drop = (
-        "setpriv --reuid=1000 --regid=1000 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all"
-    )
+    drop = f"setpriv --reuid={_USER} --regid={_USER} --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all"
     script = "; ".join(["set -eu", *steps, f'exec {drop} "$@"'])
     return ("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh")
 
@@ -72,6 +75,7 @@ def environment_of(volumes: Path, programs: Path) -> dict[str, str]:
     """What the ordinary user has."""
     return {
         "HOME": str(volumes / "data"),
+        "USER": "",
         "TMPDIR": str(volumes / "temporary"),
         "NIX_CONFIG": "sandbox = false\nsubstituters =",
         "NIX_REMOTE": "",

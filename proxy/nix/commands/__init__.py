@@ -6,6 +6,7 @@ What a client typed reaches Nix as JSON in one argument, never as source text. I
 
 import grp
 import os
+import pwd
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -210,6 +211,8 @@ def child_environment(
     }
     environment["NIX_CONFIG"] = "\n".join(line for line in lines if line)
     environment.pop("NIX_PATH", None)
+    if not environment.get("USER") and not _has_name(os.geteuid()):
+        environment["USER"] = str(os.geteuid())  # Nix refuses to start for a user without a name
     if store:
         environment["NIX_REMOTE"] = store
     return environment
@@ -229,6 +232,14 @@ def _installable(package: Package) -> str:
 def _without_tokens(configuration: str) -> str:
     """Nix's configuration without the tokens for forges, which only a fetch of a source needs."""
     return "\n".join(line for line in configuration.split("\n") if not _TOKENS.match(line))
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _has_group(name: str) -> bool:
