@@ -171,4 +171,5 @@ def program(name: str) -> Path | None:
     return next((path for path in candidates if os.path.lexists(path)), None)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -25,15 +25,19 @@ let
   data = read lock;
   target = systems.${data.system};
 
-  toolsOf = data: folder: {
-    inherit (data) system;
-    # The hash is known, so an evaluation does not read the folder again once the store has it.
-    tools = builtins.path {
-      path = /. + folder;
-      name = "debian-builder";
-      sha256 = data.builder.hash;
-    };
-  };
+  toolsOf = data: folder:
+    let
+      by = {
+        inherit (data) system;
+        # The hash is known, so an evaluation does not read the folder again once the store has it.
+        tools = builtins.path {
+          path = /. + folder;
+          name = "debian-builder";
+          sha256 = data.builder.hash;
+        };
+      };
+    in
+    by // { bytecode = bytecodeOf by; };
   own = toolsOf data builder;
   here = if hereLock == "" then own else toolsOf (read hereLock) hereBuilder;
 
@@ -41,6 +45,27 @@ let
     path = ./.;
     name = "debian-build";
     filter = path: _: builtins.match ".*[.]py" path != null;
+  };
+
+  loaderOf = by: "${by.tools}/lib/${systems.${by.system}.loader}";
+  python = by: [ "--library-path" "${by.tools}/lib" "${by.tools}/bin/python3.11" "-S" ];
+
+  # The modules that a build imports, compiled. Without it each build compiles them anew, which takes longer than all else that it does.
+  bytecodeOf = by: derivation {
+    inherit (by) system tools;
+    name = "debian-builder-bytecode";
+    builder = loaderOf by;
+    args = python by ++ [ "${code}/compiled.py" ];
+    PYTHONHOME = by.tools;
+    PYTHONPYCACHEPREFIX = builtins.placeholder "out";
+    # `given` wants them, and nothing is built.
+    closure = "";
+    glibc = "";
+    shell = "";
+    loader = "";
+    machine = 0;
+    multiarch = "";
+    run = "";
   };
 
   storeName = builtins.replaceStrings [ "~" ":" "%" ] [ "-" "-" "-" ];
@@ -63,16 +88,16 @@ let
   beneathShell = closureOf [ "bash" ];
 
   build = by: built: name: node:
-    let loader = "${by.tools}/lib/${systems.${by.system}.loader}"; in
     derivation {
       inherit (by) system tools;
       inherit (target) multiarch machine;
       name = storeName "${name}-${node.version}";
-      builder = loader;
-      args = [ "--library-path" "${by.tools}/lib" "${by.tools}/bin/python3.11" "-B" "-S" "${code}/build.py" ];
+      builder = loaderOf by;
+      args = python by ++ [ "-B" "${code}/build.py" ];
       PYTHONHOME = by.tools;
-      run = loader;
-      disallowedReferences = [ by.tools code ];
+      PYTHONPYCACHEPREFIX = by.bytecode;
+      run = loaderOf by;
+      disallowedReferences = [ by.tools by.bytecode code ];
       debs = map fetch node.debs;
       deps = map (dep: built.${dep}) node.deps;
       names = closureOf node.deps;
