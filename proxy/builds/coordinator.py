@@ -121,6 +121,21 @@ class Coordinator:
         key = f"refresh {request.repository}:{request.tag}"
         await self._run(key, lambda: self._renew(key, request, record))
 
+    async def attach(self, request: ImageRequest, due: float) -> None:
+        """Make an image again that is there, so that it gets its documents, unless another machine does so now.
+
+        The request has its digest; `due` is of its record. Raises a `NixfrontError`.
+        """
+        key = f"documents {request.key}"
+
+        async def is_done() -> bool:
+            await self._raise_failure(key)
+            now = await self._state.recall_image(request.repository, request.digest)
+            return now is None or now.due != due
+
+        ticket = Ticket(_OURSELVES)
+        await self._run(key, lambda: self._alone(key, ticket, lambda: self._pipeline.make(request), is_done))
+
     async def drain(self, seconds: float) -> None:
         """Start no build any more, and wait at most these seconds for those that run. Then cancel the rest.
 
@@ -195,10 +210,14 @@ class Coordinator:
         while True:
             async with self._queue.turn(ticket) as waited:
                 if await self._state.take(key, self._machine, self._lease_seconds):
-                    async with self._prolonged(key):
-                        if not (waited and await is_done()):
-                            await self._record_failure(key, work)
-                        return
+                    self._begun.add(key)
+                    try:
+                        async with _prolonged(self._state, key, self._machine, self._lease_seconds):
+                            if not (waited and await is_done()):
+                                await self._record_failure(key, work)
+                            return
+                    finally:
+                        self._begun.discard(key)
             await asyncio.sleep(_LOOK)
             if await is_done():
                 return
@@ -218,22 +237,21 @@ class Coordinator:
         if failure is not None:
             raise errors.from_record(failure.kind, failure.message)
 
-    @asynccontextmanager
-    async def _prolonged(self, key: str) -> AsyncIterator[None]:
-        """Prolong the lease, which this machine has just taken, until the context ends. The build begins here."""
 
-        async def prolong() -> None:
-            while True:
-                await asyncio.sleep(self._lease_seconds / 3)
-                if not await self._state.take(key, self._machine, self._lease_seconds):
-                    _log.warning("another machine took over what this one is building image=%s", key)
+@asynccontextmanager
+async def _prolonged(state: State, key: str, machine: str, seconds: float) -> AsyncIterator[None]:
+    """Prolong the lease, which this machine has just taken, until the context ends; then release it."""
 
-        self._begun.add(key)
-        prolonging = asyncio.create_task(prolong())
-        try:
-            yield
-        finally:
-            prolonging.cancel()
-            await asyncio.gather(prolonging, return_exceptions=True)
-            await self._state.release(key, self._machine)
-            self._begun.discard(key)
+    async def prolong() -> None:
+        while True:
+            await asyncio.sleep(seconds / 3)
+            if not await state.take(key, machine, seconds):
+                _log.warning("another machine took over what this one is building image=%s", key)
+
+    prolonging = asyncio.create_task(prolong())
+    try:
+        yield
+    finally:
+        prolonging.cancel()
+        await asyncio.gather(prolonging, return_exceptions=True)
+        await state.release(key, machine)

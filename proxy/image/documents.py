@@ -15,7 +15,8 @@ from proxy.core.model import DOCKER_LIST, OCI_INDEX
 from proxy.core.platforms import MISSING, Platform
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-_INDEXES = (DOCKER_LIST, OCI_INDEX)
+#: The media types of an index.
+INDEX_TYPES = frozenset({DOCKER_LIST, OCI_INDEX})
 _MOST_LAYERS = 4096
 _MOST_CHILDREN = 4096
 _MOST_HISTORY = 16384
@@ -103,7 +104,7 @@ def read_manifest(data: bytes) -> Manifest:
     """The manifest in these bytes. Raises `DocumentInvalid`."""
     document = _spelled(to_object(foreign.parse(data), "the manifest"), "the manifest")
     media_type = to_text(document.get("mediaType"), "mediaType")
-    if "manifests" in document or media_type in _INDEXES:
+    if "manifests" in document or media_type in INDEX_TYPES:
         children = _at_most(_MOST_CHILDREN, to_list(document.get("manifests"), "manifests"), "manifests")
         return Index(media_type, tuple(map(_child, children)), _missing(document.get("annotations")))
     if "layers" not in document:
@@ -157,7 +158,7 @@ def _child(value: Any) -> Child:
     digest = _digest(descriptor.get("digest"), "a manifest of the index")
     size = to_size(descriptor.get("size", 0), "the size of a manifest of the index")
     name = Platform(names[0] or "?", names[1] or "?", names[2]).name
-    return Child(digest, media_type in _INDEXES, name, size, media_type)
+    return Child(digest, media_type in INDEX_TYPES, name, size, media_type)
 
 
 def _missing(annotations: Any) -> tuple[tuple[str, str], ...]:

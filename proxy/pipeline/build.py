@@ -152,8 +152,7 @@ class Pipeline:
             )
         else:
             for each in (*children, document):
-                digest = each.descriptor.digest
-                await self._own_tags.remember(repository, digest, index.revision, settings)
+                await self._own_tags.remember(repository, each, index.revision, settings)
             await self._own_tags.put(
                 repository,
                 document,

@@ -17,6 +17,7 @@ from proxy.core.errors import DigestLost
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import Document, canonical_json
 from proxy.core.names import is_own_hash
+from proxy.image.documents import INDEX_TYPES
 from proxy.pipeline.destination import Destination
 from proxy.pipeline.keys import changed
 from proxy.pipeline.tag_versions import TagVersions
@@ -35,14 +36,20 @@ class OwnTags:
         state: State,
         now: Callable[[], float] = time.time,
         signer: Signer | None = None,
+        *,
+        attaches: bool = False,
     ) -> None:
-        """`now` is in seconds since the epoch. With a `signer` each image has its signature before a tag names it."""
+        """`now` is in seconds since the epoch. With a `signer` each image has its signature before a tag names it.
+
+        `attaches`: documents are due to each image from the moment in which it is put.
+        """
         #: Grow with every tag that is put here.
         self.versions = TagVersions()
         self._registry = registry
         self._state = state
         self._now = now
         self._signer = signer
+        self._attaches = attaches
 
     async def put(
         self,
@@ -86,12 +93,15 @@ class OwnTags:
         await one(last)
 
     async def remember(
-        self, repository: str, digest: str, revision: str, settings: Mapping[str, str | int]
+        self, repository: str, document: Document, revision: str, settings: Mapping[str, str | int]
     ) -> None:
-        """Record how this image or index is made, before it is put."""
-        words = canonical_json(settings).decode()
+        """Record how this image or index is made, before it is put. An index gets no documents."""
+        words, now = canonical_json(settings).decode(), self._now()
+        due = now if self._attaches and document.descriptor.media_type not in INDEX_TYPES else 0.0
         await self._state.record_image(
-            ImageRecord(repository, digest, self._now(), revision=revision, settings=words)
+            ImageRecord(
+                repository, document.descriptor.digest, now, revision=revision, settings=words, due=due
+            )
         )
 
     async def heal(
@@ -116,7 +126,7 @@ class OwnTags:
             why = ": ".join(["this host makes another image of the same revision now", *reasons[:1]])
             raise DigestLost(lost(repository, digest, "; ".join([why, *reasons[1:]])))
         for each in documents:
-            await self.remember(repository, each.descriptor.digest, revision, settings)
+            await self.remember(repository, each, revision, settings)
             await self.sign(repository, each.descriptor.digest)
             await self._put(repository, each.descriptor.digest, each)
 

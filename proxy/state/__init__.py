@@ -51,7 +51,8 @@ class ImageRecord:
     """A manifest that we put, with or without a tag today. `pulled`: when it was last pulled, 0 for never.
 
     It can be made again: at `revision` of its package set, with the `settings` on which its bytes depend, as JSON. Both
-    are empty if nobody recorded them. `deleted`: when `prune` deleted it and left its record, 0 for never.
+    are empty if nobody recorded them. `deleted`: when `prune` deleted it and left its record, 0 for never. `due`: since when
+    nixfront has to attach documents to it, 0 for an image that has them or gets none.
     """
 
     repository: str
@@ -61,6 +62,7 @@ class ImageRecord:
     revision: str = ""
     settings: str = ""
     deleted: float = 0.0
+    due: float = 0.0
 
 
 def renewed(before: ImageRecord | None, new: ImageRecord) -> ImageRecord:
@@ -73,6 +75,7 @@ def renewed(before: ImageRecord | None, new: ImageRecord) -> ImageRecord:
         revision=new.revision or before.revision,
         settings=new.settings or before.settings,
         deleted=0.0,
+        due=new.due or before.due,
     )
 
 
@@ -158,6 +161,9 @@ class State(Protocol):
 
     async def retire_image(self, repository: str, digest: str, when: float) -> None:
         """Write that `prune` deleted this image; beyond `MOST_DELETED` the oldest such records are forgotten."""
+
+    async def record_attached(self, repository: str, digest: str) -> None:
+        """Write that no documents are due to this image any more; skip one that is not ours."""
 
     async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
         """Write when the images at these (repository, digest) were last pulled; skip images that are not ours."""

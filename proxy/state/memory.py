@@ -132,6 +132,10 @@ class MemoryState(OneProcess):
         for key in deleted[: max(0, len(deleted) - MOST_DELETED)]:
             del self._images[key]
 
+    async def record_attached(self, repository: str, digest: str) -> None:
+        if (image := self._images.get((repository, digest))) is not None:
+            self._images[repository, digest] = replace(image, due=0.0)
+
     async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
         for key, when in pulls.items():
             if (image := self._images.get(key)) is not None:

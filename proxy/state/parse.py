@@ -70,7 +70,8 @@ def image(member: str, values: Mapping[str, str]) -> ImageRecord | None:
         return None
     times = [number(values.get(name, "")) for name in ("made", "pulled")]
     texts = [values.get(name, "") for name in ("revision", "settings")]
-    return record(ImageRecord, repository, digest, *times, *texts, number(values.get("deleted", "0")))
+    later = [number(values.get(name, "0")) for name in ("deleted", "due")]
+    return record(ImageRecord, repository, digest, *times, *texts, *later)
 
 
 def build(text: str | None) -> BuildRecord | None:

@@ -61,6 +61,7 @@ if (tonumber(redis.call('HGET', KEYS[1], 'deleted') or '0') or 0) > 0 then redis
 redis.call('HSETNX', KEYS[1], 'made', ARGV[1])
 redis.call('HSETNX', KEYS[1], 'pulled', '0')
 redis.call('HSET', KEYS[1], 'deleted', '0')
+if tonumber(ARGV[4]) > 0 then redis.call('HSET', KEYS[1], 'due', ARGV[4]) end
 for number, name in ipairs({'revision', 'settings'}) do
     if ARGV[number + 1] ~= '' then redis.call('HSET', KEYS[1], name, ARGV[number + 1]) end
 end
@@ -152,7 +153,7 @@ class RedisState(RedisStore):
 
     async def record_image(self, record: ImageRecord) -> None:
         member = f"{record.repository} {record.digest}"
-        new = (str(record.made), record.revision, record.settings)
+        new = (str(record.made), record.revision, record.settings, str(record.due))
         await self._write(
             ("EVAL", _RECORD_IMAGE, 1, f"image:{member}", *new),
             ("ZREM", "deleted", member),
@@ -168,6 +169,9 @@ class RedisState(RedisStore):
         )
         for old in await self._read([], "ZRANGE", "deleted", 0, -MOST_DELETED - 1):
             await self._write(("ZREM", "deleted", old), ("DEL", f"image:{old}"))
+
+    async def record_attached(self, repository: str, digest: str) -> None:
+        await self._write(("HDEL", f"image:{repository} {digest}", "due"))
 
     async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
         await self._write(

@@ -32,7 +32,7 @@ from proxy.state import (
 )
 from proxy.state.memory import OneProcess
 from proxy.state.outage import WriteBehind
-from proxy.state.sqlite_schema import MIGRATIONS
+from proxy.state.sqlite_schema import MIGRATIONS, RECORD_IMAGE
 
 _log = logging.getLogger(__name__)
 # Whether a blob is in one repository, and the first few of the others: both by the index, however many there are.
@@ -52,13 +52,6 @@ _DROP_OLD_REVISIONS = (
     "DELETE FROM revisions WHERE (package_set, reference) IN "
     "(SELECT package_set, reference FROM revisions ORDER BY resolved DESC LIMIT -1 OFFSET ?)"
 )
-_RECORD_IMAGE = """
-    INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (repository, digest) DO UPDATE SET
-        made = CASE WHEN deleted > 0 THEN excluded.made ELSE made END,
-        revision = CASE WHEN excluded.revision = '' THEN revision ELSE excluded.revision END,
-        settings = CASE WHEN excluded.settings = '' THEN settings ELSE excluded.settings END,
-        deleted = 0
-"""
 _DROP_OLD_DELETED = (
     "DELETE FROM images WHERE (repository, digest) IN (SELECT repository, digest FROM images "
     "WHERE deleted > 0 ORDER BY deleted DESC LIMIT -1 OFFSET ?)"
@@ -154,13 +147,18 @@ class SqliteState(OneProcess):
         return [ImageRecord(*row) for row in rows]
 
     async def record_image(self, record: ImageRecord) -> None:
-        await self._write(_RECORD_IMAGE, astuple(replace(record, pulled=0.0, deleted=0.0)), lasts=True)
+        await self._write(RECORD_IMAGE, astuple(replace(record, pulled=0.0, deleted=0.0)), lasts=True)
 
     async def retire_image(self, repository: str, digest: str, when: float) -> None:
         await self._write(
             "UPDATE images SET deleted = ? WHERE repository = ? AND digest = ?", (when, repository, digest)
         )
         await self._write(_DROP_OLD_DELETED, (MOST_DELETED,))
+
+    async def record_attached(self, repository: str, digest: str) -> None:
+        await self._write(
+            "UPDATE images SET due = 0 WHERE repository = ? AND digest = ?", (repository, digest)
+        )
 
     async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
         await self._write(

@@ -1,4 +1,4 @@
-"""The schema of the state in an SQLite file, as the steps that lead to it."""
+"""The schema of the state in an SQLite file, as the steps that lead to it, and how an image is recorded in it."""
 
 #: The step from each version to the next; the first makes a new file. Steps are added and never changed.
 MIGRATIONS = (
@@ -42,4 +42,14 @@ MIGRATIONS = (
     ALTER TABLE images ADD COLUMN deleted REAL NOT NULL DEFAULT 0;
     CREATE INDEX images_by_deletion ON images (deleted) WHERE deleted > 0;
     """,
+    "ALTER TABLE images ADD COLUMN due REAL NOT NULL DEFAULT 0;",
 )
+
+#: As `proxy.state.renewed` says.
+RECORD_IMAGE = """
+    INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (repository, digest) DO UPDATE SET
+        made = CASE WHEN deleted > 0 THEN excluded.made ELSE made END,
+        revision = CASE WHEN excluded.revision = '' THEN revision ELSE excluded.revision END,
+        settings = CASE WHEN excluded.settings = '' THEN settings ELSE excluded.settings END,
+        deleted = 0, due = CASE WHEN excluded.due = 0 THEN due ELSE excluded.due END
+"""

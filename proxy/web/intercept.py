@@ -15,6 +15,7 @@ from aiohttp.web_request import BaseRequest
 from yarl import URL
 
 from proxy.builds.coordinator import Coordinator
+from proxy.builds.late_documents import LateDocuments
 from proxy.builds.moving_tags import MovingTags
 from proxy.core import names
 from proxy.core.errors import NameInvalid, NixfrontError, SiteDenied
@@ -70,6 +71,7 @@ class Front:
         waiting: Waiting,
         ways_out: WaysOut,
         moving: MovingTags,
+        late_documents: LateDocuments | None,
         pulls: Pulls,
         healing: Healing,
         words: Vocabulary,
@@ -87,6 +89,7 @@ class Front:
         self._waiting = waiting
         self._ways_out = ways_out
         self._moving = moving
+        self._late_documents = late_documents
         self._pulls = pulls
         self._healing = healing
         self._words = words
@@ -173,6 +176,8 @@ class Front:
         if digest is None:
             return False
         self._pulls.pulled(path.repository, digest)
+        if self._late_documents is not None:
+            self._late_documents.pulled(path.repository, digest)
         if path.is_digest or self._sites.build_refusal(request):
             return False
         return await self._waiting.hold(

@@ -138,7 +138,6 @@ async def open_attachments(
     tags: OwnTags,
     state: State,
     folder: Path,
-    machine: str,
 ) -> Attachments | None:
     """What attaches documents to images, as long as the stack; None if the settings want none. `folder` is made."""
     if not settings.trust.attach:
@@ -149,7 +148,6 @@ async def open_attachments(
         state,
         tags.versions,
         folder,
-        machine=machine,
         builder=settings.trust.builder or _BUILDER,
     )
     stack.push_async_callback(attachments.close)

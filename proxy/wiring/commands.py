@@ -253,7 +253,7 @@ async def build(settings: Settings, repository: str, tag: str, folder: Path, pla
         tags, sink = OwnTags(layout, state), events.fan_out(log_event, keep_digest)
         tables = await asyncio.to_thread(builder.read_tables, settings)
         due = roots / "attachments"
-        attachments = await builder.open_attachments(settings, stack, layout, tags, state, due, "build")
+        attachments = await builder.open_attachments(settings, stack, layout, tags, state, due)
         pipeline = await builder.build_pipeline(
             settings, stack, packages, layout, tags, state, roots, tables, sink, attachments
         )

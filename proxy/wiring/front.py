@@ -72,6 +72,7 @@ def add_images(
         waiting,
         ways_out(settings, service.board),
         service.moving,
+        service.late_documents,
         service.pulls,
         Healing(service.registry, service.state, settings.vocabulary),
         settings.vocabulary,

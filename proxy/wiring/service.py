@@ -12,6 +12,7 @@ import aiohttp
 
 from proxy.builds.board import BuildBoard
 from proxy.builds.coordinator import Coordinator
+from proxy.builds.late_documents import LateDocuments
 from proxy.builds.logs import BuildLogs
 from proxy.builds.machines import SharedBuilds
 from proxy.builds.moving_tags import MovingTags
@@ -51,6 +52,7 @@ class Service:
     builds: Coordinator
     board: BuildBoard
     moving: MovingTags
+    late_documents: LateDocuments | None
     pulls: Pulls
     answers: AnswerCache
     blobs: Blobs
@@ -100,16 +102,14 @@ async def open_service(
     if settings.nix.most_store_bytes or settings.nix.keep_free_bytes:
         stack.push_async_callback(_cancel, asyncio.create_task(packages.budget.watch()))
     signer = await asyncio.to_thread(open_signer, settings)
-    tags = OwnTags(registry, state, signer=signer)
+    tags = OwnTags(registry, state, signer=signer, attaches=settings.trust.attach)
     answers = AnswerCache(
         Negotiation(relay, state),
         tags.versions,
         seconds=settings.answers.seconds,
         most_bytes=settings.answers.most_bytes,
     )
-    attachments = await open_attachments(
-        settings, stack, registry, tags, state, data / "attachments", machine
-    )
+    attachments = await open_attachments(settings, stack, registry, tags, state, data / "attachments")
     pipeline = await build_pipeline(
         settings, stack, packages, registry, tags, state, roots, tables, sink, attachments
     )
@@ -127,12 +127,18 @@ async def open_service(
         when=settings.packages.refresh,
     )
     stack.push_async_callback(moving.close)
+    late = None
+    if attachments is not None:
+        patience = settings.state.lease_seconds
+        late = LateDocuments(state, registry, builds, settings.vocabulary, patience=patience)
+        stack.push_async_callback(late.close)
     pulls = Pulls(state)
     stack.push_async_callback(pulls.close)
     return Service(
         builds=builds,
         board=board,
         moving=moving,
+        late_documents=late,
         pulls=pulls,
         answers=answers,
         blobs=open_blobs(settings, stack, relay, url, metrics),

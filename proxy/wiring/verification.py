@@ -113,7 +113,6 @@ async def attacher(settings: Settings) -> AsyncIterator[Attacher]:
             OwnTags(keeper.registry, keeper.state),
             keeper.state,
             await stack.enter_async_context(scratch_folder()),
-            "reindex",
         )
         if attachments is None:
             raise SettingsInvalid("trust.attach: it is false, so images get no documents")

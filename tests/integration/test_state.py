@@ -139,6 +139,24 @@ async def test_how_an_image_is_made_outlives_the_image(opened: Opener) -> None:
         assert await known.recall_image("git", "sha256:a") is None
 
 
+async def test_documents_are_due_until_they_are_attached(opened: Opener) -> None:
+    image = ImageRecord("git", "sha256:a", 1.0, revision="r1", settings="{}", due=2.0)
+    async with opened() as known:
+        await known.record_image(image)
+        await known.record_image(replace(image, made=3.0, due=0.0))  # as `reindex` does
+    async with opened() as known:
+        assert await known.recall_image("git", "sha256:a") == image
+        await known.record_attached("git", "sha256:a")
+        await known.record_attached("git", "sha256:none")
+    async with opened() as known:
+        assert await known.recall_image("git", "sha256:a") == replace(image, due=0.0)
+        assert await known.recall_image("git", "sha256:none") is None
+        await known.record_image(replace(image, due=0.0))
+        assert await known.recall_image("git", "sha256:a") == replace(image, due=0.0), "the mark stays"
+        await known.record_image(replace(image, due=4.0))
+        assert [each.due for each in await known.newest_images("git", 9)] == [4.0]
+
+
 async def test_the_newest_images_are_those_of_the_whole_repository(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

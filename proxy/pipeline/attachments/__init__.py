@@ -2,8 +2,9 @@
 
     facts in a file -> manifest put -> documents (a child process) -> artifacts with the image as subject -> file deleted
 
-The file is a promise. A nixfront that is killed in between leaves it, and the next start keeps the promise. One child at a time
-makes the documents, for all images that wait, because the libraries take longer to load than to work.
+The file is a promise. A nixfront that is killed in between leaves it, and the next start keeps the promise. The state says too
+that documents are due to the image; see `builds.late_documents`. One child at a time makes the documents, for all images that
+wait, because the libraries take longer to load than to work.
 
 What an image has stays: a kind of document is attached only where the image lacks it. The bytes of the image never change.
 """
@@ -13,8 +14,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -30,7 +31,7 @@ from proxy.tools import process
 from proxy.tools.files import write_whole
 from proxy.trust import kinds, record
 from proxy.trust.facts import ImageFacts
-from proxy.trust.kinds import KINDS, Kind
+from proxy.trust.kinds import Kind
 
 T = TypeVar("T")
 
@@ -38,9 +39,6 @@ _log = logging.getLogger(__name__)
 _MOST_AT_ONCE = 16  # images whose documents one child makes
 _DEADLINE = 600.0  # seconds for one child
 _AGAIN = 60.0  # seconds until another try, where the registry is away
-_LEASE = 30.0  # seconds in which the list of one image's referrers is read and written
-_MARGIN = 5.0  # seconds of it that nobody uses
-_LOOK = 0.2  # seconds between two tries to get that lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +64,15 @@ class Attachments:
         versions: TagVersions,
         folder: Path,
         *,
-        machine: str,
         builder: str,
     ) -> None:
-        """`folder` keeps the promises; it exists. `machine` holds the leases. `versions` counts writes of tags."""
+        """`folder` keeps the promises; it exists. `versions` counts writes of tags."""
         #: The URI of this builder, for provenance.
         self.builder = builder
         self._destination = destination
         self._state = state
         self._versions = versions
         self._folder = folder
-        self._machine = machine
         self._queue: asyncio.Queue[Path] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
         self._timers: set[asyncio.TimerHandle] = set()
@@ -152,10 +148,10 @@ class Attachments:
             with _one_image(promise.file):
                 if "error" in documents:
                     _log.error("no documents image=%s error=%s", promise.image, documents["error"])
-                    await self._forget(promise.file)
-                elif await self._attempt(promise.file, self._attach(promise, documents)):
+                    await self._end(promise.file, promise.facts)
+                elif await self._attempt(promise.file, promise.facts, self._attach(promise, documents)):
                     _log.info("documents attached image=%s", promise.image)
-                    await self._forget(promise.file)
+                    await self._end(promise.file, promise.facts)
         return True
 
     async def _promise(self, file: Path) -> _Promise | None:
@@ -168,11 +164,11 @@ class Attachments:
             _log.warning("facts of an image are unreadable file=%s", file.name)
             await self._forget(file)
             return None
-        lacking = await self._attempt(file, self._lacking(facts))
+        lacking = await self._attempt(file, facts, self._lacking(facts))
         if lacking is None:
             return None
         if not lacking:
-            await self._forget(file)
+            await self._end(file, facts)
             return None
         return _Promise(file, facts, lacking)
 
@@ -181,8 +177,7 @@ class Attachments:
         repository, digest = facts.request.repository, facts.manifest.digest
         if await self._destination.manifest(repository, digest) is None:
             return ()
-        there = referrers.ours(await referrers.listed(self._destination, repository, digest))
-        return tuple(kind for name, kind in KINDS.items() if name not in there)
+        return await referrers.lacking(self._destination, repository, digest)
 
     async def _attach(self, promise: _Promise, documents: Mapping[str, str]) -> bool:
         """Put the artifacts, and list them where the destination does not do so itself."""
@@ -202,26 +197,16 @@ class Attachments:
                 unlisted.append(kinds.entry(kind, manifest))
         if unlisted:
             try:
-                # No longer than the lease lasts: another machine may read and write the list after it.
-                async with self._lease(promise.image), asyncio.timeout(_LEASE - _MARGIN):
-                    write = self._versions.write(repository)
-                    await referrers.add(self._destination, repository, subject.digest, unlisted, write)
+                async with referrers.lease(self._state, repository, subject.digest):
+                    # `prune` may have deleted the image meanwhile: then nothing would ever delete its list.
+                    if await self._destination.manifest(repository, subject.digest) is not None:
+                        write = self._versions.write(repository)
+                        await referrers.add(self._destination, repository, subject.digest, unlisted, write)
             except TimeoutError as error:
                 raise RegistryUnavailable("the registry takes too long for a list of referrers") from error
         return True
 
-    @asynccontextmanager
-    async def _lease(self, image: str) -> AsyncIterator[None]:
-        """The right to write the list of this image's referrers."""
-        key = f"referrers {image}"
-        while not await self._state.take(key, self._machine, _LEASE):  # noqa: ASYNC110 - another machine has it
-            await asyncio.sleep(_LOOK)
-        try:
-            yield
-        finally:
-            await self._state.release(key, self._machine)
-
-    async def _attempt(self, file: Path, step: Awaitable[T]) -> T | None:
+    async def _attempt(self, file: Path, facts: ImageFacts, step: Awaitable[T]) -> T | None:
         """The result of this step; None if it failed, after which it is tried again later, or never."""
         try:
             return await step
@@ -230,7 +215,7 @@ class Attachments:
                 isinstance(error, RegistryRefused) and not error.temporary
             ):
                 _log.warning("the registry takes no documents of an image error=%s", error)
-                await self._forget(file)
+                await self._end(file, facts)
             else:
                 _log.warning("documents of an image wait seconds=%.0f error=%s", _AGAIN, error)
                 self._later(file)
@@ -243,6 +228,11 @@ class Attachments:
 
         timer = asyncio.get_running_loop().call_later(_AGAIN, again)
         self._timers.add(timer)
+
+    async def _end(self, file: Path, facts: ImageFacts) -> None:
+        """Nothing is due to this image any more."""
+        await self._state.record_attached(facts.request.repository, facts.manifest.digest)
+        await self._forget(file)
 
     async def _forget(self, file: Path) -> None:
         await asyncio.to_thread(file.unlink, missing_ok=True)

@@ -2,12 +2,13 @@
 
 distribution-spec, "Listing Referrers": a registry with that API lists them by itself. For one that lacks it, as the stock
 registry does, the client keeps the list: an index under the tag `sha256-<hex>` ("Referrers Tag Schema"). Whoever attaches
-something reads this index, adds a descriptor, and writes it again. A registry has no conditional put, so the caller holds a lease.
+something reads this index, adds a descriptor, and writes it again. A registry has no conditional put, so the caller holds a `lease`.
 """
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
 
 from proxy.core import foreign
@@ -16,9 +17,13 @@ from proxy.core.model import OCI_INDEX, canonical_json
 from proxy.core.names import referrers_tag
 from proxy.image.documents import is_digest
 from proxy.pipeline.destination import Destination
-from proxy.trust.kinds import kind_of
+from proxy.state import State
+from proxy.trust.kinds import KINDS, Kind, kind_of
 
 _MOST = 4096  # referrers of one image
+_LEASE = 30.0  # seconds in which the list of one image is read and written
+_MARGIN = 5.0  # seconds of it that nobody uses
+_LOOK = 0.2  # seconds between two tries to get that lease
 
 #: A descriptor as its writer wrote it: fields that nixfront does not know stay.
 Entry = dict[str, Any]
@@ -32,10 +37,32 @@ async def listed(destination: Destination, repository: str, digest: str) -> list
     return await asyncio.to_thread(_entries, data)
 
 
+async def lacking(destination: Destination, repository: str, digest: str) -> tuple[Kind, ...]:
+    """The kinds of documents of ours that this image lacks. Raises as `listed` does."""
+    there = ours(await listed(destination, repository, digest))
+    return tuple(kind for name, kind in KINDS.items() if name not in there)
+
+
 async def tagged(destination: Destination, repository: str, digest: str) -> list[Entry]:
     """The descriptors in the index under the tag. Raises as `listed` does."""
     data = await destination.manifest(repository, referrers_tag(digest))
     return [] if data is None else await asyncio.to_thread(_entries, data)
+
+
+@asynccontextmanager
+async def lease(state: State, repository: str, digest: str) -> AsyncIterator[None]:
+    """The right to read and write the list of this image, for all who share the state.
+
+    Raises `TimeoutError` in the context before the lease ends: another one may read and write the list after it.
+    """
+    key, holder = f"referrers {repository}@{digest}", secrets.token_hex(8)
+    while not await state.take(key, holder, _LEASE):  # noqa: ASYNC110 - somebody else has it
+        await asyncio.sleep(_LOOK)
+    try:
+        async with asyncio.timeout(_LEASE - _MARGIN):
+            yield
+    finally:
+        await state.release(key, holder)
 
 
 async def add(

@@ -13,7 +13,6 @@ from proxy.core.model import ImageRequest
 from proxy.core.names import Vocabulary
 from proxy.pipeline.attachments import referrers
 from proxy.registry.client import Registry
-from proxy.trust.kinds import KINDS
 from proxy.upkeep.stored_images import each_digest, stored_images
 
 
@@ -65,7 +64,6 @@ class Attacher:
     async def _lacking(self, repository: str, digests: Sequence[str]) -> bool:
         """Whether one of these images lacks a document."""
         for digest in digests:
-            there = referrers.ours(await referrers.listed(self._registry, repository, digest))
-            if there.keys() != KINDS.keys():
+            if await referrers.lacking(self._registry, repository, digest):
                 return True
         return False

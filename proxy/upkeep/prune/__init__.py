@@ -46,7 +46,7 @@ class Pruner:
         self._management = management
         self._state = state
         self._contents = ContentsReader(registry, management)
-        self._attached = AttachmentDeleter(registry, management)
+        self._attached = AttachmentDeleter(registry, management, state)
 
     async def old(self, before: float) -> list[Old]:
         """Every image of the state that was last used before this time, including those that must stay.

@@ -5,13 +5,14 @@ registry deletes a manifest with every tag that names it. A document goes if its
 about this image, and if nothing else names it. What somebody else attached stays, with its line.
 """
 
-from proxy.core.errors import DigestMismatch, RegistryRefused
+from proxy.core.errors import DigestMismatch, RegistryRefused, RegistryUnavailable
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import digest_of
 from proxy.core.names import referrers_tag
 from proxy.pipeline.attachments import referrers
 from proxy.registry.client import Registry
 from proxy.registry.management import Management
+from proxy.state import State
 from proxy.trust import kinds
 from proxy.trust.signatures import Signatures, signature_tag
 from proxy.upkeep.prune.contents import Contents
@@ -20,14 +21,19 @@ from proxy.upkeep.prune.contents import Contents
 class AttachmentDeleter:
     """Deletes what nixfront attached to the images of one registry."""
 
-    def __init__(self, registry: Registry, management: Management) -> None:
+    def __init__(self, registry: Registry, management: Management, state: State) -> None:
         self._registry = registry
         self._management = management
+        self._state = state
 
     async def delete(self, repository: str, image: str, contents: Contents) -> None:
         """Delete what nixfront attached to the image with this digest. Raises `RegistryUnavailable`, `RegistryRefused`."""
         await self._delete_signatures(repository, image, contents)
-        await self._delete_documents(repository, image, contents)
+        try:
+            async with referrers.lease(self._state, repository, image):
+                await self._delete_documents(repository, image, contents)
+        except TimeoutError as error:
+            raise RegistryUnavailable("the registry takes too long for a list of referrers") from error
 
     async def _delete_signatures(self, repository: str, image: str, contents: Contents) -> None:
         tag = signature_tag(image)

@@ -18,14 +18,14 @@ import aiohttp
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from proxy.core.model import DOCKER_LIST, DOCKER_MANIFEST, EVERY_MANIFEST_TYPE, OCI_INDEX, OCI_MANIFEST
+from proxy.core.model import DOCKER_MANIFEST, EVERY_MANIFEST_TYPE, OCI_MANIFEST
 from proxy.core.request import RegistryPath
+from proxy.image.documents import INDEX_TYPES
 from proxy.state import State
 from proxy.telemetry.requests import path_of
 from proxy.web.passthrough import Passthrough
 from proxy.web.replies import conditions
 
-_INDEXES = frozenset({DOCKER_LIST, OCI_INDEX})
 _MANIFESTS = frozenset({DOCKER_MANIFEST, OCI_MANIFEST})
 
 
@@ -61,7 +61,7 @@ class Negotiation:
             return await stack.enter_async_context(self._passthrough.send(request, accept=accept))
 
         accepted = types(request.headers.getall(hdrs.ACCEPT, []))
-        is_narrow = not accepted >= _INDEXES | _MANIFESTS
+        is_narrow = not accepted >= INDEX_TYPES | _MANIFESTS
         if path.is_digest:
             answer = await ask()
             if (
@@ -78,7 +78,7 @@ class Negotiation:
         if answer.status == 200:
             if answer.headers.get("Docker-Content-Digest") in {record.digest, record.replaced} - {""}:
                 request[conditions.VARIES] = True
-                if answer.content_type in _INDEXES and takes_manifests_alone(accepted):
+                if answer.content_type in INDEX_TYPES and takes_manifests_alone(accepted):
                     picked = await ask()
                     if picked.status == 200 and picked.content_type in accepted:
                         answer = picked
@@ -101,4 +101,4 @@ def types(lines: Iterable[str]) -> frozenset[str]:
 def takes_manifests_alone(accepted: frozenset[str]) -> bool:
     """Whether a client that accepts these takes the manifest of one image, and neither an index nor any range."""
     ranges = {kind for kind in accepted if kind.endswith("/*")}
-    return bool(accepted & _MANIFESTS) and not accepted & _INDEXES and not ranges
+    return bool(accepted & _MANIFESTS) and not accepted & INDEX_TYPES and not ranges

@@ -20,6 +20,7 @@ from proxy.pipeline.attachments import Attachments, referrers
 from proxy.pipeline.destination import MemoryDestination
 from proxy.pipeline.oci_layout import OciLayout
 from proxy.pipeline.tag_versions import TagVersions
+from proxy.state import ImageRecord, State
 from proxy.state.memory import MemoryState
 from proxy.trust import record
 from proxy.trust.kinds import KINDS
@@ -55,10 +56,13 @@ async def person_attaches(destination: MemoryDestination) -> dict[str, Any]:
 
 @asynccontextmanager
 async def attachments(
-    destination: MemoryDestination, folder: Path, versions: TagVersions | None = None
+    destination: MemoryDestination,
+    folder: Path,
+    versions: TagVersions | None = None,
+    state: State | None = None,
 ) -> AsyncIterator[Attachments]:
     made = Attachments(
-        destination, MemoryState(), versions or TagVersions(), folder, machine="one", builder="urn:builder"
+        destination, state or MemoryState(), versions or TagVersions(), folder, builder="urn:builder"
     )
     try:
         yield made
@@ -180,10 +184,7 @@ async def test_two_machines_lose_nothing(tmp_path: Path) -> None:
     destination = await with_image(MemoryDestination())
     state = MemoryState()
     folders = [tmp_path / name for name in ("a", "b")]
-    machines = [
-        Attachments(destination, state, TagVersions(), folder, machine=folder.name, builder="urn:b")
-        for folder in folders
-    ]
+    machines = [Attachments(destination, state, TagVersions(), folder, builder="urn:b") for folder in folders]
     for folder in folders:
         folder.mkdir()
         (folder / "x.json").write_bytes(record.write(OURS))
@@ -195,14 +196,32 @@ async def test_two_machines_lose_nothing(tmp_path: Path) -> None:
     assert len(await referrers.tagged(destination, "one", DIGEST)) == len(KINDS)
 
 
+async def test_the_state_says_what_is_due_until_it_is_attached(tmp_path: Path) -> None:
+    destination, state = Away(), MemoryState()
+    await with_image(destination)
+    await state.record_image(ImageRecord("one", DIGEST, 1.0, due=1.0))
+
+    async def due() -> bool:
+        image = await state.recall_image("one", DIGEST)
+        return image is not None and bool(image.due)
+
+    async with attachments(destination, tmp_path, state=state) as attaching:
+        await attaching.promise(OURS)
+        attaching.keep("one", [DIGEST])
+        await attaching.settle()
+        assert await due(), "the registry is away"
+        destination.is_away = False
+        await attaching.resume()
+        await attaching.settle()
+        assert not await due()
+
+
 async def test_a_folder_holds_the_documents_beside_the_image(tmp_path: Path) -> None:
     layout = OciLayout(tmp_path / "layout", "latest")
     await layout.put_blob("one", CONFIG)
     await layout.put_manifest("one", "latest", OCI_MANIFEST, IMAGE)
     (tmp_path / "promises").mkdir()
-    made = Attachments(
-        layout, MemoryState(), TagVersions(), tmp_path / "promises", machine="one", builder="urn:b"
-    )
+    made = Attachments(layout, MemoryState(), TagVersions(), tmp_path / "promises", builder="urn:b")
     await made.promise(OURS)
     made.keep("one", [DIGEST])
     await made.settle()
@@ -256,8 +275,8 @@ async def test_a_list_is_written_while_the_lease_lasts_or_later(
                     await asyncio.Event().wait()
             return await super().manifest(repository, reference)
 
-    monkeypatch.setattr(attaching_module, "_LEASE", 0.1)
-    monkeypatch.setattr(attaching_module, "_MARGIN", 0.0)
+    monkeypatch.setattr(referrers, "_LEASE", 0.1)
+    monkeypatch.setattr(referrers, "_MARGIN", 0.0)
     destination = Slow()
     await with_image(destination)
     async with attachments(destination, tmp_path) as attaching:
