@@ -70,27 +70,34 @@ class OwnTags:
         `children`: the manifests that an index names; they come before it, because a registry refuses it without.
         `may_change`: whether each of these tags moves, even a revision.
         """
+        digest = document.descriptor.digest
 
-        async def one(tag: str) -> None:
-            if record is not None and tag == record.tag:
-                await self._move(record, document, key)
-                return
-            digest = document.descriptor.digest
-            present = await self._registry.manifest_digest(repository, tag)
-            if present is None:
-                moving = may_change or not is_own_hash(tag)
-                new = TagRecord(repository, tag, digest, key, self._now(), moving=moving)
-                await self._state.record_tag(new)
-                await self._put(repository, tag, document)
-            elif present != digest and longer is not None and tag in longer:
-                await one(longer[tag])
+        async def put(*names: str) -> None:
+            looks = await asyncio.gather(
+                *(self._registry.manifest_digest(repository, name) for name in names)
+            )
+            present = dict(zip(names, looks, strict=True))
+            absent = [name for name in names if present[name] is None]
+            await self._state.record_tag(
+                *(
+                    TagRecord(
+                        repository, name, digest, key, self._now(), moving=may_change or not is_own_hash(name)
+                    )
+                    for name in absent
+                )
+            )
+            await asyncio.gather(*(self._put(repository, name, document) for name in absent))
+            other = [name for name in names if present[name] not in (None, digest)]
+            if longer is not None and (taken := [longer[name] for name in other if name in longer]):
+                await put(*taken)
 
         for each in (*children, document):
             await self.sign(repository, each.descriptor.digest)
         await asyncio.gather(*(self._put(repository, each.descriptor.digest, each) for each in children))
-        *others, last = tags
-        await asyncio.gather(*map(one, others))
-        await one(last)
+        for names in (tags[:-1], tags[-1:]):
+            await put(*(name for name in names if record is None or name != record.tag))
+            if record is not None and record.tag in names:
+                await self._move(record, document, key)
 
     async def remember(
         self, repository: str, document: Document, revision: str, settings: Mapping[str, str | int]

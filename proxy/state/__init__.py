@@ -138,8 +138,8 @@ class State(Protocol):
     async def recall_tag(self, repository: str, tag: str) -> TagRecord | None:
         """The record of this tag; None if the tag is not ours."""
 
-    async def record_tag(self, record: TagRecord) -> None:
-        """Write a tag's record, and one of its image if there is none."""
+    async def record_tag(self, *records: TagRecord) -> None:
+        """Write the records of tags, all of them or none, and one of each image that has none."""
 
     async def forget_tag(self, repository: str, tag: str) -> None:
         """Delete the record of a tag, which then is not ours any more."""

@@ -93,10 +93,11 @@ class MemoryState(OneProcess):
     async def recall_tag(self, repository: str, tag: str) -> TagRecord | None:
         return self._tags.get((repository, tag))
 
-    async def record_tag(self, record: TagRecord) -> None:
-        image = ImageRecord(record.repository, record.digest, record.checked)
-        self._images.setdefault((record.repository, record.digest), image)
-        self._tags[record.repository, record.tag] = record
+    async def record_tag(self, *records: TagRecord) -> None:
+        for record in records:
+            image = ImageRecord(record.repository, record.digest, record.checked)
+            self._images.setdefault((record.repository, record.digest), image)
+            self._tags[record.repository, record.tag] = record
 
     async def forget_tag(self, repository: str, tag: str) -> None:
         self._tags.pop((repository, tag), None)

@@ -103,15 +103,8 @@ class RedisState(RedisStore):
         value = await self._read(None, "HGET", f"tags:{repository}", tag)
         return parse.record(TagRecord, repository, tag, *parse.words(value))
 
-    async def record_tag(self, record: TagRecord) -> None:
-        image = f"image:{record.repository} {record.digest}"
-        value = json.dumps(astuple(record)[2:])
-        await self._write(
-            ("HSETNX", image, "made", str(record.checked)),
-            ("HSETNX", image, "pulled", "0"),
-            ("ZADD", "images", 0, f"{record.repository} {record.digest}"),
-            ("HSET", f"tags:{record.repository}", record.tag, value),
-        )
+    async def record_tag(self, *records: TagRecord) -> None:
+        await self._write(*(command for record in records for command in _commands(record)))
 
     async def forget_tag(self, repository: str, tag: str) -> None:
         await self._write(("HDEL", f"tags:{repository}", tag))
@@ -267,3 +260,14 @@ async def open_state(url: str) -> AsyncIterator[RedisState]:
             await state.close()
     finally:
         await redis.aclose()
+
+
+def _commands(record: TagRecord) -> tuple[tuple[str | int, ...], ...]:
+    """The commands that write the record of a tag, and one of its image if there is none."""
+    image = f"image:{record.repository} {record.digest}"
+    return (
+        ("HSETNX", image, "made", str(record.checked)),
+        ("HSETNX", image, "pulled", "0"),
+        ("ZADD", "images", 0, f"{record.repository} {record.digest}"),
+        ("HSET", f"tags:{record.repository}", record.tag, json.dumps(astuple(record)[2:])),
+    )

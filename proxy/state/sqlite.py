@@ -52,6 +52,8 @@ _DROP_OLD_REVISIONS = (
     "DELETE FROM revisions WHERE (package_set, reference) IN "
     "(SELECT package_set, reference FROM revisions ORDER BY resolved DESC LIMIT -1 OFFSET ?)"
 )
+_IMAGES_OF_TAGS = "INSERT OR IGNORE INTO images (repository, digest, made, pulled) VALUES (?, ?, ?, 0)"
+_RECORD_TAGS = "INSERT OR REPLACE INTO tags VALUES ROWS"
 _DROP_OLD_DELETED = (
     "DELETE FROM images WHERE (repository, digest) IN (SELECT repository, digest FROM images "
     "WHERE deleted > 0 ORDER BY deleted DESC LIMIT -1 OFFSET ?)"
@@ -103,15 +105,13 @@ class SqliteState(OneProcess):
         rows = await self._read("SELECT * FROM tags WHERE repository = ? AND tag = ?", repository, tag)
         return next((_tag(*row) for row in rows), None)
 
-    async def record_tag(self, record: TagRecord) -> None:
-        await self._write(
-            "INSERT OR IGNORE INTO images (repository, digest, made, pulled) VALUES (?, ?, ?, 0)",
-            (record.repository, record.digest, record.checked),
-            lasts=True,
-        )
-        await self._write(
-            "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(record), lasts=True
-        )
+    async def record_tag(self, *records: TagRecord) -> None:
+        images = {(record.repository, record.digest): record.checked for record in reversed(records)}
+        await self._write(_IMAGES_OF_TAGS, *((*image, made) for image, made in images.items()), lasts=True)
+        # One statement, thus one transaction, and one wait for the disk.
+        rows = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * len(records))
+        values = [tuple(value for record in records for value in astuple(record))] if records else []
+        await self._write(_RECORD_TAGS.replace("ROWS", rows), *values, lasts=True)
 
     async def forget_tag(self, repository: str, tag: str) -> None:
         await self._write("DELETE FROM tags WHERE repository = ? AND tag = ?", (repository, tag), lasts=True)

@@ -231,6 +231,22 @@ async def test_a_tag_that_is_put_again_keeps_what_is_known_of_its_image(opened: 
         ]
 
 
+async def test_the_tags_of_an_image_are_recorded_together(opened: Opener) -> None:
+    first, second, third = (
+        TagRecord("git", tag, digest, "key", made)
+        for tag, digest, made in (("a", "sha256:1", 1.0), ("b", "sha256:1", 2.0), ("c", "sha256:2", 3.0))
+    )
+    async with opened() as known:
+        await known.record_tag()
+        await known.record_tag(first, second, third)
+    async with opened() as known:
+        assert await known.tags("git") == (first, second, third)
+        assert [image async for image in known.images()] == [
+            ImageRecord("git", "sha256:1", 1.0),
+            ImageRecord("git", "sha256:2", 3.0),
+        ]
+
+
 @pytest.mark.parametrize("separator", ["-", ".", "_", "/", "0"])
 async def test_images_are_listed_page_by_page_in_one_order(opened: Opener, separator: str) -> None:
     names = sorted({"a", *(f"a{separator}{number:03}" for number in range(40))})

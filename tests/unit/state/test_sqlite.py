@@ -168,8 +168,11 @@ async def test_that_a_tag_is_ours_is_on_the_disk_before_it_is_pulled(tmp_path: P
     async with open_state(tmp_path / "state") as state:
         ((level,),) = await state._lasting.execute_fetchall("PRAGMA synchronous")
         await state._lasting.set_trace_callback(statements.append)
-        await state.record_tag(TagRecord("r", "t", "sha256:d", "key", 1.0))
+        await state.record_tag(*(TagRecord("r", tag, "sha256:d", "key", 1.0) for tag in ("t", "u", "v")))
         await state.forget_tag("r", "other")
+        await state.record_tag()
 
     assert level == 2
-    assert [statement.split()[0] for statement in statements] == ["INSERT", "INSERT", "DELETE"]
+    assert [statement.split()[0] for statement in statements] == ["INSERT", "INSERT", "DELETE"], (
+        "the disk is waited for once, however many tags there are"
+    )
