@@ -130,6 +130,8 @@ async def test_find_read_start_watch_and_look_inside_by_keyboard(
         await expect(page.get_by_role("heading", level=1)).to_have_text(name)
         await expect(page.get_by_text(f"docker run --rm -it {host.host}/{name}", exact=True)).to_be_visible()
         await expect(page.get_by_text(f'image: "{host.host}/shell/{name}"')).to_be_visible()
+        await expect(page.get_by_label("You are below").get_by_role("link", name="Packages")).to_be_visible()
+        await expect(page.locator("header [aria-current]")).to_have_text("Packages")
         await look(opened, tmp_path / "package.png")
 
         await opened.tab_to(page.get_by_role("button", name="Make it now"))
@@ -152,6 +154,7 @@ async def test_find_read_start_watch_and_look_inside_by_keyboard(
         await expect(page.get_by_role("heading", level=1)).to_have_text(name)
         await expect(page.get_by_role("cell", name="slow-", exact=False).first).to_be_visible()
         await expect(page.get_by_text("this host", exact=True)).to_be_visible()
+        await expect(page.get_by_text(f"{host.host}/{name}@sha256:")).to_be_visible()
         await look(opened, tmp_path / "image.png")
 
         await follow("Images", "header")
@@ -218,6 +221,9 @@ async def test_forms_and_links_need_no_scripts(host: Server, browser: Browser) -
         assert await opened.overflow() <= 0
         await page.goto(host.url)
         await expect(page.locator("tr.failed").first).to_contain_text("building needsbroken failed")
+        await page.get_by_role("searchbox", name="Find a package").fill("needsbroken")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/packages?q=needsbroken")
 
 
 @pytest.mark.asyncio(loop_scope="module")

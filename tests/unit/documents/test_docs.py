@@ -3,12 +3,14 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from proxy import cli, settings
+from proxy.core import names
 from tests.support import settings_page
 
 ROOT = Path(__file__).parents[3]
@@ -83,6 +85,35 @@ def test_examples_of_settings_are_accepted(tmp_path: Path) -> None:
             file.write_text(block)
             settings.load(file, {})
             assert yaml.safe_load(block)
+
+
+def test_examples_of_json_are_whole() -> None:
+    blocks = [
+        block for page in PAGES for block in re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
+
+    assert blocks
+    for block in blocks:
+        assert json.loads(block)
+
+
+#: An image in a page, by one of the names that pages have for a nixfront. No name of a person's goes on with a capital or a `{`.
+IMAGE = re.compile(
+    r"(?:HOST|127\.0\.0\.1:8080|pull\.example\.net)/([a-z0-9][a-z0-9._/-]*[a-z0-9])(?::([\w.-]+))?(?![\w/{<])"
+)
+#: Beside those of the settings' defaults, what the pages have for examples.
+WORDS = replace(settings.load(None, {}).vocabulary, package_sets=frozenset(("team", "apps")), has_images=True)
+#: Pages of our own page for people, which are no images.
+PLACES = ("compose", "builds", "images")
+
+
+def test_images_of_the_pages_are_ones_that_nixfront_makes() -> None:
+    shown = {match.groups("latest") for page in PAGES for match in IMAGE.finditer(page.read_text())}
+    images = {(name, tag) for name, tag in shown if name not in PLACES}
+
+    assert len(images) > 15
+    for name, tag in images:
+        assert names.parse(name, tag, WORDS) is not None, f"{name}:{tag}"
 
 
 def test_messages_of_the_troubleshooting_page_are_the_programs() -> None:
