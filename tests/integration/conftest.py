@@ -14,7 +14,8 @@ import pytest_asyncio
 from proxy.pipeline import attachments
 from proxy.state import pulls
 from proxy.tools import process
-from proxy.trust import __main__ as trust
+from proxy.trust import record
+from proxy.trust.documents import documents
 from tests.support.front import Front, front
 from tests.support.servers import Server, stock_registry
 from tests.support.wait import Gate
@@ -30,12 +31,18 @@ def _nix_is_not_behind_us(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_NICE", 0)
 
 
+@functools.lru_cache(100)
+def _made_of(facts: bytes) -> dict[str, str]:
+    """The documents of the image with these facts, by kind: many tests make the same image."""
+    return {kind: document.decode() for kind, document in documents(record.read(facts)).items()}
+
+
 @pytest.fixture(autouse=True)
 def _documents_are_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service has a child process for them, which loads the libraries anew each time. That would double the work of a test."""
 
     async def made(files: Sequence[Path]) -> dict[str, dict[str, str]]:
-        return await asyncio.to_thread(trust.of_files, map(str, files))
+        return await asyncio.to_thread(lambda: {str(file): _made_of(file.read_bytes()) for file in files})
 
     monkeypatch.setattr(attachments, "_documents", made)
 
@@ -87,6 +94,9 @@ async def registry(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, nix_count: Path) -> Callable[..., AbstractAsyncContextManager[Front]]:
+def start(
+    request: pytest.FixtureRequest, tmp_path: Path, nix_count: Path
+) -> Callable[..., AbstractAsyncContextManager[Front]]:
     """`async with start(registry.url, layers={"most": 10}) as front` runs nixfront on the test package set."""
-    return functools.partial(front, tmp_path, nix_count)
+    attaches = request.node.get_closest_marker("without_documents") is None
+    return functools.partial(front, tmp_path, nix_count, attaches=attaches)

@@ -16,13 +16,14 @@ from proxy.trust import kinds, readers
 from proxy.trust.kinds import KINDS
 from proxy.wiring import commands
 from tests.support import handmade
+from tests.support.attached import attached
 from tests.support.attested import check_documents
 from tests.support.commands import Command, set_back
 from tests.support.front import PACKAGES, Front, front
 from tests.support.layout import read_layout
 from tests.support.servers import Server, stock_registry
 from tests.support.stored import digest_of_tag
-from tests.support.validate import EVERY_TYPE, attached, check_image
+from tests.support.validate import EVERY_TYPE, check_image
 from tests.support.wait import until
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]

@@ -66,7 +66,7 @@ async def test_nginx_in_front_of_a_slow_build(start: Start, registry: Server, tm
     ) as front:
         argv = await asyncio.to_thread(nginx, tmp_path / "nginx", host, front.url.removeprefix("http://"))
         async with answering(argv, host, tmp_path / "nginx.log"):
-            image = await validate(f"http://{host}", "slow", "latest")
+            image = await validate(f"http://{host}", "slow", "latest", has_documents=True)
             through = Front(f"http://{host}", [], tmp_path)
             # What a client pushes comes back to the name that the client knows.
             begun = await through.get("/v2/pushed/blobs/uploads/", "POST")
@@ -146,7 +146,7 @@ async def test_caddy_in_front_of_a_slow_build(start: Start, registry: Server, tm
             host,
             tmp_path / "caddy.log",
         ):
-            image = await validate(f"http://{host}", "slow", "latest")
+            image = await validate(f"http://{host}", "slow", "latest", has_documents=True)
 
     assert image.digest
 

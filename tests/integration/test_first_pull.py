@@ -24,7 +24,7 @@ DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 async def test_an_image_that_nobody_built_is_pulled(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         image = await front.pull("hello")
 
     assert image.media_type == DOCKER
@@ -36,7 +36,7 @@ async def test_an_image_that_nobody_built_is_pulled(start: Start, registry: Serv
 
 
 async def test_it_is_in_the_stock_registry_afterwards(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True) as front, aiohttp.ClientSession() as session:
+    async with start(registry.url) as front, aiohttp.ClientSession() as session:
         image = await front.pull("shell/alpha")
         async with session.get(f"{registry.url}/v2/_catalog") as answer:
             catalog = await answer.json()
@@ -53,7 +53,7 @@ async def test_it_is_in_the_stock_registry_afterwards(start: Start, registry: Se
 
 
 async def test_a_second_pull_starts_no_nix(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         first = await front.pull("hello")
         starts = front.nix_starts()
         second = await front.pull("hello")
@@ -65,7 +65,7 @@ async def test_a_second_pull_starts_no_nix(start: Start, registry: Server) -> No
 
 async def test_the_reply_is_the_registrys_own(start: Start, registry: Server) -> None:
     path = "/v2/hello/manifests/latest"
-    async with start(registry.url, attaches=True) as front, aiohttp.ClientSession() as session:
+    async with start(registry.url) as front, aiohttp.ClientSession() as session:
         status, headers, body = await front.get(path, headers={"Accept": DOCKER})
         async with session.get(registry.url + path, headers={"Accept": DOCKER}) as direct:
             for name in (set(direct.headers) | set(headers)) - {"Date", "X-Request-ID", "Vary"}:
@@ -80,7 +80,7 @@ async def test_the_reply_is_the_registrys_own(start: Start, registry: Server) ->
 
 
 async def test_twenty_first_pulls_are_one_build(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         path = "/v2/hello/manifests/latest"
         answers = await asyncio.gather(*(front.get(path, headers={"Accept": DOCKER}) for _ in range(20)))
 
@@ -142,7 +142,7 @@ async def test_an_image_that_only_nixfront_may_see_stops_a_build(start: Start, r
 async def test_names_in_another_order_share_the_work_and_get_both_tags(
     start: Start, registry: Server
 ) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         one, other = await asyncio.gather(front.pull("shell/alpha/beta"), front.pull("shell/beta/alpha"))
 
         assert front.nix_starts("nix-store --realise") == 2
@@ -151,7 +151,7 @@ async def test_names_in_another_order_share_the_work_and_get_both_tags(
 
 
 async def test_what_was_evaluated_is_remembered(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         await front.pull("alpha")
         await front.pull("beta")
         starts = front.nix_starts("nix-instantiate")
@@ -167,7 +167,7 @@ async def test_what_was_evaluated_is_remembered(start: Start, registry: Server) 
 async def test_and_asked_anew_where_a_garbage_collection_took_it(
     start: Start, registry: Server, tmp_path: Path
 ) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         first = await front.pull("alpha/beta")
         starts = front.nix_starts("nix-instantiate")
         on_it = {**os.environ, "NIX_REMOTE": str(tmp_path / "store")}
@@ -179,7 +179,7 @@ async def test_and_asked_anew_where_a_garbage_collection_took_it(
 
 
 async def test_without_the_shell_the_order_decides_the_command_alone(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         one, other = await front.pull("alpha/beta"), await front.pull("beta/alpha")
 
     assert one.layers == other.layers
@@ -190,7 +190,7 @@ async def test_without_the_shell_the_order_decides_the_command_alone(start: Star
 async def test_a_client_that_goes_away_does_not_stop_the_build(
     start: Start, registry: Server, gate: Gate
 ) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         asking = asyncio.create_task(front.get("/v2/gated/manifests/latest"))
         await until(lambda: front.told(BuildStarted))
         asking.cancel()
@@ -206,7 +206,7 @@ async def test_a_client_that_goes_away_does_not_stop_the_build(
 
 
 async def test_shared_paths_are_mounted_and_not_sent_again(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         first, second = await front.pull("hello"), await front.pull("beta")
 
     shared = {layer.digest for layer in first.layers} & {layer.digest for layer in second.layers}
@@ -239,7 +239,7 @@ async def test_a_build_of_known_layers_sends_nothing_but_what_is_its_own(
 
 
 async def test_known_layers_that_are_nowhere_any_more_are_packed_anew(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         first = await front.pull("alpha/beta")
         for layer in first.layers:
             status, _, _ = await front.get(f"/v2/alpha/beta/blobs/{layer.digest}", "DELETE")
@@ -260,7 +260,7 @@ async def test_what_cannot_be_an_image_sends_nothing(start: Start, registry: Ser
 
 
 async def test_every_package_of_a_name_lands_in_the_image(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         image = await front.pull("camelcase.innerpackage/7zz/several/singleprogram/propagating")
 
     for path in ("bin/inner", "bin/7zz", "bin/several", "share/doc", "bin/single-program", "bin/alpha"):
@@ -269,7 +269,7 @@ async def test_every_package_of_a_name_lands_in_the_image(start: Start, registry
 
 
 async def test_odd_files_survive(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         image = await front.pull("odd")
 
     found = {
@@ -283,7 +283,7 @@ async def test_odd_files_survive(start: Start, registry: Server) -> None:
 
 
 async def test_a_collision_is_the_first_named_ones_and_is_told(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         one, other = await front.pull("alpha/conflicting"), await front.pull("conflicting/alpha")
 
         collisions = {(event.repository, event.path) for event in front.told(Collided)}
@@ -294,7 +294,7 @@ async def test_a_collision_is_the_first_named_ones_and_is_told(start: Start, reg
 
 
 async def test_more_paths_than_layers(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True, layers={"most": 20}) as front:
+    async with start(registry.url, layers={"most": 20}) as front:
         image = await front.pull("manyparts")
 
     assert len(image.layers) <= 20
@@ -306,9 +306,7 @@ async def test_more_paths_than_layers(start: Start, registry: Server) -> None:
     [("docker", "gzip"), ("docker", "none"), ("oci", "gzip"), ("oci", "zstd"), ("oci", "none")],
 )
 async def test_formats(start: Start, registry: Server, form: str, compression: str) -> None:
-    async with start(
-        registry.url, attaches=True, image={"format": form}, layers={"compression": compression}
-    ) as front:
+    async with start(registry.url, image={"format": form}, layers={"compression": compression}) as front:
         image = await front.pull("hello/noise")
 
     family = "docker" if form == "docker" else "oci"
@@ -318,7 +316,7 @@ async def test_formats(start: Start, registry: Server, form: str, compression: s
 
 
 async def test_the_log_of_a_build_streams_as_it_comes(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         status, _, _ = await front.get("/v2/talkative/manifests/latest", headers={"Accept": DOCKER})
 
         lines = [event.line for event in front.told(LogLine)]
@@ -328,7 +326,7 @@ async def test_the_log_of_a_build_streams_as_it_comes(start: Start, registry: Se
 
 
 async def test_labels_say_what_it_was_made_of(start: Start, registry: Server) -> None:
-    async with start(registry.url, attaches=True) as front:
+    async with start(registry.url) as front:
         image = await front.pull("hello")
 
     labels = json.loads(json.dumps(image.config))["config"]["Labels"]

@@ -18,13 +18,14 @@ from proxy.state import ImageRecord, State, sqlite
 from proxy.state import redis as state_redis
 from proxy.trust.kinds import KINDS
 from tests.support import handmade
+from tests.support.attached import attached
 from tests.support.attested import check_documents
 from tests.support.front import PACKAGES
 from tests.support.processes import free_port, run
 from tests.support.servers import FROM_CHECKOUT, Server, nixfront, redis
 from tests.support.shim import Held, Rule, Shim, shim
 from tests.support.stored import digest_of_tag
-from tests.support.validate import EVERY_TYPE, attached
+from tests.support.validate import EVERY_TYPE
 from tests.support.wait import until
 
 EVERY = {"Accept": ", ".join(EVERY_TYPE)}

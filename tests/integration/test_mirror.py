@@ -50,9 +50,9 @@ async def mirrored(start: Start, registry: Server, /, **sections: object) -> Asy
 
 async def test_direct_and_mirror_clients_share_what_was_built(start: Start, registry: Server) -> None:
     async with mirrored(start, registry) as both:
-        through = await validate(both.mirror.url, "library/hello", "latest")
+        through = await validate(both.mirror.url, "library/hello", "latest", has_documents=True)
         starts = both.front.nix_starts()
-        prefixed = await validate(both.mirror.url, "nix/hello", "latest")
+        prefixed = await validate(both.mirror.url, "nix/hello", "latest", has_documents=True)
         direct = await both.front.pull("hello")
         tags = await both.mirror.get("/v2/library/hello/tags/list")
         catalog = await both.front.get("/v2/_catalog")

@@ -190,7 +190,6 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
             folder,
             folder / "nix-starts",
             registry.url,
-            attaches=True,
             images={"file": written(folder / "operator")},
             names={"aliases": {"gtk-plus": "gtk+"}},
             sets={"other": {"kind": "path", "path": str(other)}},
@@ -380,7 +379,7 @@ async def registry(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 async def test_one_evaluation_for_each_image(start: Start, registry: Server, tmp_path: Path) -> None:
-    async with start(registry.url, attaches=True, images={"file": written(tmp_path / "operator")}) as running:
+    async with start(registry.url, images={"file": written(tmp_path / "operator")}) as running:
         await running.pull("hello")
         starts = {name: running.nix_starts(name) for name in ("nix-instantiate", "nix-store", "nix ")}
 
@@ -404,7 +403,6 @@ async def test_two_empty_stores_give_the_same_digest(tmp_path: Path, nix_count: 
                 folder,
                 nix_count,
                 registry.url,
-                attaches=True,
                 images={"file": written(folder / "operator"), "prefix": "ours"},
                 names={"aliases": {"gtk-plus": "gtk+"}},
             ) as running,
@@ -426,7 +424,7 @@ async def test_a_changed_file_is_another_output_tag(tmp_path: Path, nix_count: P
         await asyncio.to_thread(file.write_text, text)
         async with (
             stock_registry(folder / "registry") as registry,
-            front(folder, nix_count, registry.url, attaches=True, images={"file": str(file)}) as running,
+            front(folder, nix_count, registry.url, images={"file": str(file)}) as running,
         ):
             image = await running.pull("images/web")
             _, _, body = await running.get("/v2/images/web/tags/list")
@@ -458,16 +456,12 @@ async def test_a_file_that_is_wrong(
     start: Start, registry: Server, tmp_path: Path, text: str, message: str
 ) -> None:
     (tmp_path / "outside.nix").write_text("{ }")
-    async with start(
-        registry.url, attaches=True, images={"file": written(tmp_path / "operator", text)}
-    ) as running:
+    async with start(registry.url, images={"file": written(tmp_path / "operator", text)}) as running:
         assert message in await refused(running, "web")
 
 
 async def test_every_image_of_the_sample(start: Start, registry: Server) -> None:
-    async with start(
-        registry.url, attaches=True, images={"file": str(wiring_files.SAMPLES / "images.nix")}
-    ) as running:
+    async with start(registry.url, images={"file": str(wiring_files.SAMPLES / "images.nix")}) as running:
         toolbox = await running.pull("images/toolbox")
         greeter = await running.pull("images/greeter", commanded=(1000, 1000))
 

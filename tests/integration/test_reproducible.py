@@ -48,9 +48,7 @@ async def digests(folder: Path, nix_count: Path, requests: list[str]) -> dict[st
     packages = {"path": str(folder / "packages")}
     async with (
         stock_registry(registry_folder) as registry,
-        front(
-            folder, nix_count, registry.url, attaches=True, layers={"most": 60}, packages=packages
-        ) as running,
+        front(folder, nix_count, registry.url, layers={"most": 60}, packages=packages) as running,
     ):
         return {request: await pulled(running, request) for request in requests}
 
@@ -102,7 +100,7 @@ async def test_neither_threads_nor_company_nor_history_change_a_digest(
     ) -> AbstractAsyncContextManager[Front]:
         layers = {"packers": packers, "uploads": uploads}
         chosen: dict[str, Any] = {"layers": layers, "nix": store, "packages": {"path": str(packages)}}
-        return front(tmp_path / name, nix_count, registry.url, attaches=True, **chosen)
+        return front(tmp_path / name, nix_count, registry.url, **chosen)
 
     async with AsyncExitStack() as stack:
         registries = []

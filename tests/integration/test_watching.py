@@ -57,6 +57,7 @@ async def counts(front: Front) -> dict[tuple[str, frozenset[tuple[str, str]]], f
     }
 
 
+@pytest.mark.without_documents("it counts requests")
 async def test_a_pull_is_counted(start: Start, registry: Server) -> None:
     async with start(registry.url) as front:
         image = await front.pull("hello")

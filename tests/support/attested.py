@@ -1,18 +1,50 @@
 """The documents of an image, validated by the libraries of their own formats."""
 
 import json
+import re
+import sys
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from proxy.core.model import digest_of
 from proxy.trust import provenance
 
-_CYCLONEDX_SCHEMA = JsonStrictValidator(SchemaVersion.V1_6)
+if TYPE_CHECKING:
+    from cyclonedx.validation.json import JsonStrictValidator
+
+#: What RFC 3987 allows nowhere in an IRI.
+_NO_IRI = re.compile(r"[\x00-\x20\x7f-\x9f<>\"{}|\\^`\ud800-\udfff]|%(?![0-9a-fA-F]{2})")
+
+
+@cache
+def _cyclonedx_schema() -> "JsonStrictValidator":
+    """The library's validator, with a check of IRIs of our own: the one of `jsonschema` compiles a grammar for two seconds."""
+    grammar = "rfc3987_syntax"
+    loaded = sys.modules.get(grammar)
+    sys.modules[grammar] = None  # type: ignore[assignment]  # then `jsonschema` goes without it
+    try:
+        from cyclonedx.validation.json import JsonStrictValidator
+        from jsonschema.validators import Draft7Validator  # type: ignore[import-untyped]
+    finally:
+        del sys.modules[grammar]
+        if loaded is not None:
+            sys.modules[grammar] = loaded
+    Draft7Validator.FORMAT_CHECKER.checks("iri-reference", raises=ValueError)(_is_iri)
+    return JsonStrictValidator(SchemaVersion.V1_6)
+
+
+def _is_iri(text: object) -> bool:
+    """Whether it may be an IRI or a relative one, as far as characters and the authority go. Raises `ValueError` if not."""
+    if not isinstance(text, str):
+        return True
+    urlsplit(text)
+    return not _NO_IRI.search(text)
 
 
 def check_documents(documents: Mapping[str, bytes], digest: str) -> dict[str, Any]:
@@ -35,7 +67,7 @@ def _check_spdx(document: dict[str, Any], digest: str) -> None:
 
 
 def _check_cyclonedx(document: dict[str, Any], digest: str) -> None:
-    error = _CYCLONEDX_SCHEMA.validate_str(json.dumps(document))
+    error = _cyclonedx_schema().validate_str(json.dumps(document))
     assert error is None, f"the CycloneDX document is invalid: {error}"
     assert document["specVersion"] == "1.6"
     assert document["metadata"]["component"]["version"] == digest

@@ -29,7 +29,7 @@ class Front:
     url: str
     events: list[Event]
     count: Path
-    attaches: bool = False
+    attaches: bool = True
 
     async def get(self, path: str, method: str = "GET", **options: Any) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of one request."""
@@ -66,11 +66,11 @@ class Front:
 
 @asynccontextmanager
 async def front(
-    folder: Path, count: Path, registry_url: str, *, attaches: bool = False, **sections: Any
+    folder: Path, count: Path, registry_url: str, *, attaches: bool = True, **sections: Any
 ) -> AsyncIterator[Front]:
     """Start nixfront with data and store in `folder`; `sections` are settings, as `layers={"most": 10}`.
 
-    With `attaches` images get documents. Many tests count what the registry is asked, or are not about what an image is.
+    Images get documents; `attaches=False` is for a test that counts requests, blobs or tags.
     """
     sections["nix"] = {"store": str(folder / "store"), **sections.get("nix", {})}
     # On a busy host a first image may take longer than clients are simply held, and most tests are not about that.
@@ -101,6 +101,6 @@ async def machine(folder: Path, count: Path, **nix: object) -> AsyncIterator[Fro
     await asyncio.to_thread((folder / "registry").mkdir, parents=True)
     async with (
         stock_registry(folder / "registry") as registry,
-        front(folder, count, registry.url, attaches=True, nix=nix) as started,
+        front(folder, count, registry.url, nix=nix) as started,
     ):
         yield started

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from cachetools import LRUCache
@@ -29,12 +28,11 @@ from proxy.core.model import (
     OCI_MANIFEST,
     digest_of,
 )
-from proxy.trust.kinds import KINDS
 from tests.support import tree
+from tests.support.attached import checked_documents
 from tests.support.documents import GZIP_LAYERS, Blob, check_config, check_conventions, check_manifest
 from tests.support.image import FetchedImage, Member, ValidatedImage
 from tests.support.processes import run
-from tests.support.wait import until
 
 __all__ = ["EVERY_TYPE", "ValidatedImage", "check_image", "fetch", "validate"]
 
@@ -59,20 +57,19 @@ async def validate(
     """The image at this reference, every byte of it fetched and checked; `headers` go with every request.
 
     `ours=False` is for an image that somebody else pushed: documents, digests and sizes must still be right, but
-    its layers may look as they like. `commanded`: see `tree.check_members`, for the root layer. What nixfront attached to the image is
-    checked too; with `has_documents` it is all that nixfront attaches, for which this waits. Raises `AssertionError`, which names the first breach found.
+    its layers may look as they like, and it needs no documents. `commanded`: see `tree.check_members`, for the root layer.
+    The documents that nixfront attached are checked too; with `has_documents` it waits until all of them are there.
+    Raises `AssertionError`, which names the first breach found.
     """
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="validate-"))
     try:
         async with aiohttp.ClientSession(base_url, auto_decompress=False, headers=headers) as session:
             fetched = await fetch(session, repository, reference, folder, accept)
             image = await _check(fetched, folder, ours, commanded)
-            documents = await _documents(session, repository, image.digest, has_documents)
+            documents = await checked_documents(session, repository, image.digest, has_documents and ours)
     finally:
         await asyncio.to_thread(_remove, folder)
-    return replace(
-        image, documents={kind: digest_of(document) for kind, document in sorted(documents.items())}
-    )
+    return replace(image, documents=documents)
 
 
 async def _check(
@@ -143,75 +140,6 @@ async def fetch(
     await asyncio.to_thread(tree.check_blob, files[0], manifest.config, "config")
     config = await asyncio.to_thread(files[0].read_bytes)
     return FetchedImage(document, content_type, digest, config, tuple(files[1:]))
-
-
-async def _documents(
-    session: aiohttp.ClientSession, repository: str, digest: str, wait: bool
-) -> dict[str, bytes]:
-    """The documents of an image, each of them valid; all kinds of them where this may `wait`: they come after the tag."""
-    documents: dict[str, bytes] = {}
-
-    async def are_there() -> bool:
-        nonlocal documents
-        documents = await attached(session, repository, digest)
-        return not wait or documents.keys() == KINDS.keys()
-
-    await until(are_there)
-    if documents:
-        # The libraries take long to load, and some tests have no documents.
-        from tests.support.attested import check_documents
-
-        await asyncio.to_thread(check_documents, documents, digest)
-    return documents
-
-
-async def attached(session: aiohttp.ClientSession, repository: str, digest: str) -> dict[str, bytes]:
-    """The documents that nixfront attached to an image, by kind, as a client finds them without the API of referrers.
-
-    Nothing for an image without documents.
-    """
-    path = f"/v2/{repository}/manifests/{digest.replace(':', '-')}"
-    status, referrers = 0, b""
-
-    async def is_answered() -> bool:
-        """The registry of Debian 12 empties the file of a tag before it writes it: 500 for who reads at this moment."""
-        nonlocal status, referrers
-        async with session.get(path, headers={"Accept": OCI_INDEX}) as answer:
-            status, referrers = answer.status, await answer.read()
-        return status != 500
-
-    await until(is_answered)
-    if status == 404:
-        return {}
-    assert status == 200, f"GET {path} answered {status}"
-    documents = {}
-    for entry in json.loads(referrers)["manifests"]:
-        if kind := entry.get("annotations", {}).get("nixfront.document"):
-            documents[kind] = await _attached_document(session, repository, digest, entry)
-    return documents
-
-
-async def _attached_document(
-    session: aiohttp.ClientSession, repository: str, digest: str, entry: Mapping[str, Any]
-) -> bytes:
-    """The document of one artifact, after all that its manifest has to say of it was checked."""
-    path = f"/v2/{repository}/manifests/{entry['digest']}"
-    async with session.get(path, headers={"Accept": OCI_MANIFEST}) as answer:
-        manifest = await answer.read()
-        assert answer.status == 200, f"GET {path} answered {answer.status}"
-    assert (digest_of(manifest), len(manifest)) == (entry["digest"], entry["size"])
-    value = json.loads(manifest)
-    assert value["subject"]["digest"] == digest, "an artifact is of another image"
-    for field in ("mediaType", "artifactType", "annotations"):
-        assert value[field] == entry[field], f"the list of referrers has another {field} than the artifact"
-    (layer,) = value["layers"]
-    blobs = []
-    for blob in (value["config"], layer):
-        async with session.get(f"/v2/{repository}/blobs/{blob['digest']}") as answer:
-            blobs.append(await answer.read())
-        assert (digest_of(blobs[-1]), len(blobs[-1])) == (blob["digest"], blob["size"])
-    assert blobs[0] == b"{}"
-    return blobs[1]
 
 
 async def _manifest(

@@ -15,8 +15,13 @@ _POLL = 0.02  # seconds
 AT_THE_GATE = "until [ -e /gate/open ]; do sleep 0.05; done"
 
 
-async def until(true: Callable[[], object | Awaitable[object]], patience: float = PATIENCE) -> None:
-    """Wait until this function, or what it returns to be awaited, is true. Raises `AssertionError` after `patience` seconds."""
+async def until(
+    true: Callable[[], object | Awaitable[object]], patience: float = PATIENCE, *, pause: float = _POLL
+) -> None:
+    """Wait until this function, or what it returns to be awaited, is true; between two tries it pauses for so many seconds.
+
+    Raises `AssertionError` after `patience` seconds.
+    """
     try:
         async with asyncio.timeout(patience):
             while True:
@@ -25,7 +30,7 @@ async def until(true: Callable[[], object | Awaitable[object]], patience: float 
                     answer = await answer
                 if answer:
                     return
-                await asyncio.sleep(_POLL)
+                await asyncio.sleep(pause)
     except TimeoutError:
         raise AssertionError(f"it did not come within {patience} s") from None
 

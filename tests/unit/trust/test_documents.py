@@ -115,6 +115,18 @@ def test_provenance_says_what_the_image_is_made_of(parsed: dict[str, Any]) -> No
     assert "latest" not in json.dumps(parsed["provenance"]), "many tags name one image"
 
 
+@pytest.mark.parametrize(
+    "page", ["https://example.org/a b", "https://example.org/<a>", "https://[::1", "https://example.org/%zz"]
+)
+def test_the_validator_refuses_what_is_no_address(page: str) -> None:
+    document = json.loads(documents(FACTS)["cyclonedx"])
+    component = next(one for one in document["components"] if "externalReferences" in one)
+    component["externalReferences"][0]["url"] = page
+
+    with pytest.raises(AssertionError, match="the CycloneDX document is invalid"):
+        check_documents({"cyclonedx": json.dumps(document).encode()}, FACTS.manifest.digest)
+
+
 def test_no_document_names_a_path_of_the_host() -> None:
     assert b"/of/this/host" not in b"".join(documents(FACTS).values())
 

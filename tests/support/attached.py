@@ -1,0 +1,101 @@
+"""What nixfront attached to an image, as a client fetches it, without the API of referrers, and checks it."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from proxy.core.model import OCI_INDEX, OCI_MANIFEST, digest_of
+from proxy.trust.kinds import KINDS
+from tests.support.wait import until
+
+#: The digests of documents that passed, by the digests of the image and of the artifact.
+_documented: dict[tuple[str, str], str] = {}
+_DOCUMENTS_PAUSE = 0.1  # seconds: documents take some time, and to ask costs it the processor
+
+
+async def checked_documents(
+    session: aiohttp.ClientSession, repository: str, digest: str, wait: bool
+) -> dict[str, str]:
+    """The digests of the documents of an image by kind, each of them valid.
+
+    All kinds of them where this may `wait`: they come after the tag. An artifact that passed is not fetched again.
+    """
+    entries: dict[str, Mapping[str, Any]] = {}
+
+    async def are_there() -> bool:
+        nonlocal entries
+        entries = await _artifacts(session, repository, digest)
+        return not wait or entries.keys() == KINDS.keys()
+
+    await until(are_there, pause=_DOCUMENTS_PAUSE)
+    new = {kind: entry for kind, entry in entries.items() if (digest, entry["digest"]) not in _documented}
+    if new:
+        # The libraries take long to load, and some tests have no documents.
+        from tests.support.attested import check_documents
+
+        documents = {
+            kind: await _attached_document(session, repository, digest, entry) for kind, entry in new.items()
+        }
+        await asyncio.to_thread(check_documents, documents, digest)
+        for kind, document in documents.items():
+            _documented[digest, new[kind]["digest"]] = digest_of(document)
+    return {kind: _documented[digest, entry["digest"]] for kind, entry in sorted(entries.items())}
+
+
+async def attached(session: aiohttp.ClientSession, repository: str, digest: str) -> dict[str, bytes]:
+    """The documents that nixfront attached to an image, by kind, as a client finds them without the API of referrers.
+
+    Nothing for an image without documents.
+    """
+    return {
+        kind: await _attached_document(session, repository, digest, entry)
+        for kind, entry in (await _artifacts(session, repository, digest)).items()
+    }
+
+
+async def _artifacts(
+    session: aiohttp.ClientSession, repository: str, digest: str
+) -> dict[str, Mapping[str, Any]]:
+    """The descriptors of our artifacts in the list of this image's referrers, by kind of document."""
+    path = f"/v2/{repository}/manifests/{digest.replace(':', '-')}"
+    status, referrers = 0, b""
+
+    async def is_answered() -> bool:
+        """The registry of Debian 12 empties the file of a tag before it writes it: 500 for who reads at this moment."""
+        nonlocal status, referrers
+        async with session.get(path, headers={"Accept": OCI_INDEX}) as answer:
+            status, referrers = answer.status, await answer.read()
+        return status != 500
+
+    await until(is_answered)
+    if status == 404:
+        return {}
+    assert status == 200, f"GET {path} answered {status}"
+    entries = ((entry.get("annotations", {}), entry) for entry in json.loads(referrers)["manifests"])
+    return {kind: entry for annotations, entry in entries if (kind := annotations.get("nixfront.document"))}
+
+
+async def _attached_document(
+    session: aiohttp.ClientSession, repository: str, digest: str, entry: Mapping[str, Any]
+) -> bytes:
+    """The document of one artifact, after all that its manifest has to say of it was checked."""
+    path = f"/v2/{repository}/manifests/{entry['digest']}"
+    async with session.get(path, headers={"Accept": OCI_MANIFEST}) as answer:
+        manifest = await answer.read()
+        assert answer.status == 200, f"GET {path} answered {answer.status}"
+    assert (digest_of(manifest), len(manifest)) == (entry["digest"], entry["size"])
+    value = json.loads(manifest)
+    assert value["subject"]["digest"] == digest, "an artifact is of another image"
+    for field in ("mediaType", "artifactType", "annotations"):
+        assert value[field] == entry[field], f"the list of referrers has another {field} than the artifact"
+    (layer,) = value["layers"]
+    blobs = []
+    for blob in (value["config"], layer):
+        async with session.get(f"/v2/{repository}/blobs/{blob['digest']}") as answer:
+            blobs.append(await answer.read())
+        assert (digest_of(blobs[-1]), len(blobs[-1])) == (blob["digest"], blob["size"])
+    assert blobs[0] == b"{}"
+    return blobs[1]
