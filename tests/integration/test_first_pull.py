@@ -216,6 +216,7 @@ async def test_shared_paths_are_mounted_and_not_sent_again(start: Start, registr
         assert f"mount={digest.replace(':', '%3A')}" in log or f"mount={digest}" in log
 
 
+@pytest.mark.without_documents("it counts uploads")
 async def test_a_build_of_known_layers_sends_nothing_but_what_is_its_own(
     start: Start, registry: Server
 ) -> None:

@@ -116,6 +116,7 @@ async def test_a_pull_keeps_an_image(
     assert await nixfront("prune", "--days", "30", "--yes") == []
 
 
+@pytest.mark.without_documents("it counts tags")
 async def test_reindex_finds_again_what_is_ours_and_believes_no_copy(
     start: Start, registry: Server, nixfront: Command, tmp_path: Path
 ) -> None:

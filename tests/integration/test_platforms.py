@@ -41,6 +41,8 @@ from tests.support.servers import Server, stock_registry
 from tests.support.shim import shim
 from tests.support.stored import digest_of_tag, stored_tags
 
+pytestmark = pytest.mark.without_documents("it counts tags")
+
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 SET = {"kind": "path", "path": str(PACKAGES / "platforms")}
 BOTH = {"index": True, "platforms": ("linux/amd64", "linux/arm64")}

@@ -3,12 +3,15 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.support.front import Front
 from tests.support.servers import Server
+
+pytestmark = pytest.mark.without_documents("it counts spans")
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 TRACE = "0af7651916cd43dd8448eb211c80319c"

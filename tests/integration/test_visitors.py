@@ -17,6 +17,8 @@ from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpassw
 from tests.support.servers import Server
 from tests.support.wait import AT_THE_GATE, Gate, until
 
+pytestmark = pytest.mark.without_documents("it shows images without documents")
+
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 OURS = {"registry": {"username": "nixfront", "password": PASSWORDS["nixfront"]}}
 SECRET = "hunter2"
