@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from proxy.core.events import ENDINGS, ending
 from proxy.nix.output import NixCounts
 from proxy.state import INTERRUPTED, BuildRecord
 
@@ -29,19 +30,8 @@ _OWN_WORDS = frozenset(
 )
 _SUBJECT = re.compile(r": |[;\n]")  # ends what a message says in nixfront's own words
 
-#: What can be said of a build in a word. Whoever typed a name that is not there made a mistake, and no build failed.
-STATES = RUNNING, MADE, FAILED, REFUSED, NOT_FOUND = "running", "made", "failed", "refused", "not found"
-_STATE_OF = {
-    "PackageRefused": REFUSED,
-    "ImageTooLarge": REFUSED,
-    "TooManyBuilds": REFUSED,
-    "Busy": REFUSED,
-    "ImageUnknown": NOT_FOUND,
-    "NameInvalid": NOT_FOUND,
-    "PackageUnknown": NOT_FOUND,
-    "PackageUnusable": NOT_FOUND,
-    "TagUnknown": NOT_FOUND,
-}
+#: What can be said of a build in a word.
+STATES = RUNNING, MADE, FAILED, REFUSED, NOT_FOUND = "running", *ENDINGS
 
 #: What a build does, in this order.
 RESOLVING, WAITING, EVALUATING, BUILDING, PACKING = (
@@ -93,7 +83,7 @@ class Build:
     def state(self) -> str:
         """One of `STATES`."""
         if self.error:
-            return _STATE_OF.get(self.outcome, FAILED)
+            return ending(self.outcome)
         return MADE if self.ended else RUNNING
 
     @property

@@ -116,6 +116,27 @@ class BuildEnded:
     seconds: tuple[tuple[str, float], ...] = ()
 
 
+#: How a build can end, in a word. Whoever typed a name that is not there made a mistake, and no build failed.
+ENDINGS = MADE, FAILED, REFUSED, NOT_FOUND = "made", "failed", "refused", "not found"
+_ENDING_OF = {
+    "made": MADE,
+    "PackageRefused": REFUSED,
+    "ImageTooLarge": REFUSED,
+    "TooManyBuilds": REFUSED,
+    "Busy": REFUSED,
+    "ImageUnknown": NOT_FOUND,
+    "NameInvalid": NOT_FOUND,
+    "PackageUnknown": NOT_FOUND,
+    "PackageUnusable": NOT_FOUND,
+    "TagUnknown": NOT_FOUND,
+}
+
+
+def ending(outcome: str) -> str:
+    """How a build of this `outcome` ended: one of `ENDINGS`."""
+    return _ENDING_OF.get(outcome, FAILED)
+
+
 @dataclass(frozen=True, slots=True)
 class RefreshFailed:
     """A rebuild for a moving tag failed; the tag still names the image that it named before."""

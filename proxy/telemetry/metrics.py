@@ -6,7 +6,7 @@ additions. Labels come from small closed sets; nothing that a client can choose 
 
 import asyncio
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import (
@@ -22,6 +22,9 @@ from prometheus_client import (
 
 from proxy import __version__
 from proxy.core.events import (
+    ENDINGS,
+    FAILED,
+    MADE,
     BuildEnded,
     BuildStarted,
     Event,
@@ -29,6 +32,7 @@ from proxy.core.events import (
     NixRan,
     PlatformEnded,
     RefreshFailed,
+    ending,
 )
 from proxy.core.request import Kind
 
@@ -177,11 +181,13 @@ class Metrics:
 
     def totals(self) -> Totals:
         """The counts of this moment, in a few numbers."""
-        made = _sum(self._builds, outcome="made")
+        ended = dict.fromkeys(ENDINGS, 0.0)
+        for labels, count in _counts(self._builds):
+            ended[ending(labels["outcome"])] += count
         return Totals(
             _sum(self._requests, kind="manifest", method="GET", status="200"),
-            made,
-            _sum(self._builds) - made,
+            ended[MADE],
+            ended[FAILED],
             _sum(self._layer_bytes, how="present") + _sum(self._layer_bytes, how="mounted"),
         )
 
@@ -210,11 +216,14 @@ class Metrics:
         return Histogram(f"nixfront_{name}", text, labels, buckets=buckets, registry=self._registry)
 
 
+def _counts(counter: Counter) -> Iterator[tuple[Mapping[str, str], float]]:
+    """Each count with its labels."""
+    for metric in counter.collect():
+        for sample in metric.samples:
+            if sample.name.endswith("_total"):
+                yield sample.labels, sample.value
+
+
 def _sum(counter: Counter, **labels: str) -> float:
     """The sum of a count over all its labels but these."""
-    return sum(
-        sample.value
-        for metric in counter.collect()
-        for sample in metric.samples
-        if sample.name.endswith("_total") and labels.items() <= sample.labels.items()
-    )
+    return sum(count for named, count in _counts(counter) if labels.items() <= named.items())

@@ -65,6 +65,9 @@ def test_the_totals_are_those_of_the_counts() -> None:
         BuildEnded("a", "latest", digest="sha256:0"),
         BuildStarted("b", "latest"),
         BuildEnded("b", "latest", error="no", outcome="BuildFailed"),
+        BuildEnded("c", "latest", error="no such package", outcome="PackageUnknown"),  # a typo
+        BuildEnded("d", "latest", error="no such tag", outcome="TagUnknown"),
+        BuildEnded("e", "latest", error="unfree", outcome="PackageRefused"),
         LayerStored("present", 10),
         LayerStored("mounted", 5),
         LayerStored("packed", 100),
