@@ -10,7 +10,7 @@ from pathlib import Path
 from proxy import __version__
 from proxy.cli import client, first_settings, host, images, layer_table, proofs, search, upkeep
 from proxy.cli.command import EXIT_CODES, INTERRUPTED, Command, Console
-from proxy.core.errors import NixfrontError, SettingsInvalid
+from proxy.core.errors import ArgumentsInvalid, NixfrontError, SettingsInvalid, reason
 
 COMMANDS: tuple[Command, ...] = (
     *first_settings.COMMANDS,
@@ -39,8 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    words = sys.argv[1:] if argv is None else argv
     whole = parser()
-    arguments = whole.parse_args(argv)
+    if words and not words[0].startswith("-") and (wrong := _no_command(words[0])):
+        whole.error(wrong)
+    arguments, rest = whole.parse_known_args(words)
+    if rest:
+        own: argparse.ArgumentParser = whole if arguments.subcommand is None else arguments.parser
+        own.error(_unknown(rest, own))
     if arguments.print_completion:
         sys.stdout.write(_completions(whole, arguments.print_completion) + "\n")
         return 0
@@ -57,7 +63,7 @@ def _run(argv: Sequence[str] | None) -> int:
         overrides = {"packages": {"kind": "demo"}} if getattr(arguments, "demo", False) else {}
         return command.run(load(arguments.config, os.environ, **overrides), arguments, console)
     except SettingsInvalid as error:
-        return _fail(console, error, str(error), 2, "wrong settings: ")
+        return _fail(console, error, _listed(error), 2)
     except BrokenPipeError:  # an OSError, but no failure
         raise
     except NixfrontError as error:
@@ -73,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
         description="Build container images when they are pulled. A proxy in front of a stock registry, with Nix.",
         epilog=f"{EXIT_CODES}\n\n`nixfront COMMAND --help` says more about each.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     whole.add_argument("--version", action="version", version=f"nixfront {__version__}")
     whole.add_argument(
@@ -84,6 +91,27 @@ def parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         _add(subparsers, command)
     return whole
+
+
+def _no_command(word: str) -> str:
+    """That there is no such command, and the one that was perhaps meant; empty where there is one."""
+    names = [command.name for command in COMMANDS]
+    if word in names:
+        return ""
+    from proxy.settings.problems import perhaps
+
+    return f"there is no command {word!r}{perhaps(word, names)}"
+
+
+def _unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    """What is wrong with words that the parser left over, and the option that was perhaps meant."""
+    from proxy.settings.problems import perhaps
+
+    option = next((word.partition("=")[0] for word in words if word.startswith("-")), "")
+    if not option:
+        return f"too many arguments: {' '.join(words)}"
+    options = [name[2:] for action in parser._actions for name in action.option_strings if name[:2] == "--"]  # noqa: SLF001
+    return f"there is no option {option}{perhaps(option.lstrip('-'), options, '--')}"
 
 
 def _completions(whole: argparse.ArgumentParser, shell: str) -> str:
@@ -113,6 +141,7 @@ def _add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", comm
         description=_wrapped(command.description),
         epilog="\n\n".join(_wrapped(text) for text in (command.example, EXIT_CODES) if text),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # a command that deletes must not guess, and a later option may begin alike
     )
     own.add_argument("--config", type=Path, metavar="FILE", help="the settings, as YAML (default: none)")
     if command.demo:
@@ -121,7 +150,7 @@ def _add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", comm
         )
     own.add_argument("--json", action="store_true", help="print JSON, for programs")
     command.arguments(own)
-    own.set_defaults(command=command)
+    own.set_defaults(command=command, parser=own)
 
 
 def _wrapped(text: str) -> str:
@@ -135,12 +164,18 @@ def _wrapped(text: str) -> str:
 
 
 def _in_words(error: OSError) -> str:
-    """The error without the number that only programmers know."""
-    reason = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {reason}" if error.filename else reason
+    return f"{error.filename}: {reason(error)}" if error.filename else reason(error)
 
 
-def _fail(console: Console, error: Exception, message: str, code: int, before: str = "") -> int:
-    console.document({"error": message, "kind": type(error).__name__})
-    console.complain(before + message)
+def _listed(error: SettingsInvalid) -> str:
+    """Each wrong setting on a line of its own. A wrong argument is no setting."""
+    if isinstance(error, ArgumentsInvalid):
+        return str(error)
+    space = " " if len(error.problems) == 1 else "\n    "
+    return f"wrong settings:{space}" + space.join(error.problems)
+
+
+def _fail(console: Console, error: Exception, message: str, code: int) -> int:
+    console.document({"error": str(error) if isinstance(error, SettingsInvalid) else message, "kind": type(error).__name__})
+    console.complain(message)
     return code

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from proxy.core import platforms
-from proxy.core.errors import SettingsInvalid
+from proxy.core.errors import ArgumentsInvalid
 from proxy.core.text import printable
 
 if TYPE_CHECKING:
@@ -176,9 +176,9 @@ class Command:
 
 
 def check_set(settings: "Settings", name: str) -> None:
-    """Raise `SettingsInvalid` where `--set NAME` names no package set of the settings."""
+    """Raise `ArgumentsInvalid` where `--set NAME` names no package set of the settings."""
     if name and name not in settings.sets:
-        raise SettingsInvalid(f"sets has no {name!r}, but {', '.join(settings.sets) or 'nothing'}")
+        raise ArgumentsInvalid(f"sets has no {name!r}, but {', '.join(settings.sets) or 'nothing'}")
 
 
 def positive(text: str) -> int:

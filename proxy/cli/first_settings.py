@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxy.cli.command import Command, Console, has_person
-from proxy.core.errors import SettingsInvalid
+from proxy.core.errors import ArgumentsInvalid, SettingsInvalid
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -16,7 +16,7 @@ QUESTIONS = (
     ("registry", "In front of which registry? Its URL, or own: nixfront runs one itself", "own"),
     (
         "pull",
-        "Who may pull? this-host, everybody, or users: all pull, and who logs in at the registry starts builds",
+        "Who may pull and start builds? this-host, everybody, or users: the registry says who pulls, and its logins start builds",
         "this-host",
     ),
     (
@@ -27,7 +27,10 @@ QUESTIONS = (
     ("mirror", "As a mirror of docker.io? no, or the prefix of our names there, such as nix/", "no"),
 )
 _WHO = ("this-host", "everybody", "users")
-_HEAD = "# nixfront init wrote this. config/README.md explains every key.\n"
+_HEAD = """\
+# nixfront init wrote this. config/README.md explains every key.
+# If the registry wants a login: registry.username and registry.password_file. For TLS: http.certificate and http.key.
+"""
 
 
 def _init(_: "Settings", arguments: argparse.Namespace, console: Console) -> int:
@@ -45,7 +48,7 @@ def _init(_: "Settings", arguments: argparse.Namespace, console: Console) -> int
         with file.open("x", encoding="utf-8") as written:
             written.write(text)
     except FileExistsError as error:
-        raise SettingsInvalid(f"{file} is there already; -o names another file") from error
+        raise ArgumentsInvalid(f"{file} is there already; -o names another file") from error
     try:
         load(file, {})
     except SettingsInvalid:
@@ -68,11 +71,16 @@ def _ask(question: str, default: str) -> str:
 
 
 def tree(answers: dict[str, str]) -> dict[str, Any]:
-    """The settings that these answers mean. Raises `SettingsInvalid`."""
+    """The settings that these answers mean. Raises `ArgumentsInvalid`."""
     if answers["pull"] not in _WHO:
-        raise SettingsInvalid(f"pull: it is one of {', '.join(_WHO)}, and not {answers['pull']!r}")
+        raise ArgumentsInvalid(f"--pull: it is one of {', '.join(_WHO)}, and not {answers['pull']!r}")
     if answers["pull"] == "users" and answers["registry"] == "own":
-        raise SettingsInvalid("pull: users needs a registry with logins, and nixfront's own has none")
+        raise ArgumentsInvalid("--pull users needs a registry with logins, and nixfront's own has none")
+    if answers["pull"] == "users" and answers["mirror"] != "no":
+        raise ArgumentsInvalid(
+            "--pull users and --mirror exclude each other: clients of a mirror log in nowhere, so they could neither pull "
+            "nor start a build. Answer --mirror no, or --pull everybody with a registry that lets everybody pull"
+        )
     host = "127.0.0.1" if answers["pull"] == "this-host" else "0.0.0.0"  # noqa: S104 - everybody is the answer
     settings: dict[str, Any] = {"http": {"addr": f"{host}:8080"}}
     if answers["registry"] != "own":

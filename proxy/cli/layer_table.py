@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.cli.command import Command, Console, check_set
-from proxy.core.errors import SettingsInvalid
+from proxy.core.errors import ArgumentsInvalid
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -76,7 +76,7 @@ def _popularity(settings: "Settings", arguments: argparse.Namespace, console: Co
     for line in facts.left_out:
         console.complain(line)
     if not facts.images:
-        raise SettingsInvalid("there is no package, or no image of ours, to make a table from")
+        raise ArgumentsInvalid("there is no package, or no image of ours, to make a table from")
     table = facts.table()
     text = layer_table.write(table) + b"\n"
     if arguments.output:

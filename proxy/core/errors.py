@@ -22,6 +22,11 @@ class NixfrontError(Exception):
         super().__init__(*(printable(each) if isinstance(each, str) else each for each in arguments))
 
 
+def reason(error: Exception) -> str:
+    """Why a file cannot be used: an error of the system without its number, which only programmers know."""
+    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+
+
 # --- the request ------------------------------------------------------------------------------------------
 
 
@@ -255,6 +260,15 @@ class ProcessFailed(NixfrontError):
 
 class SettingsInvalid(NixfrontError):
     """The configuration has an unknown key or a wrong value; the message names the key's path."""
+
+    def __init__(self, *problems: str) -> None:
+        """One text for each key."""
+        super().__init__("; ".join(problems))
+        self.problems = tuple(map(printable, problems))
+
+
+class ArgumentsInvalid(SettingsInvalid):
+    """The settings may be right, but an argument of the command names what is not there, or must not be."""
 
 
 def from_record(kind: str, message: str) -> NixfrontError:

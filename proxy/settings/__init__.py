@@ -196,4 +196,4 @@ def load(file: Path | None, environment: Mapping[str, str], **overrides: Any) ->
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        raise SettingsInvalid(problems.in_words(error, Settings)) from error
+        raise SettingsInvalid(*problems.in_words(error, Settings)) from error

@@ -1,5 +1,7 @@
 """What is wrong with settings, in our words: the key, what it may be, and the key that was perhaps meant."""
 
+import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +31,7 @@ _KINDS: Mapping[type, str] = {
     dict: "a section",
     type(None): "empty",
 }
+_SIZE = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(?:([KMGT])(i)?B?|B)\s*", re.IGNORECASE)
 _LIMITS: Mapping[str, tuple[str, str]] = {
     "greater_than_equal": ("at least", "ge"),
     "less_than_equal": ("at most", "le"),
@@ -37,13 +40,13 @@ _LIMITS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def in_words(error: ValidationError, sections: type[BaseModel]) -> str:
+def in_words(error: ValidationError, sections: type[BaseModel]) -> list[str]:
     """Every problem, with the path of its key."""
     problems: dict[str, None] = {}  # a key that may be several kinds of value has several equal problems
     for item in error.errors(include_url=False):
         path = ".".join(map(str, item["loc"])) or "settings"
         problems[f"{path}: {_problem(item, sections)}"] = None
-    return "; ".join(problems)
+    return list(problems)
 
 
 def no_such(key: str, keys: Iterable[str], what: str = "setting") -> str:
@@ -51,10 +54,15 @@ def no_such(key: str, keys: Iterable[str], what: str = "setting") -> str:
     return f"no such {what}{perhaps(key, keys)}"
 
 
-def perhaps(key: str, keys: Iterable[str]) -> str:
-    """The end of a message: the key that was perhaps meant; empty where none is like it."""
-    close = name_index.close(key, sorted(keys))
-    return f", did you mean {close[0]}?" if close else ""
+def perhaps(key: str, keys: Iterable[str], before: str = "") -> str:
+    """The end of a message: the key that was perhaps meant, with `before` in front; empty where none is like it.
+
+    A key may be a short form of what somebody wrote: `addr` of `address`. There are few keys, so a weak likeness is enough.
+    """
+    choices = sorted(keys)
+    alike = [other for other in choices if other[:1] == key[:1]]
+    close = name_index.close(key, choices) or difflib.get_close_matches(key, alike, 1)
+    return f", did you mean {before}{close[0]}?" if close else ""
 
 
 def _problem(item: Mapping[str, Any], sections: type[BaseModel]) -> str:
@@ -65,7 +73,7 @@ def _problem(item: Mapping[str, Any], sections: type[BaseModel]) -> str:
     if kind == "literal_error":
         return f"it must be {context['expected']}, and is {item['input']!r}"
     if kind in _WANTED:
-        return f"it must be {_WANTED[kind]}, and is {_kind(item['input'])}"
+        return f"it must be {_WANTED[kind]}, and is {_kind(item['input'])}{_bytes(kind, item['input'])}"
     if kind in _LIMITS:
         words, name = _LIMITS[kind]
         return f"it must be {words} {context[name]}, and is {item['input']!r}"
@@ -74,6 +82,16 @@ def _problem(item: Mapping[str, Any], sections: type[BaseModel]) -> str:
     if kind == "value_error":
         return str(context["error"])
     return str(item["msg"])
+
+
+def _bytes(kind: str, value: object) -> str:
+    """The end of a message about a size with a unit: the same in bytes, which is what nixfront reads."""
+    size = _SIZE.fullmatch(value) if kind == "int_type" and isinstance(value, str) else None
+    if size is None:
+        return ""
+    number, letter, binary = size.groups()
+    factor = (1024 if binary else 1000) ** ("KMGT".index(letter.upper()) + 1 if letter else 0)
+    return f" with a unit; without one, in bytes, it is {int(float(number) * factor)}"
 
 
 def _keys(sections: type[BaseModel], path: Sequence[Any]) -> Iterable[str]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from proxy.core.errors import SettingsInvalid
+from proxy.core.errors import SettingsInvalid, reason
 from proxy.core.model import without_credentials
 from proxy.settings.values import (
     AbsolutePath,
@@ -107,7 +107,7 @@ class RegistrySection(Section):
         try:
             return Path(self.password_file).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, ValueError) as error:
-            raise SettingsInvalid(f"registry.password_file: {error}") from error
+            raise SettingsInvalid(f"registry.password_file: {self.password_file}: {reason(error)}") from error
 
 
 class NixSection(Section):

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, SecretStr
 
-from proxy.core.errors import SettingsInvalid
+from proxy.core.errors import ArgumentsInvalid, SettingsInvalid, reason
 from proxy.settings import problems
 
 #: Every variable of the environment that begins so is a setting.
@@ -19,7 +19,7 @@ PREFIX = "NIXFRONT_"
 
 
 def read_file(file: Path) -> dict[str, Any]:
-    """The sections of a file. Raises `SettingsInvalid`."""
+    """The sections of a file. Raises `SettingsInvalid`, where it cannot read the file `ArgumentsInvalid`."""
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (
@@ -27,7 +27,7 @@ def read_file(file: Path) -> dict[str, Any]:
         ValueError,
         yaml.YAMLError,
     ) as error:  # ValueError: YAML reads dates, and 2026-99-31 is none
-        raise SettingsInvalid(f"cannot read {file}: {error}") from error
+        raise ArgumentsInvalid(f"cannot read {file}: {reason(error)}") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):

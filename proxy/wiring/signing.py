@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from proxy.core.errors import SettingsInvalid
+from proxy.core.errors import SettingsInvalid, reason
 from proxy.pipeline.own_tags import OwnTags
 from proxy.settings import Settings
 from proxy.trust.signatures import Signer, SigningKey
@@ -21,7 +21,7 @@ def open_signer(settings: Settings) -> Signer | None:
     try:
         pem = Path(settings.trust.key).read_bytes()
     except OSError as error:
-        raise SettingsInvalid(f"trust.key: {error}") from error
+        raise SettingsInvalid(f"trust.key: {settings.trust.key}: {reason(error)}") from error
     return Signer(SigningKey(pem), settings.identity)
 
 

@@ -64,6 +64,30 @@ def test_wrong_use_is_2_with_the_usage(argv: list[str], capsys: pytest.CaptureFi
     assert printed.err.startswith("usage: nixfront")
 
 
+@pytest.mark.parametrize(
+    ("argv", "usage", "error"),
+    [
+        (["pruen"], "", "there is no command 'pruen', did you mean prune?"),
+        (["quux"], "", "there is no command 'quux'"),
+        (["--vers"], "", "there is no option --vers, did you mean --version?"),
+        (["serve", "--confg", "f"], " serve", "there is no option --confg, did you mean --config?"),
+        (["prune", "--day=3"], " prune", "there is no option --day, did you mean --days?"),
+        (["prune", "--da", "3"], " prune", "there is no option --da"),
+        (["serve", "here"], " serve", "too many arguments: here"),
+    ],
+)
+def test_a_mistyped_word_gets_the_word_that_was_meant(
+    argv: list[str], usage: str, error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+
+    printed = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert printed.startswith(f"usage: nixfront{usage} [-h]")
+    assert f"nixfront{usage}: error: {error}" in printed.splitlines()[-1]
+
+
 @pytest.mark.parametrize("command", [[], *([command.name] for command in cli.COMMANDS)])
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -206,7 +230,21 @@ def test_a_wrong_variable_is_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 def test_a_file_that_is_not_there_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check-config", "--config", str(tmp_path / "none.yml")]) == 2
-    assert "none.yml" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("nixfront: cannot read ")
+
+    assert cli.main(["check-config", "--config", str(tmp_path / "none.yml"), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"].endswith("none.yml: No such file or directory")
+
+
+def test_each_wrong_setting_has_a_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "http: {adress: 'a:1'}\nnix: {most_store_bytes: 80GB}\n"
+
+    assert cli.main(["check-config", "--config", written(tmp_path, text)]) == 2
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        "    http.adress: no such setting, did you mean addr?",
+        "    nix.most_store_bytes: it must be a whole number, and is a text with a unit; without one, in bytes, it is 80000000000",
+        "nixfront: wrong settings:",
+    ]
 
 
 @pytest.mark.parametrize("variable", ["NIXFRONT_REGISTRY_URL", "NIXFRONT_HTTP_ADDR"])

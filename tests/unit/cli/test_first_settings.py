@@ -1,6 +1,5 @@
 """`nixfront init`: answers become settings that nixfront accepts."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -35,17 +34,16 @@ def test_every_question_is_an_option(capsys: pytest.CaptureFixture[str]) -> None
         "nixos-24.05",
     ]
 
-    assert cli.main([*argv, "--mirror", "nix/", "-o", "own.yml", "--json"]) == 0
+    assert cli.main([*argv, "-o", "own.yml", "--json"]) == 0
+    assert cli.main(["init", "--mirror", "nix/", "--pull", "everybody", "-o", "mirror.yml"]) == 0
 
+    mirror = settings.load(Path("mirror.yml"), {}).mirror
     written = settings.load(Path("own.yml"), {})
-    assert json.loads(capsys.readouterr().out)["file"] == "own.yml"
+    assert capsys.readouterr().out.partition("\nmirror.yml")[0].startswith('{\n  "file": "own.yml"')
     assert (written.http.addr, written.registry.url) == ("0.0.0.0:8080", "https://registry.example.net")
     assert (written.packages.kind, written.packages.ref) == ("nixpkgs", "nixos-24.05")
-    assert (written.access.users, written.mirror.prefix, written.mirror.addr) == (
-        ("*",),
-        "nix/",
-        "0.0.0.0:8081",
-    )
+    assert written.access.users == ("*",)
+    assert (mirror.prefix, mirror.addr) == ("nix/", "0.0.0.0:8081")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +64,13 @@ def test_packages_come_from_where_the_answer_says(answer: str, kind: str, key: s
 
 @pytest.mark.parametrize(
     "argv",
-    [["--registry", "registry.example.net"], ["--mirror", "nix"], ["--pull", "nobody"], ["--pull", "users"]],
+    [
+        ["--registry", "registry.example.net"],
+        ["--mirror", "nix"],
+        ["--pull", "nobody"],
+        ["--pull", "users"],
+        ["--pull", "users", "--registry", "https://registry.example.net", "--mirror", "nix/"],
+    ],
 )
 def test_a_wrong_answer_leaves_no_file(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["init", *argv]) == 2
@@ -75,11 +79,12 @@ def test_a_wrong_answer_leaves_no_file(argv: list[str], capsys: pytest.CaptureFi
     assert argv[0].lstrip("-") in capsys.readouterr().err
 
 
-def test_a_file_that_is_there_stays() -> None:
+def test_a_file_that_is_there_stays(capsys: pytest.CaptureFixture[str]) -> None:
     Path("nixfront.yml").write_text("log: {level: debug}\n")
 
     assert cli.main(["init"]) == 2
     assert Path("nixfront.yml").read_text() == "log: {level: debug}\n"
+    assert capsys.readouterr().err == "nixfront: nixfront.yml is there already; -o names another file\n"
 
 
 def test_every_question_has_a_default_that_means_something() -> None:

@@ -107,6 +107,14 @@ def test_what_the_file_says_is_taken_and_the_rest_stays(file: Path) -> None:
         pytest.param(
             "sets: {mine: {always: [x]}}", "sets.mine.always: no such setting", id="a key of no set"
         ),
+        pytest.param(
+            "http: {adress: 'a:1'}", "http.adress: no such setting, did you mean addr?", id="a longer word"
+        ),
+        pytest.param(
+            "nix: {keep_free_bytes: 1.5 GiB}",
+            "nix.keep_free_bytes: it must be a whole number, and is a text with a unit; without one, in bytes, it is 1610612736",
+            id="a size with a unit",
+        ),
         pytest.param("trust: {key: here}", "trust.key: a file", id="a file without its path"),
         pytest.param("trust: {identity: hello}", "trust.identity: an identity", id="no host"),
         pytest.param(
