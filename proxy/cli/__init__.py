@@ -176,6 +176,8 @@ def _listed(error: SettingsInvalid) -> str:
 
 
 def _fail(console: Console, error: Exception, message: str, code: int) -> int:
-    console.document({"error": str(error) if isinstance(error, SettingsInvalid) else message, "kind": type(error).__name__})
+    console.document(
+        {"error": str(error) if isinstance(error, SettingsInvalid) else message, "kind": type(error).__name__}
+    )
     console.complain(message)
     return code

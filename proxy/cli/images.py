@@ -119,7 +119,7 @@ COMMANDS = (
         "List the images of the registry at registry.url, else those of the nixfront at http.addr: a line for each manifest, "
         "with its tags and platforms. SIZE is what a pull transfers, and OWN the part in no other image of the list, with what is "
         "attached to the image. FROM is "
-        "`nixfront` or `a push`. PULLED is the last pull that nixfront saw.",
+        "`nixfront` or `a push`. PULLED is the last pull that nixfront saw, and up to half a minute late.",
         _images,
         example="Tags that are hashes count as `+2 fixed`; --json has each tag, the digest, and the bytes that are `attached`. Where nixfront neither names its "
         "registry nor runs with this data.dir, the list has names and tags alone.",

@@ -221,7 +221,7 @@ COMMANDS = (
         "prune",
         "delete images that nobody pulls",
         "Delete images that nixfront made and that nobody pulled for some days. An image stays if a tag that somebody "
-        "pushed names it, or if an index needs it.",
+        "pushed names it, or if an index needs it. nixfront writes down half a minute late when an image was pulled.",
         _prune,
         _prune_arguments,
         "Example: `nixfront prune --days 90 --dry-run`. On a terminal it asks before it deletes; elsewhere it needs --yes. "

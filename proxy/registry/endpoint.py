@@ -4,7 +4,6 @@ The server and every subcommand use this one way, both to the registry that is c
 Bodies arrive as the registry sent them, cookies are dropped, and header lines may be long.
 """
 
-import os
 import select
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -160,24 +159,6 @@ def _has_more(connection: Connection) -> bool:
     poll = select.poll()
     poll.register(raw.fileno(), select.POLLIN)
     return bool(poll.poll(0))
-
-
-def why(error: Exception) -> str:
-    """Why a server gave no answer, for people. The texts of libraries hold addresses, and words of programmers."""
-    match error:
-        case TimeoutError():
-            return "it does not answer in time"
-        case aiohttp.ClientConnectorDNSError():
-            return "this host finds no address for its name"
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-            return f"TLS fails: {error.__cause__ or error}"
-        case aiohttp.ClientConnectorError():
-            return (os.strerror(error.os_error.errno) if error.os_error.errno else "no connection").lower()
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
-            return "it hung up"
-        case _:
-            is_of_requests = "ConnectionPool" in str(error)
-            return "it does not answer" if is_of_requests else str(error) or type(error).__name__
 
 
 def client_session(

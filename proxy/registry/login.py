@@ -19,6 +19,7 @@ from yarl import URL
 
 from proxy.core import foreign
 from proxy.core.errors import RegistryUnavailable
+from proxy.registry.no_answer import why_for_clients
 from proxy.tools.flight import SingleFlight
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -168,9 +169,9 @@ class Login:
                     )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             _log.warning("the token service did not answer service=%s error=%s", place, type(error).__name__)
-            kind = type(error).__name__
+            reason = why_for_clients(error)
             raise RegistryUnavailable(
-                f"the registry's token service {place} did not answer ({kind})"
+                f"the registry's token service {place} did not answer ({reason})"
             ) from None
         return _read(body, place)
 

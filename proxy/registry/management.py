@@ -16,8 +16,9 @@ import aiohttp
 
 from proxy.core.errors import RegistryUnavailable
 from proxy.core.names import is_referrers_tag
-from proxy.registry.endpoint import OpenEndpoint, why
+from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import CATALOG, Scopes, delete_scopes, pull_scopes
+from proxy.registry.no_answer import why
 
 _PAGE = 100  # repositories in one response
 _PAGE_OF_TAGS = 1000  # a registry may send fewer, or all

@@ -25,8 +25,9 @@ from proxy.image.documents import (
 from proxy.image.environment import REASONS
 from proxy.image.recipe import EVERYWHERE, OF_ANY_USER, OF_USER
 from proxy.registry.client import LARGEST_DOCUMENT
-from proxy.registry.endpoint import OpenEndpoint, why
+from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import pull_scopes
+from proxy.registry.no_answer import why
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)  # the image may be built first
 

@@ -23,6 +23,7 @@ from proxy.image.manifest import SEAL
 from proxy.registry.client import Registry
 from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import pull_scopes
+from proxy.registry.no_answer import why_for_clients
 from proxy.tools.scratch import scratch_folder
 from proxy.upkeep.layer_difference import differences
 from proxy.upkeep.stored_images import ImageDocuments, Part, each_digest, read_images, stored_images
@@ -184,7 +185,7 @@ class Verifier:
                     raise DigestMismatch(f"the registry answered {answer.status} to {path}")
                 await write_all(file, _checked(answer.content.iter_any(), layer))
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise RegistryUnavailable(f"the registry broke off {path} ({type(error).__name__})") from error
+            raise RegistryUnavailable(f"the registry broke off {path} ({why_for_clients(error)})") from error
 
 
 async def _checked(chunks: AsyncIterator[bytes], layer: Part) -> AsyncIterator[bytes]:

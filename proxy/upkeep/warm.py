@@ -12,8 +12,9 @@ from proxy.core import typed
 from proxy.core.errors import NameInvalid, RegistryUnavailable
 from proxy.core.model import EVERY_MANIFEST_TYPE
 from proxy.core.names import is_repository, is_tag
-from proxy.registry.endpoint import Endpoint, OpenEndpoint, why
+from proxy.registry.endpoint import Endpoint, OpenEndpoint
 from proxy.registry.login import pull_scopes
+from proxy.registry.no_answer import why
 from proxy.tools.retry import retry
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10)  # an image may be built first

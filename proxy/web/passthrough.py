@@ -21,6 +21,7 @@ from yarl import URL
 
 from proxy.core.errors import BodyInvalid, RegistryUnavailable
 from proxy.core.request import CURRENT, HEADER
+from proxy.registry.no_answer import why_for_clients
 from proxy.telemetry.requests import path_of
 from proxy.web import client as web_client
 from proxy.web.client import FORWARDING, Client, Networks
@@ -193,8 +194,8 @@ class Passthrough:
             if body is not None and (reason := request.content.exception()) is not None:
                 raise BodyInvalid(f"the body of this request has no end: {reason}") from error
             _log.warning("the registry does not answer path=%s error=%r", request.path, error)
-            kind = type(error).__name__
-            raise RegistryUnavailable(f"the registry behind nixfront does not answer ({kind})") from error
+            words = why_for_clients(error)
+            raise RegistryUnavailable(f"the registry behind nixfront does not answer ({words})") from error
         if answer.status < 200:  # another protocol, which no request of ours asks for
             answer.close()
             _log.warning("the registry answers %d path=%s", answer.status, request.path)

@@ -347,12 +347,14 @@ async def test_an_address_at_which_nixfront_answers(
     ) as served:
         here = {**http, "addr": served.url.partition("//")[2]}
         found = await examine(registry={"url": registry.url}, http=here, mirror=mirror)
+        elsewhere = await examine(http=here, data={"dir": str(tmp_path / "other")})
 
     told = [finding.message for finding in found if finding.check == "addresses"]
     assert told == [
         f"a nixfront answers at http.addr {here['addr']}",
         f"a nixfront answers at mirror.addr {mirror['addr']}",
     ]
+    assert "set http.addr to another address, or serve cannot listen" in cure(elsewhere, "addresses")
 
 
 async def test_a_mirrors_address_that_is_taken(examine: Callable[..., Any]) -> None:

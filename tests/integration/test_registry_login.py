@@ -199,7 +199,8 @@ async def test_a_service_that_is_away(session: aiohttp.ClientSession) -> None:
     login.learn(bearer("http://127.0.0.1:1"), SCOPES, "")
 
     with pytest.raises(
-        RegistryUnavailable, match=r"the registry's token service http://127.0.0.1:1/token did not answer \("
+        RegistryUnavailable,
+        match=r"the registry's token service http://127.0.0.1:1/token did not answer \(connection refused\)",
     ):
         await login.authorization(SCOPES)
 

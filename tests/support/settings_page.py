@@ -30,6 +30,9 @@ nixfront reads three sources, and the first that has a value wins: the environme
 is YAML where it is no text: `NIXFRONT_PACKAGES_ALWAYS='[cacert]'`. nixfront refuses unknown keys and wrong types at the start, and the error
 names the key. `nixfront check-config --json` prints the values in force.
 
+`nixfront init` writes a first file from four answers, and what it did not ask has its default:
+`nixfront init --registry https://registry.example.net --pull users --packages nixos-24.05 --mirror no -o nixfront.yml`.
+
 More: [names and tags](names.md), [package sets and named images](packages.md), [layers](layers.md), [platforms](platforms.md), [what is in an image](trust.md),
 [coming from Nixery](from-nixery.md),
 [running it](../deploy/README.md), [troubleshooting by message](../deploy/troubleshooting.md).

@@ -11,7 +11,8 @@ from proxy.core.errors import RegistryUnavailable
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import EVERY_MANIFEST_TYPE
 from proxy.image.documents import Blob, ImageManifest, Index, Manifest, read_manifest
-from proxy.registry.endpoint import Endpoint, OpenEndpoint, why
+from proxy.registry.endpoint import Endpoint, OpenEndpoint
+from proxy.registry.no_answer import why
 
 _TIMEOUT = aiohttp.ClientTimeout(total=3600, connect=10, sock_read=600)  # the image may be built first
 _PART = 16  # bytes

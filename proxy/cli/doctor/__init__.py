@@ -25,6 +25,7 @@ from proxy.core.errors import SettingsInvalid
 from proxy.registry.endpoint import Endpoint
 from proxy.registry.login import Credentials
 from proxy.settings import Settings
+from proxy.wiring import files
 from proxy.wiring.registry import nixfront_endpoint
 
 LEAST_FREE = 2 << 30  # bytes, of the store and of the data folder
@@ -133,10 +134,19 @@ async def _examine_address(settings: Settings, key: str, address: str) -> Findin
         await asyncio.to_thread(_bind, host.strip("[]"), int(port))
     except OSError as error:
         if await _is_nixfront(settings, address):
-            return fine("addresses", f"a nixfront answers at {key} {address}")
+            return await asyncio.to_thread(_examine_nixfront, settings, key, address)
         cure = f"end the program that listens there (ss -ltnp), or set {key} to another address of this host"
         return wrong("addresses", f"{key} {address}: {error.strerror or error}", cure)
     return fine("addresses", f"{key} {address} is free")
+
+
+def _examine_nixfront(settings: Settings, key: str, address: str) -> Finding:
+    """Whether the nixfront that answers here is the one of these settings: only then the data folder is in use."""
+    if files.is_locked(settings.data_dir):
+        return fine("addresses", f"a nixfront answers at {key} {address}")
+    message = f"a nixfront answers at {key} {address}, but none uses data.dir {settings.data_dir}"
+    cure = f"if it is yours, name its file of settings (--config); else set {key} to another address, or serve cannot listen"
+    return doubtful("addresses", message, cure)
 
 
 def _bind(host: str, port: int) -> None:

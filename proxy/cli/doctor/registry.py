@@ -10,9 +10,10 @@ import aiohttp
 from proxy.cli.doctor.finding import Finding, doubtful, fine, wrong
 from proxy.core.errors import RegistryUnavailable, SettingsInvalid
 from proxy.registry import anonymous, embedded
-from proxy.registry.endpoint import Endpoint, OpenEndpoint, why
+from proxy.registry.endpoint import Endpoint, OpenEndpoint
 from proxy.registry.login import delete_scopes, push_scopes
 from proxy.registry.management import Management
+from proxy.registry.no_answer import why
 from proxy.settings import Settings
 from proxy.wiring.registry import registry_endpoint
 

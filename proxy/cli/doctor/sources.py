@@ -9,7 +9,8 @@ from proxy.cli.doctor.finding import Finding, doubtful, fine, wrong
 from proxy.core.errors import PackageSetUnavailable
 from proxy.core.model import without_credentials
 from proxy.nix.sets.repository import Repository
-from proxy.registry.endpoint import client_session, why
+from proxy.registry.endpoint import client_session
+from proxy.registry.no_answer import why
 from proxy.settings import Settings
 from proxy.settings.packages import PackageSource
 from proxy.tools.scratch import scratch_folder

@@ -9,7 +9,8 @@ import aiohttp
 from proxy.cli.command import Console
 from proxy.cli.running import run
 from proxy.core.errors import RegistryUnavailable
-from proxy.registry.endpoint import Endpoint, why
+from proxy.registry.endpoint import Endpoint
+from proxy.registry.no_answer import why
 from proxy.settings import Settings
 from proxy.settings.values import here
 from proxy.wiring.registry import nixfront_endpoint

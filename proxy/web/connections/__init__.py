@@ -33,6 +33,7 @@ _KEPT_FILES = 200  # that are not for connections: databases, pipes of Nix, file
 _TOO_LARGE = b"431 Request Header Fields Too Large"
 _TOO_MANY = b"503 Service Unavailable"
 _MALFORMED = b"400 Bad Request"
+_TLS = "it is TLS"  # engines try this first, and then plain HTTP: no line for operators
 _OTHER_VERSION = b"505 HTTP Version Not Supported: unsupported protocol version"
 
 
@@ -160,7 +161,8 @@ class _Guarded(asyncio.Protocol):
         else:
             self._handler.data_received(data)
         if refusal := self._refusal():
-            self._end(self._transport, body, "it breaks the rules of HTTP", refusal)
+            reason = _TLS if data.startswith(b"\x16\x03") else "it breaks the rules of HTTP"
+            self._end(self._transport, body, reason, refusal)
             return
         self._body = self._last_body()
         self._heard = asyncio.get_running_loop().time()
@@ -243,7 +245,8 @@ class _Guarded(asyncio.Protocol):
         self._ended = True
         handler = self._handler
         peer = transport.get_extra_info("peername")
-        _log.info("a request ends too early: %s remote=%s", reason, peer[0] if peer else "")
+        level = logging.DEBUG if reason is _TLS else logging.INFO
+        _log.log(level, "a request ends too early: %s remote=%s", reason, peer[0] if peer else "")
         is_answering = handler._current_request is not None or len(handler._messages) > 1  # noqa: SLF001
         if body is not None and not body.is_eof():
             if is_answering:
