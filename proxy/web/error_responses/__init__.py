@@ -61,6 +61,7 @@ WIRE: dict[type[NixfrontError], Wire] = {
     errors.DigestMismatch: UNAVAILABLE,
     errors.DigestNotReady: UNAVAILABLE,
     errors.ProcessFailed: UNAVAILABLE,
+    errors.ArgumentsInvalid: UNAVAILABLE,
     errors.SettingsInvalid: UNAVAILABLE,
     errors.StateUnavailable: UNAVAILABLE,
 }

@@ -95,6 +95,7 @@ def test_every_class_that_a_pull_can_meet_has_its_row() -> None:
         errors.Stopping,  # needs a host that is stopped: in test_shutdown
         errors.Unforeseen,  # a bug
         errors.BodyInvalid,  # needs a request with a body: in test_malformed
+        errors.ArgumentsInvalid,  # of a command
         errors.NotMirrored,  # its clients go on to another registry: in test_mirror
         errors.NotMadeHere,  # these need rules about who may build: in test_access
         errors.BuildDenied,
