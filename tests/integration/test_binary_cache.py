@@ -16,8 +16,6 @@ from proxy.tools.process import run
 from tests.support.front import Front, machine
 from tests.support.wait import until
 
-pytestmark = pytest.mark.without_documents("it counts what caches are asked")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 

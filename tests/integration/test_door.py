@@ -15,8 +15,6 @@ from tests.support.front import PACKAGES, Front
 from tests.support.servers import FROM_CHECKOUT, Server, nixfront
 from tests.support.wait import PATIENCE, until
 
-pytestmark = pytest.mark.without_documents("it is about connections")
-
 HEAD = b"GET /v2/ HTTP/1.1\r\nHost: slow\r\nX: " + b"x" * 1000
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 

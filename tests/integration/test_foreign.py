@@ -17,8 +17,6 @@ from tests.support.front import Front
 from tests.support.handmade import HandmadeImage
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.without_documents("it counts tags and blobs of others")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 GOOD = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
 #: Configurations that a stock registry takes; none of them is one.

@@ -24,7 +24,7 @@ from tests.support.shim import shim
 from tests.support.stored import stored_tags
 from tests.support.validate import EVERY_TYPE, validate
 
-pytestmark = pytest.mark.without_documents("it empties the registry and counts what comes back")
+pytestmark = pytest.mark.without_documents("it empties the registry, and counts what it is asked")
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 TEN = (

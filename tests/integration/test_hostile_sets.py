@@ -23,8 +23,6 @@ from proxy.image import root_tree
 from tests.support.front import Front
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.without_documents("its images are as large as a host can bear")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 HOSTILE = Path(__file__).parent / "hostile"
 SETS = {"sets": {"hostile": {"kind": "path", "path": str(HOSTILE)}}}

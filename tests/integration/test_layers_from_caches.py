@@ -17,8 +17,6 @@ from tests.support.front import machine
 from tests.support.image import ValidatedImage
 from tests.support.wait import until
 
-pytestmark = pytest.mark.without_documents("it counts uploads")
-
 #: Every shape of a package: links, odd names, empty folders, programs that are files, texts that decide the root tree.
 PACKAGES = "shell/odd/propagating/singleprogram/large/noise/several/beta"
 

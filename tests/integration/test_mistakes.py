@@ -11,8 +11,6 @@ from proxy.core.events import BuildStarted
 from tests.support.front import Front
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.without_documents("it is about what clients are told")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 

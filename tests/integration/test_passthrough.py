@@ -16,8 +16,6 @@ from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.wait import PATIENCE, Gate, until
 
-pytestmark = pytest.mark.without_documents("it is about answers of the registry")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 

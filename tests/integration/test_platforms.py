@@ -41,7 +41,7 @@ from tests.support.servers import Server, stock_registry
 from tests.support.shim import shim
 from tests.support.stored import digest_of_tag, stored_tags
 
-pytestmark = pytest.mark.without_documents("it counts tags")
+pytestmark = pytest.mark.without_documents("it counts tags, and what the registry is asked")
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 SET = {"kind": "path", "path": str(PACKAGES / "platforms")}

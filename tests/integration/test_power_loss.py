@@ -26,8 +26,6 @@ from tests.support.front import PACKAGES, Front, front
 from tests.support.servers import Server
 from tests.support.stored import digest_of_tag
 
-pytestmark = pytest.mark.without_documents("it is about files that a power failure cuts")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 _SEED = 20261129
 #: Every moving tag is looked at with each pull, and each pull reaches the registry.

@@ -19,8 +19,6 @@ from tests.support.guarded import PASSWORDS, basic, htpasswd_registry
 from tests.support.servers import Server
 from tests.support.wait import until
 
-pytestmark = pytest.mark.without_documents("it is about names")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 

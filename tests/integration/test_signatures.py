@@ -27,8 +27,6 @@ from tests.support.servers import Server
 from tests.support.stored import digest_of_tag, stored_tags
 from tests.support.wait import until
 
-pytestmark = pytest.mark.without_documents("it counts what is attached to an image")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 IDENTITY = "images.example.org/nix"
 SKOPEO = Path(sys.prefix) / "newer-skopeo/bin/skopeo"  # tests/run gets it, with tests/support/newer

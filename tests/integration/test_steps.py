@@ -11,8 +11,6 @@ from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.steps import count
 
-pytestmark = pytest.mark.without_documents("it is about the lines of builds")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 

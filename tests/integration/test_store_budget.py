@@ -23,8 +23,6 @@ from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.wait import Gate, until
 
-pytestmark = pytest.mark.without_documents("it counts what a store holds")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 

@@ -18,8 +18,6 @@ from tests.support import handmade
 from tests.support.front import Front
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.without_documents("it is about the lines of builds")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 #: BEL, a colour, the title of the window, CSI in one character (C1), and a turn of the direction of writing.
 HOSTILE = "evil\a\x1b[31m\x1b]0;title\x07\u009b2J\u202e\x7f end"

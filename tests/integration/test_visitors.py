@@ -17,8 +17,6 @@ from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpassw
 from tests.support.servers import Server
 from tests.support.wait import AT_THE_GATE, Gate, until
 
-pytestmark = pytest.mark.without_documents("it shows images without documents")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 OURS = {"registry": {"username": "nixfront", "password": PASSWORDS["nixfront"]}}
 SECRET = "hunter2"
@@ -104,6 +102,7 @@ async def test_no_view_has_a_word_of_a_log_for_those_who_may_not_read_it(
     assert text[0] == 403
 
 
+@pytest.mark.without_documents("it shows an image without documents")
 async def test_a_password_registry_shows_its_images_to_those_who_log_in(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
