@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from proxy.settings import Settings
+from proxy.settings.packages import PackageSource, PackagesSection
 
 ROOT = Path(__file__).parents[2]
 HOW = "python -m tests.support.settings_page >config/README.md"
@@ -48,8 +49,11 @@ def page() -> str:
         parts.append(f"\n## {section}\n")
         if section == "sets" or not (isinstance(model, type) and issubclass(model, BaseModel)):
             parts.append(comments.get((section, ""), ""))
+            of_all = [
+                f"`{key}`" for key in PackagesSection.model_fields if key not in PackageSource.model_fields
+            ]
             parts.append(
-                "Each set has the keys of `packages` but for `system`, `always`, `time_to_live` and `refresh`.\n"
+                f"Each set has the keys of `packages` but for {', '.join(of_all[:-1])} and {of_all[-1]}.\n"
             )
             continue
         above = ""
