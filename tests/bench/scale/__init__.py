@@ -1,4 +1,4 @@
-"""How far nixfront goes: a model of a month with 1, 10 and 100 million pulls a day, from constants that were measured.
+"""How far nixfront goes: a model of a month with 5,000 and with 1, 10 and 100 million pulls a day, from constants that were measured.
 
 `python -m tests.bench.scale` prints the table of deploy/README.md. A stream of a million requests, always the same, draws from
 100,000 names by Zipf. A name is an image of 1 to 6 packages, which are drawn by Zipf too. The stream shows how many
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 NAMES = 100_000
+#: Pulls a day of the columns of the table; the first is a cluster of some 50 nodes.
+DAILY = (5e3, 1e6, 1e7, 1e8)
 REQUESTS = 1_000_000
 SEED = 16
 _MOST_PACKAGES = 6
@@ -177,6 +179,10 @@ def forecast(pulls: float, of: Population, costs: Constants) -> Forecast:
     )
 
 
+def _amount(pulls: float) -> str:
+    return f"{pulls / 1e6:g} million" if pulls >= 1e6 else f"{pulls:,.0f}"
+
+
 def table(forecasts: Sequence[Forecast]) -> str:
     """The forecasts for people: a Markdown table."""
     rows = {
@@ -192,7 +198,7 @@ def table(forecasts: Sequence[Forecast]) -> str:
         "the next wall": [one.wall for one in forecasts],
     }
     lines = [
-        "| pulls a day | " + " | ".join(f"{one.pulls / 1e6:g} million" for one in forecasts) + " |",
+        "| pulls a day | " + " | ".join(_amount(one.pulls) for one in forecasts) + " |",
         "|---|" + "---:|" * len(forecasts),
         *(f"| {name} | " + " | ".join(values) + " |" for name, values in rows.items()),
     ]

@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.scale import Constants, Population, distinct, forecast, population, stream, table, zipf
+from tests.bench.scale import (
+    DAILY,
+    Constants,
+    Population,
+    distinct,
+    forecast,
+    population,
+    stream,
+    table,
+    zipf,
+)
 
 TWO = Population((0.75, 0.25), ((0,), (0, 1)))
 
@@ -60,11 +70,11 @@ def test_the_wall_is_what_is_full_first() -> None:
     assert forecast(1e6, TWO, Constants(registry_rate=1)).wall == "the requests of one registry"
     assert "network" in forecast(1e6, TWO, Constants(link=1)).wall
     assert "processors" in forecast(1e6, TWO, Constants(evaluation_seconds=1e12)).wall
-    assert "| 1 million | 10 million |" in table([forecast(pulls, TWO, Constants()) for pulls in (1e6, 1e7)])
+    assert "| 5,000 | 10 million |" in table([forecast(pulls, TWO, Constants()) for pulls in (5e3, 1e7)])
 
 
 def test_the_documents_have_the_table_of_the_model() -> None:
     of = population()
-    forecasts = [forecast(millions * 1e6, of, Constants()) for millions in (1, 10, 100)]
+    forecasts = [forecast(pulls, of, Constants()) for pulls in DAILY]
 
     assert table(forecasts) in (Path(__file__).parents[3] / "deploy/README.md").read_text()

@@ -18,8 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import proxy
 from proxy import settings
+from proxy.core import errors
 from proxy.core.events import BuildEnded
 from proxy.telemetry.metrics import Metrics
+from proxy.web import public_key
 from tests.support import chart
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -194,7 +196,11 @@ def test_nobody_talks_to_anybody_but_as_a_policy_says() -> None:
     assert world["ports"] == [{"port": 443}]
     assert "169.254.0.0/16" in world["to"][0]["ipBlock"]["except"]
     paths = [path for rule in kind("Ingress")["nixfront"]["spec"]["rules"] for path in rule["http"]["paths"]]
-    assert [path["path"] for path in paths] == ["/v2"], "neither the page nor the counts"
+    assert {path["path"]: path["pathType"] for path in paths} == {
+        "/v2": "Prefix",
+        "/v1/search": "Exact",
+        public_key.PATH: "Exact",
+    }, "neither the page nor the counts"
 
 
 def test_the_registry_has_a_login_and_nixfront_has_its_password() -> None:
@@ -246,6 +252,86 @@ def test_the_settings_on_kubernetes_are_accepted_and_its_ports_are_theirs() -> N
         assert any(Path(folder).is_relative_to(mount) for mount in mounts), f"{folder} is written to"
 
 
+def test_the_evaluations_of_a_pod_fit_its_memory() -> None:
+    nix = settings.load(KUBERNETES / "nixfront.yml", {}).nix
+    pod = workloads()["nixfront"]["spec"]["template"]["spec"]
+    amount = re.fullmatch(r"(\d+)Gi", pod["containers"][0]["resources"]["limits"]["memory"])
+    (temporary,) = (each["emptyDir"] for each in pod["volumes"] if "emptyDir" in each)
+
+    assert amount is not None
+    assert nix.evaluations > 0, "not one for each processor of the node"
+    assert 0 < nix.evaluations * nix.evaluation_memory < int(amount[1]) << 30
+    assert temporary["sizeLimit"], "builds do not fill the disk of the node"
+
+
+def test_redis_has_room_for_its_file() -> None:
+    (container,) = workloads()["redis"]["spec"]["template"]["spec"]["containers"]
+    holds = re.search(r"maxmemory (\d+)gb", container["command"][2])
+    limit = re.fullmatch(r"(\d+)Gi", container["resources"]["limits"]["memory"])
+
+    assert holds is not None
+    assert limit is not None
+    assert int(limit[1]) >= 2 * int(holds[1])
+
+
+def test_every_secret_of_the_pods_has_its_command() -> None:
+    page = (KUBERNETES / "README.md").read_text()
+    pods = [workload["spec"]["template"]["spec"] for workload in workloads().values()]
+    volumes = [
+        volume["secret"]["secretName"]
+        for pod in pods
+        for volume in pod.get("volumes", ())
+        if "secret" in volume
+    ]
+    variables = [
+        variable["valueFrom"]["secretKeyRef"]["name"]
+        for pod in pods
+        for container in pod["containers"]
+        for variable in container.get("env", ())
+        if "valueFrom" in variable
+    ]
+    pulls = [each["name"] for pod in pods for each in pod.get("imagePullSecrets", ())]
+    certificates = [each["secretName"] for each in kind("Ingress")["nixfront"]["spec"]["tls"]]
+
+    wanted = {*volumes, *variables, *pulls, *certificates}
+    assert wanted == set(re.findall(r"create secret (?:generic|tls|docker-registry) (\S+)", page))
+    assert page.index("namespace.yaml") < page.index("create secret"), "a secret needs its namespace first"
+
+
+def test_the_signing_key_of_the_sample_is_where_the_pod_has_it(tmp_path: Path) -> None:
+    (line,) = re.findall(r"^# (trust: .+)$", (KUBERNETES / "nixfront.yml").read_text(), re.MULTILINE)
+    file = tmp_path / "nixfront.yml"
+    file.write_text(line)
+    chosen = settings.load(file, {})
+    (container,) = workloads()["nixfront"]["spec"]["template"]["spec"]["containers"]
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+
+    assert chosen.trust.key == f"{mounts['signing']}/key"
+    assert chosen.trust.identity == kind("Ingress")["nixfront"]["spec"]["rules"][0]["host"]
+
+
+def test_the_policies_for_admission_name_the_host_of_the_sample_and_no_transparency_log() -> None:
+    host = kind("Ingress")["nixfront"]["spec"]["rules"][0]["host"]
+    (kyverno,) = documents(KUBERNETES / "admission/kyverno.yaml")
+    (sigstore,) = documents(KUBERNETES / "admission/policy-controller.yaml")
+    (rule,) = kyverno["spec"]["rules"]
+    (image,) = rule["verifyImages"]
+    (entry,) = image["attestors"][0]["entries"]
+    (authority,) = sigstore["spec"]["authorities"]
+
+    assert (kyverno["apiVersion"], kyverno["kind"]) == ("kyverno.io/v1", "ClusterPolicy")
+    assert (sigstore["apiVersion"], sigstore["kind"]) == ("policy.sigstore.dev/v1beta1", "ClusterImagePolicy")
+    assert image["imageReferences"] == [f"{host}/*"]
+    assert [each["glob"] for each in sigstore["spec"]["images"]] == [f"{host}/**"]
+    assert entry["keys"]["rekor"] == {"ignoreTlog": True}
+    assert entry["keys"]["ctlog"] == {"ignoreSCT": True}
+    assert "ctlog" not in authority
+    assert kyverno["spec"]["webhookConfiguration"]["timeoutSeconds"] <= 30, "the most that Kubernetes takes"
+    for key in (entry["keys"]["publicKeys"], authority["key"]["data"]):
+        assert key.startswith("-----BEGIN PUBLIC KEY-----\n")
+        assert f"https://{host}{public_key.PATH}" in key
+
+
 # --- the Helm chart --------------------------------------------------------------------------------------------
 
 CHART = DEPLOY / "helm/nixfront"
@@ -280,6 +366,40 @@ def test_the_chart_has_the_resources_of_the_kustomization() -> None:
     assert yaml.safe_load(settings_map["data"]["nixfront.yml"]) == yaml.safe_load(
         (KUBERNETES / "nixfront.yml").read_text()
     )
+
+
+def test_the_chart_takes_what_one_cluster_alone_needs() -> None:
+    rule = {"to": [{"ipBlock": {"cidr": "10.20.0.0/16"}}], "ports": [{"port": 6379}]}
+    files = chart.render(
+        CHART,
+        image={"pullSecret": "ours"},
+        pod={"nodeSelector": {"disk": "fast"}, "tolerations": [{"key": "builds", "operator": "Exists"}]},
+        storage={"claim": {"accessModes": ["ReadWriteOncePod"], "storageClassName": "fast"}},
+        extra={
+            "env": [{"name": "HTTPS_PROXY", "value": "http://proxy.example.net"}],
+            "volumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+            "volumeMounts": [{"name": "ca", "mountPath": "/ca"}],
+        },
+        networkPolicy={"outside": [rule]},
+    )
+    documents = [document for found in files.values() for document in found]
+    for document in documents:
+        check_resource(document)
+    pods = [each["spec"]["template"]["spec"] for each in documents if "template" in each.get("spec", {})]
+    claims = [each["spec"] for each in documents if each["kind"] == "PersistentVolumeClaim"]
+    claims += [
+        claim["spec"] for each in documents for claim in each.get("spec", {}).get("volumeClaimTemplates", ())
+    ]
+    (nixfront,) = (pod for pod in pods if pod["containers"][0]["name"] == "nixfront")
+    (policy,) = (each for each in files["network-policy.yaml"] if each["metadata"]["name"] == "nixfront")
+
+    assert [pod["nodeSelector"] for pod in pods] == [{"disk": "fast"}] * 3
+    assert {pod["enableServiceLinks"] for pod in pods} == {False}, "values that a user leaves out stay"
+    assert [claim["storageClassName"] for claim in claims] == ["fast"] * 4
+    assert nixfront["imagePullSecrets"] == [{"name": "ours"}]
+    assert nixfront["volumes"][-1]["name"] == nixfront["containers"][0]["volumeMounts"][-1]["name"] == "ca"
+    assert "HTTPS_PROXY" in {each["name"] for each in nixfront["containers"][0]["env"]}
+    assert policy["spec"]["egress"][-1] == rule
 
 
 def test_the_chart_with_other_values() -> None:
@@ -361,20 +481,58 @@ def test_one_number_of_the_version_everywhere() -> None:
 # --- Grafana ---------------------------------------------------------------------------------------------------
 
 
-def test_the_dashboard_asks_for_counts_that_there_are() -> None:
-    dashboard = json.loads((DEPLOY / "grafana/nixfront.json").read_text())
+def counts() -> set[str]:
+    """The names of all that /metrics has."""
     metrics = Metrics()
     metrics.answered("blob", "GET", 200, 0.1, 1, 1)
     metrics.see(BuildEnded("a", "b"))
-    known = {
-        sample.name
-        for family in text_string_to_metric_families(metrics.text().decode())
-        for sample in family.samples
-    } | {
-        f"{family.name}{suffix}"
-        for family in text_string_to_metric_families(metrics.text().decode())
-        for suffix in ("_bucket", "_total", "_count", "_sum")
+    families = [*text_string_to_metric_families(metrics.text().decode())]
+    suffixes = ("_bucket", "_total", "_count", "_sum")
+    return {sample.name for family in families for sample in family.samples} | {
+        f"{family.name}{suffix}" for family in families for suffix in suffixes
     }
+
+
+def test_the_alerts_ask_for_counts_and_outcomes_that_there_are() -> None:
+    (group,) = yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text())["groups"]
+    known = counts() | {"up"}
+
+    assert len({rule["alert"] for rule in group["rules"]}) == len(group["rules"]) > 4
+    for rule in group["rules"]:
+        assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
+        expression = rule["expr"]
+        names = re.findall(r"\b([a-z_]+)\{", expression)
+        assert names, expression
+        assert set(names) <= known, expression
+        for left, right in ("()", "{}", "[]"):
+            assert expression.count(left) == expression.count(right)
+        assert expression.count('job=~"nixfront.*"') == len(names)
+        for outcome in re.findall(r'outcome="(\w+)"', expression):
+            assert hasattr(errors, outcome)
+        for seconds in [*re.findall(r"\[(\w+)\]", expression), rule.get("for", "1m")]:
+            assert re.fullmatch(r"\d+[mh]", seconds)
+
+
+def test_the_pod_monitor_finds_the_counts() -> None:
+    (monitor,) = documents(DEPLOY / "prometheus/podmonitor.yaml")
+    pod = workloads()["nixfront"]["spec"]["template"]
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+
+    assert monitor["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
+    assert endpoint["port"] in {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
+
+
+def test_the_counts_that_the_page_names_are_there() -> None:
+    page = (DEPLOY / "README.md").read_text()
+    named = set(re.findall(r"`(nixfront_[a-z_]+)`", page))
+
+    assert named
+    assert named <= counts() | {name.rpartition("_")[0] for name in counts()}
+
+
+def test_the_dashboard_asks_for_counts_that_there_are() -> None:
+    dashboard = json.loads((DEPLOY / "grafana/nixfront.json").read_text())
+    known = counts()
     panels = dashboard["panels"]
     asked = [target["expr"] for panel in panels for target in panel["targets"]]
 
