@@ -11,11 +11,14 @@ def explained(error: NixfrontError, request: ImageRequest) -> NixfrontError:
     if not isinstance(error, PackageUnknown):
         return error
     message = str(error)
-    hints = [
-        hint for name, hint in request.hints if re.search(rf"no package {re.escape(name)}(?![\w.-])", message)
-    ]
+    hints = [hint for name, hint in request.hints if says_missing(message, name)]
     if hints:
         message = f"{'; '.join(hints)} ({message})"
     if request.preset.packages:
         message += f"; {'/'.join(request.presets)} in front stands for {', '.join(request.preset.packages)}"
     return PackageUnknown(message)
+
+
+def says_missing(message: str, name: str) -> bool:
+    """Whether the message of a `PackageUnknown` says that this name of the path is no package."""
+    return re.search(rf"no package {re.escape(name)}(?![\w.-])", message) is not None

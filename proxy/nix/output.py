@@ -38,6 +38,12 @@ _CONSEQUENCES = re.compile(
     re.MULTILINE,
 )
 _CONSEQUENCE = re.compile(r"dependencies of derivation|^build of '|some outputs of ")
+# Where Nix 2.8 cannot start a builder, the log has an error in the binary form of Nix's processes: two words, numbers, the text.
+# Each control character is U+FFFD by now; the length of the text may be one or two characters.
+_BINARY_ERROR = re.compile(
+    r"^(?:\ufffd\n)?\ufffd{8}Error\ufffd{19}Error\ufffd{3}.{1,2}?\ufffd{6,7}(?P<text>[^\ufffd]+)\ufffd+$",
+    re.MULTILINE,
+)
 _LOST = re.compile(r"missing derivation|\.drv' is not valid|opening file '/nix/store/\S+\.drv': No such file")
 _NOWHERE = re.compile(r"don't know how to build these paths|no substituter that can build it")
 # Nix up to 2.30, and later ones; Nix says it for the package and again for what needs it.
@@ -209,6 +215,7 @@ def _other_system(match: re.Match[str]) -> str:
 def _news(tail: Iterable[str]) -> list[str]:
     """The lines that may explain a failure. Behind the cause Nix has a line for each package that needs it, which may be hundreds."""
     text = "\n".join(line for line in tail if not _NO_NEWS.match(line))
+    text = _BINARY_ERROR.sub(r"error: \g<text>", text)
     return (_CONSEQUENCES.sub("", text).rstrip("\n") or text).split("\n")
 
 

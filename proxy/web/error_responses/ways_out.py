@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from aiohttp import hdrs, web
 
 from proxy.core.errors import BuildFailed, NixfrontError, PackageUnknown
+from proxy.core.explained import says_missing
 from proxy.core.model import ImageRequest
 from proxy.core.platforms import client_first
 
@@ -34,13 +35,13 @@ class WaysOut:
             message = client_first(str(error), own[1])
             error = error if message == str(error) else type(error)(message)
         if isinstance(error, PackageUnknown):
-            return type(error)("; ".join([str(error), *self._search(request, image)]))
+            return type(error)("; ".join([str(error), *self._search(request, image, str(error))]))
         if isinstance(error, BuildFailed):
             return type(error)(f"{error}\n{self.log(request, image)}")
         return error
 
-    def _search(self, request: web.Request, image: ImageRequest) -> list[str]:
-        """Where to look for names of packages."""
+    def _search(self, request: web.Request, image: ImageRequest, message: str) -> list[str]:
+        """Where to look for the names of packages that the message says are missing."""
         if image.image:
             return []
         words = image.repository.split("/")
@@ -52,6 +53,7 @@ class WaysOut:
             ways.append(f"look for names at {origin}/compose?{urlencode(fields)}")
         agent = request.headers.get(hdrs.USER_AGENT, "").lower()
         if command := next((_SEARCHES[part] for part in _SEARCHES if part in agent), ""):
-            name = "/".join([*package_set, words[0] if len(words) == 1 else "NAME"])
+            missing = words if len(words) == 1 else [word for word in words if says_missing(message, word)]
+            name = "/".join([*package_set, *(missing or ["NAME"])[:1]])
             ways.append(f"{command} {origin.partition('://')[2]}/{name}")
         return ways

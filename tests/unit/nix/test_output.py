@@ -273,6 +273,26 @@ def test_all_that_needs_a_failed_package_hides_no_cause(consequence: list[str]) 
 # --- flakes ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("length", ["b", "\ufffd", "\ufffd\ufffd", "x\ufffd", "\t"])
+def test_a_builder_that_nix_cannot_start_is_said_without_the_bytes_around_it(length: str) -> None:
+    other = "\ufffd"
+    text = f"executing '/nix/store/{HASH}-busybox': Permission denied"
+    lengths = length + other * (8 - len(length))
+    last = f"error: builder for '/nix/store/{HASH}-x.drv' failed with exit code 1"
+    tail = [
+        f"building '/nix/store/{HASH}-x.drv'...",
+        other,
+        f"{other * 8}Error{other * 19}Error{other * 3}{lengths}{text}{other * 22}",
+        last,
+    ]
+
+    error = output.not_built("x", ProcessFailed("nix-store", 1, tail), 60)
+
+    assert str(error) == (
+        f"building x failed: {text}; its log ends:\nbuilding '/nix/store/{HASH}-x.drv'...\nerror: {text}\n{last}"
+    )
+
+
 def test_each_input_of_a_flake_has_its_path_by_its_node() -> None:
     archive = {
         "path": "/nix/store/root",

@@ -40,7 +40,7 @@ def add(
         ),
         pytest.param(
             SHELL,
-            "look for names at https://nix.example/compose?names=shell+helo+gti; docker search nix.example/NAME",
+            "look for names at https://nix.example/compose?names=shell+helo+gti; docker search nix.example/helo",
             id="several",
         ),
     ],
@@ -63,6 +63,21 @@ def test_the_command_is_the_clients_own_and_the_page_is_for_its_visitors(agent: 
     text = add(errors.PackageUnknown("no package helo"), HELO, agent, sees_page=False)
 
     assert text == f"no package helo{command}"
+
+
+@pytest.mark.parametrize(
+    ("message", "name"),
+    [
+        ("no package gti, did you mean git?", "gti"),
+        ("no package helo; no package gti", "helo"),
+        ("no package gti-more", "NAME"),
+        ("git could be git and Git, which differ only in case", "NAME"),
+    ],
+)
+def test_of_several_names_the_command_has_the_first_that_is_missing(message: str, name: str) -> None:
+    text = add(errors.PackageUnknown(message), SHELL, sees_page=False)
+
+    assert text == f"{message}; docker search nix.example/{name}"
 
 
 def test_a_failed_build_says_where_its_log_is() -> None:
