@@ -234,8 +234,9 @@ COMMANDS = (
         "Read the images in the registry, and record which tags are nixfront's own and which layers are there.",
         _reindex,
         _reindex_arguments,
-        "It is never necessary: a missing record only costs time. It records a layer only where this host has its store "
-        "paths and packs them to the same bytes. It records a tag only where the image is as nixfront made it and its labels "
-        "name this repository and tag; of moving tags, only `latest` and the `ref` of the settings.",
+        "Run it after the state was lost. Without records tags do not move, `prune` deletes nothing, and layers are packed "
+        "again. It records a layer only where this host has its store paths and packs them to the same bytes. It records a "
+        "tag only where the image is as nixfront made it and its labels name this repository and tag; of moving tags, only "
+        "`latest` and the `ref` of the settings.",
     ),
 )
