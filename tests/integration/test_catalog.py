@@ -21,6 +21,10 @@ from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.shim import Rule, Status, shim
 
+pytestmark = pytest.mark.without_documents(
+    "it counts what the registry is asked, and documents may come in between"
+)
+
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 

@@ -32,6 +32,10 @@ from tests.support.stored import stored_tags
 from tests.support.streams import Stream
 from tests.support.wait import Gate, until
 
+pytestmark = pytest.mark.without_documents(
+    "it counts what the registry is asked, and documents may come in between"
+)
+
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 ALWAYS = 1000
 
@@ -283,7 +287,6 @@ async def test_an_upload_is_followed_on_the_registrys_own_host_only() -> None:
     assert asked == ["POST"]
 
 
-@pytest.mark.without_documents("it counts uploads")
 async def test_a_passing_500_on_the_last_blob_is_not_noticed(start: Start, registry: Server) -> None:
     # cacert, common, hello and the root, then the config
     async with (
@@ -359,7 +362,6 @@ async def test_a_slow_registry_takes_longer_and_nothing_else(start: Start, regis
     assert image.digest
 
 
-@pytest.mark.without_documents("it counts the tags that a collection leaves")
 @pytest.mark.parametrize("embedded", [False, True], ids=["stock", "embedded"])
 async def test_the_stock_garbage_collection_while_images_are_there(
     start: Start, registry: Server, tmp_path: Path, embedded: bool

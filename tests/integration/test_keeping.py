@@ -25,6 +25,8 @@ from tests.support.stored import digest_of_tag, stored_tags
 from tests.support.validate import validate
 from tests.support.wait import Gate, until
 
+pytestmark = pytest.mark.without_documents("it lists tags, and documents may come in between")
+
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 MADE = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
 
@@ -116,7 +118,6 @@ async def test_a_pull_keeps_an_image(
     assert await nixfront("prune", "--days", "30", "--yes") == []
 
 
-@pytest.mark.without_documents("it counts tags")
 async def test_reindex_finds_again_what_is_ours_and_believes_no_copy(
     start: Start, registry: Server, nixfront: Command, tmp_path: Path
 ) -> None:

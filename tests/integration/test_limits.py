@@ -13,6 +13,10 @@ from tests.support.servers import Server
 from tests.support.shim import Held, Rule, shim
 from tests.support.wait import Gate, until
 
+pytestmark = pytest.mark.without_documents(
+    "it counts what the registry is asked, and documents may come in between"
+)
+
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 SKOPEO = {"User-Agent": "skopeo/1.9.3"}
 DOCKER = {"User-Agent": "docker/20.10.24 go/go1.19.8 UpstreamClient(Docker-Client/20.10.24 (linux))"}

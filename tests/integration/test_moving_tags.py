@@ -16,6 +16,8 @@ from tests.support.servers import Server
 from tests.support.shim import Held, Rule, shim
 from tests.support.wait import AT_THE_GATE, Gate, at_redirect
 
+pytestmark = pytest.mark.without_documents("it lists tags, and documents may come in between")
+
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 PATH = "/v2/tool/manifests/latest"
 TYPES = ", ".join(

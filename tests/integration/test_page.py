@@ -17,6 +17,10 @@ from tests.support.servers import Server
 from tests.support.shim import Rule, Status, shim
 from tests.support.wait import PATIENCE, Gate, until
 
+pytestmark = pytest.mark.without_documents(
+    "it counts what the registry is asked, and documents may come in between"
+)
+
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 READ = (
     "/packages",  # starts Nix where the names are not known yet

@@ -23,6 +23,10 @@ from tests.support.servers import Server
 from tests.support.shim import Rule, Status, shim
 from tests.support.wait import until
 
+pytestmark = pytest.mark.without_documents(
+    "it counts what the registry is asked, and documents may come in between"
+)
+
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 ID = "X-Request-Id"
 DOCKER = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
@@ -57,7 +61,6 @@ async def counts(front: Front) -> dict[tuple[str, frozenset[tuple[str, str]]], f
     }
 
 
-@pytest.mark.without_documents("it counts requests")
 async def test_a_pull_is_counted(start: Start, registry: Server) -> None:
     async with start(registry.url) as front:
         image = await front.pull("hello")
