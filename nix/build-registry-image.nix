@@ -141,7 +141,7 @@ let
   facts = map (found: { inherit (found) attribute name outputs mainProgram version; });
 
   isNamed = if named != null then named else value contents != [ ] || extraCommands != "" || value uid != 0 || value gid != 0;
-  asked = {
+  request = {
     inherit name tag format system extraCommands;
     maxLayers = value maxLayers;
     owner = [ (value uid) (value gid) ];
@@ -171,7 +171,7 @@ let
   run = step: attributes: derivation ({
     name = "${builtins.replaceStrings [ "/" ":" ] [ "-" "-" ] name}${if step == "tree" then "-tree" else ""}";
     system = host;
-    inherit asked step;
+    inherit request step;
     __structuredAttrs = true;
     builder = builtins.head start;
     args = builtins.tail start ++ [ "-B" "-c" "import sys; sys.path.insert(0, '${code}'); from proxy.image.nix_build import main; main()" ];

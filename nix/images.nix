@@ -14,7 +14,7 @@
 #   { kind = "missing"; part; names; }        the file has no such image, but `names`
 #   { kind = "ambiguous"; names; }            these differ only in case
 #   { kind = "elsewhere"; image; set; }       the image is about another package set than this request: ask again with it
-#   { kind = "wrong"; image; mistakes; }      mistakes = [ { key; problem; known; } ]: for a wrong key, `known` are all the right ones
+#   { kind = "wrong"; image; mistakes; }      mistakes = [ { key; problem; choices; } ]: for a wrong key, `choices` are all the right ones
 #   { kind = "image"; image; packages; contents; optional; tools; ...}: the keys of the definition with their defaults, and
 #     packages, optional   results as in default.nix
 #     contents      the same for derivations, and { kind = "path"; path; drvPath; output; } for store paths (drvPath and output
@@ -123,12 +123,12 @@ let
       unknown = builtins.filter (key: !(keys ? ${key})) names;
       unfit = builtins.filter (key: keys ? ${key} && definition.${key} != null && !keys.${key}.is definition.${key}) names;
     in
-    map (key: { inherit key; problem = "is no key of an image"; known = builtins.attrNames keys; }) unknown
+    map (key: { inherit key; problem = "is no key of an image"; choices = builtins.attrNames keys; }) unknown
     ++ map
       (key: {
         inherit key;
         problem = "has to be ${keys.${key}.what}, and is a ${shown definition.${key}}";
-        known = [ ];
+        choices = [ ];
       })
       unfit;
 
@@ -143,7 +143,7 @@ let
   match = resolve images { typed = question.image; path = [ question.image ]; };
   image = match.attribute;
 
-  wrong = key: problem: { kind = "wrong"; inherit image; mistakes = [ { inherit key problem; known = [ ]; } ]; };
+  wrong = key: problem: { kind = "wrong"; inherit image; mistakes = [ { inherit key problem; choices = [ ]; } ]; };
   answer = definition:
     let
       value = key: default: let own = definition.${key} or null; in if own == null then default else own;
@@ -176,7 +176,7 @@ in
 if !builtins.isAttrs images then {
   kind = "wrong";
   image = "";
-  mistakes = [ { key = ""; problem = "images.file has to yield a set of images, and yields a ${kindOf images}"; known = [ ]; } ];
+  mistakes = [ { key = ""; problem = "images.file has to yield a set of images, and yields a ${kindOf images}"; choices = [ ]; } ];
 }
 else if match.kind != "attribute" then { inherit (match) kind part names; }
 else if !builtins.isAttrs match.value || isDerivation match.value then

@@ -3,7 +3,7 @@
 Unpacks the .debs, folds /usr into the top, then makes the files find each other in the store: symlinks, ELF
 interpreters and rpaths, first lines of scripts, and the fix-ups of `packages.json`. No shell is run.
 
-Rules of this program: the output depends on its environment (`given`) and nothing else. Every listing is sorted and
+Rules of this program: the output depends on its environment (`inputs`) and nothing else. Every listing is sorted and
 every choice between two candidates is total, so that two builds give the same bytes.
 """
 
@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import fixups
 from elf import index_libraries, repair_elf
-from given import MULTIARCH, closure, environment, out, regular_files, shell, walk
+from inputs import MULTIARCH, closure, environment, out, regular_files, shell, walk
 
 TOPS = ("bin", "sbin", "lib", "lib64", "etc", "opt")
 # Documentation, translations (there is no locale to use them in), and what only an init system or a shell log-in reads.

@@ -29,7 +29,7 @@ let
     let
       by = {
         inherit (data) system;
-        # The hash is known, so an evaluation does not read the folder again once the store has it.
+        # The lock has the hash, so an evaluation does not read the folder again once the store has it.
         tools = builtins.path {
           path = /. + folder;
           name = "debian-builder";
@@ -58,7 +58,7 @@ let
     args = python by ++ [ "${code}/compiled.py" ];
     PYTHONHOME = by.tools;
     PYTHONPYCACHEPREFIX = builtins.placeholder "out";
-    # `given` wants them, and nothing is built.
+    # `inputs` reads them when a module imports it; this derivation builds no package.
     closure = "";
     glibc = "";
     shell = "";

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from given import LOADER, MACHINE, MULTIARCH, closure, glibc, out, run, tools, walk
+from inputs import LOADER, MACHINE, MULTIARCH, closure, glibc, out, run, tools, walk
 
 
 def index_libraries() -> dict[str, Path]:

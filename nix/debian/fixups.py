@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from given import closure, environment, out, shell
+from inputs import closure, environment, out, shell
 
 
 def apply(fixups: Mapping[str, Any]) -> None:

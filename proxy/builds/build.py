@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from proxy.core.events import ENDINGS, ending
+from proxy.core.events import ENDINGS, MADE, ending
 from proxy.nix.output import NixCounts
 from proxy.state import INTERRUPTED, BuildRecord
 
@@ -31,7 +31,8 @@ _OWN_WORDS = frozenset(
 _SUBJECT = re.compile(r": |[;\n]")  # ends what a message says in nixfront's own words
 
 #: What can be said of a build in a word.
-STATES = RUNNING, MADE, FAILED, REFUSED, NOT_FOUND = "running", *ENDINGS
+RUNNING = "running"
+STATES = (RUNNING, *ENDINGS)
 
 #: What a build does, in this order.
 RESOLVING, WAITING, EVALUATING, BUILDING, PACKING = (
@@ -50,7 +51,7 @@ class Build:
     A build that has ended has a `digest`, or an `error` and the class of that error as its `outcome`. `machine` is
     the machine that builds: it alone has the log. `host` is the name of that machine for people. `contents`: one for each
     platform. `missing`: (platform, error) pairs of an index that lacks these platforms. `client` wanted the image first, and is
-    known on that machine alone.
+    in the record of that machine alone.
     """
 
     id: str

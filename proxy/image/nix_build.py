@@ -2,7 +2,7 @@
 
 It runs under a bare python3 of the package set, so it and all that it imports needs the standard library alone. The modules
 that the proxy uses make every decision; this module hands them Nix's facts of the closure (`exportReferencesGraph`)
-and writes their results to files. The arguments are Nix's structured attributes: `step` (`tree` or `image`), `asked` (the
+and writes their results to files. The arguments are Nix's structured attributes: `step` (`tree` or `image`), `request` (the
 request: see the head comment of the expression), `graph`, `outputs`, and `changed` (the store path of the root tree after
 extraCommands). The step `index` has `images` instead: the document and the folder of each image.
 """
@@ -59,7 +59,7 @@ def _attributes(environment: Mapping[str, str]) -> dict[str, Any]:
 def write_tree(attributes: Mapping[str, Any], folder: Path) -> None:
     """Write the merged root tree, and the modes that Nix would not keep, for `nix/commands.nix`."""
     (folder / "tree").mkdir(parents=True)
-    paths, request = {info.path for info in _closure(attributes["graph"], "")}, attributes["asked"]
+    paths, request = {info.path for info in _closure(attributes["graph"], "")}, attributes["request"]
     listing = store_tree.StoreListing(paths=paths)
     root = image_recipe.root(_recipe(request), _package_set(request), listing, paths)
     modes = store_tree.lay_out(root.entries, folder / "tree")
@@ -70,7 +70,7 @@ def write_tree(attributes: Mapping[str, Any], folder: Path) -> None:
 
 def write_image(attributes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write every blob and the manifest of the image into `folder`; returns the document that says where they are."""
-    request, changed = attributes["asked"], attributes.get("changed") or ""
+    request, changed = attributes["request"], attributes.get("changed") or ""
     folder.mkdir()
     recipe = _recipe(request)
     table = (
@@ -104,7 +104,7 @@ def write_image(attributes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def write_index(attributes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write the index of images that are there, with links to their files; returns the document that says where all are."""
-    request = attributes["asked"]
+    request = attributes["request"]
     folder.mkdir()
     documents = [
         json.loads(Path(image["document"]).read_text(encoding="utf-8")) for image in attributes["images"]

@@ -138,8 +138,9 @@ class Evaluator:
         # A file that lies in the store by itself stands for itself alone, and not for the whole store.
         folder = file if file.parent == Path("/nix/store") else file.parent
         readable = (str(folder), *readable_paths(pkgs))
-        asked = {**request, "image": name}
-        output = await self._run("images.nix", package_set, asked, f"image {name}", readable)
+        output = await self._run(
+            "images.nix", package_set, {**request, "image": name}, f"image {name}", readable
+        )
         result: Mapping[str, Any] = await asyncio.to_thread(read_json, output)
         if result["kind"] == "missing":
             self._image_names.store(question, result["names"])

@@ -38,7 +38,7 @@ def read_image(result: ImageResult, typed: str, package_set: str, index: NameInd
         raise ImageUnknown(f"image {typed} could be {both}, which differ only in case")
     if result["kind"] == "wrong":
         problems = [
-            f"{item['key']} {item['problem']}{_hint(item['key'], item['known'])}".strip()
+            f"{item['key']} {item['problem']}{_hint(item['key'], item['choices'])}".strip()
             for item in result["mistakes"]
         ]
         raise _invalid(result["image"], problems)

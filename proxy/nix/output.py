@@ -56,7 +56,9 @@ _OTHER_SYSTEM = re.compile(
 )
 # The host's own trouble, whether a builder or Nix itself met it.
 _DISK_FULL = re.compile(r"No space left on device|database or disk is full")
-_COLLECTION = re.compile(r"gc-socket/socket'?: |GC socket disconnected")
+_ANOTHER_NIX = re.compile(
+    r"gc-socket/socket'?: |GC socket disconnected|creating symlink from '\S+/gcroots/profiles' to '\S+': File exists"
+)
 _NO_DAEMON = re.compile(r"error: cannot (?:connect to|open connection to) .*(?:socket|daemon|remote store)")
 _NOTHING_THERE = re.compile(
     r"HTTP error 40[34]|does not exist|[Nn]o such file|not our ref|bad object|Cannot find Git revision|couldn't find remote ref"
@@ -176,9 +178,9 @@ def trouble_of_host(error: ProcessFailed) -> NixfrontError | None:
     return None
 
 
-def met_a_collection(error: ProcessFailed) -> bool:
-    """Whether Nix failed as a garbage collection began or ended: it reports a path to one that does not listen."""
-    return any(_COLLECTION.search(line) for line in error.tail)
+def met_another_nix(error: ProcessFailed) -> bool:
+    """Whether Nix failed as another one did something at the same moment: it began or ended a garbage collection, or made the store."""
+    return any(_ANOTHER_NIX.search(line) for line in error.tail)
 
 
 def lacks_a_path(error: ProcessFailed) -> bool:

@@ -16,14 +16,15 @@ from proxy.core.events import NixRan, Sink
 from proxy.core.model import PackageSet, Policy
 from proxy.nix import commands
 from proxy.nix.commands import NO_CACHES, Caches, configuration
-from proxy.nix.output import met_a_collection, trouble_of_host
+from proxy.nix.output import met_another_nix, trouble_of_host
 from proxy.tools import process
 from proxy.tools.retry import retry
 
 # Bytes that one evaluation may print: its result, and warnings, traces and its error.
 _MOST_OUTPUT = 32 << 20
 _MOST_LOG = 16 << 20
-# Older Nix gives up where it meets the first or the last moment of a garbage collection; newer Nix tries again itself.
+# Nix gives up where another one makes the same new store, and older Nix where it meets the first or the last moment of a garbage
+# collection.
 _TRIES = 6
 _PAUSE = 0.1  # seconds before the second try
 
@@ -188,4 +189,4 @@ def readable_paths(package_set: PackageSet) -> tuple[str, ...]:
 
 
 def _tries(error: Exception) -> int:
-    return _TRIES if isinstance(error, ProcessFailed) and met_a_collection(error) else 1
+    return _TRIES if isinstance(error, ProcessFailed) and met_another_nix(error) else 1

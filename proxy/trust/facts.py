@@ -1,6 +1,6 @@
 """The facts of one image from which its documents follow: all that they hold, and no clock.
 
-The facts of an image are known before its manifest is put. They go into a file, which a child process reads (see `__main__`).
+nixfront has the facts of an image before it puts the manifest. They go into a file, which a child process reads (see `__main__`).
 """
 
 import re

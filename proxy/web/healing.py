@@ -22,7 +22,7 @@ from proxy.state import ImageRecord, State
 _MOST_READ = 16  # manifests of a repository in which a blob is looked for
 _MOST_BLOBS = 1 << 16  # whose digests are in memory, those of all manifests together
 _MOST_REFUSED = 4096  # manifests
-_REFUSED = 10.0  # seconds for which a manifest that the registry does not give is not asked for again
+_REFUSED = 10.0  # seconds until nixfront asks again for a manifest that the registry does not give
 
 
 class Healing:

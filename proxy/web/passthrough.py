@@ -89,7 +89,7 @@ def local_location(location: str, registry: str) -> str:
 
 
 def _authority(parts: SplitResult) -> tuple[str | None, int | None]:
-    """Host and port, the scheme's own where none is given. Raises `ValueError`."""
+    """Host and port, the scheme's own port where there is none. Raises `ValueError`."""
     return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 

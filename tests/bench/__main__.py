@@ -1,4 +1,4 @@
-"""Measure the lines that are asked for, print each as soon as it is there, and a table of them at the end."""
+"""Measure the lines that the user names, print each as soon as it is there, and a table of them at the end."""
 
 import argparse
 import asyncio
@@ -40,9 +40,9 @@ def main() -> int:
     if arguments.list:
         print("\n".join(every))
         return 0
-    for asked in arguments.names:
-        if not any(name.startswith(asked) for name in every):
-            print(f"no line starts with {asked}; there are {', '.join(every)}", file=sys.stderr)
+    for prefix in arguments.names:
+        if not any(name.startswith(prefix) for name in every):
+            print(f"no line starts with {prefix}; there are {', '.join(every)}", file=sys.stderr)
             return 1
     with arguments.json.open("w") if arguments.json else nullcontext() as file:
         try:
@@ -53,10 +53,10 @@ def main() -> int:
     return 0
 
 
-async def _run(bench: Bench, asked: Sequence[str], file: TextIO | None) -> None:
+async def _run(bench: Bench, prefixes: Sequence[str], file: TextIO | None) -> None:
     done: list[Result] = []
     for measure in MEASURES:
-        wanted = [name for name in measure.names if not asked or name.startswith(tuple(asked))]
+        wanted = [name for name in measure.names if not prefixes or name.startswith(tuple(prefixes))]
         if not wanted:
             continue
         for result in await measure.run(bench):

@@ -1,4 +1,4 @@
-"""What every measurement is given: how much of it is wanted, a place to work, and the package set."""
+"""What every measurement gets: how much to measure, a place to work, and the package set."""
 
 import asyncio
 import re

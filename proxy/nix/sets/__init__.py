@@ -86,7 +86,7 @@ class PackageSets:
         self._moving: TTLCache[tuple[str, str], PackageSet] = TTLCache(_MOVING, time_to_live)
         self._heads: TTLCache[tuple[str, str], bool] = TTLCache(_MOVING, time_to_live)
         self._unknown: TTLCache[tuple[str, str], str] = TTLCache(_UNKNOWN, LOOK_SECONDS)
-        # References that were there before: they may be asked for whatever else clients ask.
+        # References that were there before: clients may name them, whatever others name.
         self._seen: LRUCache[tuple[str, str], bool] = LRUCache(_MOVING)
         self._misses: dict[str, TTLCache[str, bool]] = {
             name: TTLCache(_MOST_MISSES, LOOK_SECONDS) for name in choices

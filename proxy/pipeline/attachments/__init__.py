@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from proxy.core.errors import NixfrontError, ProcessFailed, RegistryRefused, RegistryUnavailable
+from proxy.core.errors import NixfrontError, ProcessFailed, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import digest_of, sha256_hex
 from proxy.pipeline.attachments import referrers
@@ -196,14 +196,11 @@ class Attachments:
             if not is_listed:
                 unlisted.append(kinds.entry(kind, manifest))
         if unlisted:
-            try:
-                async with referrers.lease(self._state, repository, subject.digest):
-                    # `prune` may have deleted the image meanwhile: then nothing would ever delete its list.
-                    if await self._destination.manifest(repository, subject.digest) is not None:
-                        write = self._versions.write(repository)
-                        await referrers.add(self._destination, repository, subject.digest, unlisted, write)
-            except TimeoutError as error:
-                raise RegistryUnavailable("the registry takes too long for a list of referrers") from error
+            async with referrers.lease(self._state, repository, subject.digest):
+                # `prune` may have deleted the image meanwhile: then nothing would ever delete its list.
+                if await self._destination.manifest(repository, subject.digest) is not None:
+                    write = self._versions.write(repository)
+                    await referrers.add(self._destination, repository, subject.digest, unlisted, write)
         return True
 
     async def _attempt(self, file: Path, facts: ImageFacts, step: Awaitable[T]) -> T | None:

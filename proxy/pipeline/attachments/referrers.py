@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
 
 from proxy.core import foreign
+from proxy.core.errors import RegistryUnavailable
 from proxy.core.foreign import DocumentInvalid, to_list, to_object, to_text
 from proxy.core.model import OCI_INDEX, canonical_json
 from proxy.core.names import referrers_tag
@@ -53,7 +54,7 @@ async def tagged(destination: Destination, repository: str, digest: str) -> list
 async def lease(state: State, repository: str, digest: str) -> AsyncIterator[None]:
     """The right to read and write the list of this image, for all who share the state.
 
-    Raises `TimeoutError` in the context before the lease ends: another one may read and write the list after it.
+    The context ends before the lease does, with `RegistryUnavailable`: another one may read and write the list after it.
     """
     key, holder = f"referrers {repository}@{digest}", secrets.token_hex(8)
     while not await state.take(key, holder, _LEASE):  # noqa: ASYNC110 - somebody else has it
@@ -61,6 +62,8 @@ async def lease(state: State, repository: str, digest: str) -> AsyncIterator[Non
     try:
         async with asyncio.timeout(_LEASE - _MARGIN):
             yield
+    except TimeoutError as error:
+        raise RegistryUnavailable("the registry takes too long for a list of referrers") from error
     finally:
         await state.release(key, holder)
 
@@ -77,8 +80,8 @@ async def add(
     Raises as `listed` does.
     """
     there = await tagged(destination, repository, digest)
-    known = {entry["digest"] for entry in there}
-    if merged := [entry for entry in new if entry["digest"] not in known]:
+    digests = {entry["digest"] for entry in there}
+    if merged := [entry for entry in new if entry["digest"] not in digests]:
         with write:
             await put(destination, repository, digest, [*there, *merged])
 

@@ -133,7 +133,7 @@ def index_key(keys: Mapping[str, str], form: Format) -> str:
 
 
 class LayerSum:
-    """Counts the layers of all platforms together, as one build, as soon as the layers of each are known."""
+    """Counts the layers of all platforms together, as one build, as soon as nixfront knows the layers of each."""
 
     def __init__(self, sink: Sink, systems: Sequence[str]) -> None:
         self._sink = sink

@@ -1,4 +1,4 @@
-"""A platform that cannot be made: which errors mean that, and what an index and a client are told.
+"""A platform that cannot be made: which errors mean that, and what nixfront tells a client and writes into an index.
 
 An error that says something about packages and settings concerns its platform alone. Any other one (a full disk, a registry
 that is away) ends the whole build: the same request may succeed for all platforms a moment later.

@@ -5,7 +5,7 @@ registry deletes a manifest with every tag that names it. A document goes if its
 about this image, and if nothing else names it. What somebody else attached stays, with its line.
 """
 
-from proxy.core.errors import DigestMismatch, RegistryRefused, RegistryUnavailable
+from proxy.core.errors import DigestMismatch, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import digest_of
 from proxy.core.names import referrers_tag
@@ -29,11 +29,8 @@ class AttachmentDeleter:
     async def delete(self, repository: str, image: str, contents: Contents) -> None:
         """Delete what nixfront attached to the image with this digest. Raises `RegistryUnavailable`, `RegistryRefused`."""
         await self._delete_signatures(repository, image, contents)
-        try:
-            async with referrers.lease(self._state, repository, image):
-                await self._delete_documents(repository, image, contents)
-        except TimeoutError as error:
-            raise RegistryUnavailable("the registry takes too long for a list of referrers") from error
+        async with referrers.lease(self._state, repository, image):
+            await self._delete_documents(repository, image, contents)
 
     async def _delete_signatures(self, repository: str, image: str, contents: Contents) -> None:
         tag = signature_tag(image)

@@ -5,7 +5,8 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.builds.build import NOT_FOUND, RUNNING, STATES, Build
+from proxy.builds.build import RUNNING, STATES, Build
+from proxy.core.events import NOT_FOUND
 from proxy.web.page import templating
 from proxy.web.page.templating import Pages
 from proxy.web.page.visitor import Visitor

@@ -8,7 +8,7 @@ A tag of ours may name an index. A client that takes manifests alone, and no ind
 it; the stock registry picks linux/amd64. Where it picks none that the client takes, the index goes out as it is.
 
 Images that others pushed stay the registry's affair, with the client's own `Accept`. Whether a tag is ours shows in the
-digest of the answer. A digest names one document, and the registry never converts that. So there only a 404 is asked about again.
+digest of the answer. A digest names one document, and the registry never converts that. So there nixfront asks again only after a 404.
 """
 
 from collections.abc import AsyncIterator, Iterable

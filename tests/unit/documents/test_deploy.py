@@ -432,7 +432,9 @@ def test_the_chart_with_other_values() -> None:
         assert section in (CHART / "values.yaml").read_text()
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is a second opinion, where it is there")
+@pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl of Debian 12 does not know the labels of this folder"
+)
 def test_kustomize_reads_the_folder() -> None:
     told = subprocess.run(["kubectl", "kustomize", KUBERNETES], check=True, capture_output=True, text=True)
 

@@ -190,9 +190,9 @@ def test_every_mistake_is_told_at_once() -> None:
 
 def test_wrong_keys_come_with_close_ones() -> None:
     mistakes = [
-        {"key": "enviroment", "problem": "is no key of an image", "known": ["env", "entrypoint", "user"]},
-        {"key": "packges", "problem": "is no key of an image", "known": ["packages", "cmd"]},
-        {"key": "uid", "problem": "has to be a number", "known": []},
+        {"key": "enviroment", "problem": "is no key of an image", "choices": ["env", "entrypoint", "user"]},
+        {"key": "packges", "problem": "is no key of an image", "choices": ["packages", "cmd"]},
+        {"key": "uid", "problem": "has to be a number", "choices": []},
     ]
 
     with pytest.raises(ImageInvalid) as refused:
@@ -205,7 +205,7 @@ def test_wrong_keys_come_with_close_ones() -> None:
 
 
 def test_a_file_of_no_images_is_no_image() -> None:
-    mistakes = [{"key": "", "problem": "images.file has to yield a set", "known": []}]
+    mistakes = [{"key": "", "problem": "images.file has to yield a set", "choices": []}]
 
     with pytest.raises(ImageInvalid) as refused:
         image_results.read_image({"kind": "wrong", "image": "", "mistakes": mistakes}, "web", "demo")

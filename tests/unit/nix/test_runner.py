@@ -1,4 +1,4 @@
-"""How Nix runs: what a garbage collection does to a run that meets its first or its last moment."""
+"""How Nix runs: what another Nix does to a run that meets it at a bad moment."""
 
 from pathlib import Path
 
@@ -8,6 +8,9 @@ from proxy.core.errors import NixfrontError
 from proxy.nix.runner import Limits, NixRunner
 
 REFUSED = "error: cannot connect to socket at '/nix/var/nix/gc-socket/socket': Connection refused"
+EXISTS = (
+    "error: creating symlink from '/s/nix/var/nix/gcroots/profiles' to '/s/nix/var/nix/profiles': File exists"
+)
 
 
 def failing(folder: Path, message: str, times: int) -> tuple[str, ...]:
@@ -16,10 +19,11 @@ def failing(folder: Path, message: str, times: int) -> tuple[str, ...]:
     return ("sh", "-c", script, message)
 
 
-async def test_a_run_that_meets_a_collection_runs_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("message", [REFUSED, EXISTS])
+async def test_a_run_that_meets_another_one_runs_again(tmp_path: Path, message: str) -> None:
     runner = NixRunner(Limits(10, 10))
 
-    assert await runner.run(failing(tmp_path, REFUSED, 2), 60) == b"done\n"
+    assert await runner.run(failing(tmp_path, message, 2), 60) == b"done\n"
 
 
 @pytest.mark.parametrize(("message", "runs"), [(REFUSED, 6), ("error: builder failed", 1)])

@@ -93,7 +93,7 @@ class Composer:
         return templating.page(request, "compose.html", {**context, **await self.choices(visitor)})
 
     def lines(self, request: web.Request, name: str, packages: Sequence[Package] = ()) -> list[Line]:
-        """What this visitor types for the image of this name; `packages` are in it, if that is known."""
+        """What this visitor types for the image of this name; `packages`: what nixfront knows to be in it."""
         client = web_client.client(
             request.headers.items(), request.remote or "", request.scheme, self._trusted_proxies
         )

@@ -39,7 +39,7 @@ def lines(
 ) -> list[Line]:
     """The lines for the image of this name, with its tag if that is not `latest`.
 
-    `request`: what the name means here; None for an image that somebody pushed. `packages`: what is in it, if that is known.
+    `request`: what the name means here; None for an image that somebody pushed. `packages`: what nixfront knows to be in it.
     """
     image = f"{place.host}/{name}"
     insecure = "" if place.is_secure else " --tls-verify=false"
