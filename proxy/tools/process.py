@@ -1,7 +1,7 @@
 """Run a child process to its end: start it, read its output, kill it in time.
 
-`run` reads both pipes at once, so a child that writes much to one of them cannot block. The child leads its own process
-group. `run` kills the whole group at the deadline, or when its caller is cancelled. If nixfront itself is killed, the kernel
+`run` reads both pipes at once, so a child that writes much to one of them cannot block. `start` and `kill_group` are for
+who talks with a child. The child leads its own process group. `run` kills the whole group at the deadline, or when its caller is cancelled. If nixfront itself is killed, the kernel
 ends the child, where util-linux's `setpriv` is installed: a build without a parent would keep Nix's locks from the next one.
 
 A start takes until the child gets a processor: tens of milliseconds on a busy host, during which asyncio would stop the
@@ -65,18 +65,7 @@ async def run(
         if on_line is not None:
             on_line(line)
 
-    starting = asyncio.ensure_future(_start((*_ENDS_WITH_US, *argv), env, cwd))
-    try:
-        child = await asyncio.shield(starting)
-    except OSError as error:
-        raise ProcessFailed(program, None, (str(error),)) from error
-    except asyncio.CancelledError:
-        with contextlib.suppress(OSError):
-            late = await starting
-            await _kill_group(late)
-            late.close()
-        raise
-
+    child = await start(argv, env, cwd)
     try:
         async with asyncio.timeout(deadline):
             output, _ = await asyncio.gather(
@@ -84,13 +73,13 @@ async def run(
             )
             returncode = await child.wait()
     except TimeoutError as error:
-        await _kill_group(child)
+        await kill_group(child)
         raise ProcessFailed(program, child.returncode or -1, lines, timed_out=True) from error
     except _TooMuch as error:
-        await _kill_group(child)
+        await kill_group(child)
         raise ProcessFailed(program, child.returncode or -1, (*lines, str(error))) from error
     except BaseException:
-        await _kill_group(child)
+        await kill_group(child)
         raise
     finally:
         child.close()
@@ -105,7 +94,7 @@ class _TooMuch(Exception):
     """The child writes more than it may."""
 
 
-class _Child:
+class Child:
     """A running child process. `connect` starts to read its pipes."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -131,19 +120,44 @@ class _Child:
         """The exit status, once the child ends."""
         return await asyncio.shield(self._end)
 
+    async def write(self, data: bytes) -> None:
+        """Let the child read this. Raises `OSError`, also if it reads nothing."""
+        if self._process.stdin is None:
+            raise BrokenPipeError("the child reads nothing")
+        await asyncio.to_thread(self._process.stdin.write, data)
+
     def close(self) -> None:
         """Close the pipes; processes that the child left behind may hold them open."""
         for transport in self._transports:
             transport.close()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
-async def _start(argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None) -> _Child:
-    """A child with both pipes connected. Raises `OSError`."""
+async def start(
+    argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None = None, *, reads: bool = False
+) -> Child:
+    """A child with both pipes connected, and a third one if it `reads`. Raises `ProcessFailed`."""
+    starting = asyncio.ensure_future(_start(argv, env, cwd, reads))
+    try:
+        return await asyncio.shield(starting)
+    except OSError as error:
+        raise ProcessFailed(argv[0], None, (str(error),)) from error
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError):
+            late = await starting
+            await kill_group(late)
+            late.close()
+        raise
 
-    def start() -> subprocess.Popen[bytes]:
+
+async def _start(argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None, reads: bool) -> Child:
+    """As `start`. Raises `OSError`, and goes on if its caller is cancelled."""
+
+    def begin() -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
+            (*_ENDS_WITH_US, *argv),
+            stdin=subprocess.PIPE if reads else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
@@ -156,7 +170,7 @@ async def _start(argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | 
             Path(f"/proc/{process.pid}/autogroup").write_text(str(_NICE), encoding="ascii")
         return process
 
-    child = _Child(await asyncio.get_running_loop().run_in_executor(_STARTER, start))
+    child = Child(await asyncio.get_running_loop().run_in_executor(_STARTER, begin))
     await child.connect()
     return child
 
@@ -209,7 +223,7 @@ async def read_lines(pipe: asyncio.StreamReader, keep: Callable[[str], None], li
         keep(printable(rest.decode(errors="replace")))
 
 
-async def _kill_group(child: _Child) -> None:
+async def kill_group(child: Child) -> None:
     """End the child and all that it started. Returns once the child is gone."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):

@@ -1,23 +1,25 @@
-"""`python -m proxy.trust FILE...`: the documents of these images, whose facts are in the files (see `record`).
+"""`python -m proxy.trust`: the documents of images, whose facts are in files (see `record`).
 
 A program of its own, as the libraries take long to load and work for seconds on a large image: a server would stop meanwhile.
-It prints one JSON object: the documents of each file as texts by kind, or its `error`.
+It reads the names of files from standard input, a JSON list on each line, until that ends. For each list it prints a line with
+the size of its answer, and the answer, one JSON object: the documents of each file as texts by kind, or its `error`.
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from proxy.trust import record
-from proxy.trust.documents import documents
-
 ERROR = "error"
 
 
-def main(files: list[str]) -> None:
-    """Print the documents of these files."""
-    json.dump(of_files(files), sys.stdout)
+def main() -> None:
+    """Answer each line."""
+    for line in sys.stdin.buffer:
+        answer = json.dumps(of_files(json.loads(line))).encode()
+        sys.stdout.buffer.write(b"%d\n%b" % (len(answer), answer))
+        sys.stdout.buffer.flush()
 
 
 def of_files(files: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -26,6 +28,12 @@ def of_files(files: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def _documents(file: Path) -> dict[str, str]:
+    # `beartype`, by which spdx-tools checks types, does nothing with this; it would double the time to load. Python read the
+    # variable when it started, and compiles modules as before.
+    os.environ["PYTHONOPTIMIZE"] = "1"
+    from proxy.trust import record
+    from proxy.trust.documents import documents
+
     try:
         made = documents(record.read(file.read_bytes()))
     except Exception as error:  # one image must not cost the others their documents
@@ -34,4 +42,4 @@ def _documents(file: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -7,8 +7,9 @@ image depends on what the request names. `created` is a duty in SPDX: it is the 
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 
-from license_expression import LicenseExpression, get_spdx_licensing
+from license_expression import LicenseExpression, Licensing, get_spdx_licensing
 from spdx_tools.spdx.jsonschema.document_converter import DocumentConverter
 from spdx_tools.spdx.model import (
     Actor,
@@ -35,7 +36,6 @@ _DOCUMENT = "SPDXRef-DOCUMENT"
 _IMAGE = "SPDXRef-image"
 _NAMESPACE = "https://spdx.org/spdxdocs/nixfront"
 _NO_ID = re.compile(r"[^a-zA-Z0-9.-]+")
-_LICENSING = get_spdx_licensing()
 
 
 def document(facts: ImageFacts) -> bytes:
@@ -158,10 +158,10 @@ class _Licenses:
         if not names:
             return SpdxNoAssertion()
         ids = dict.fromkeys(self._id(name) for name in names)
-        return _LICENSING.parse(" AND ".join(ids))
+        return _licensing().parse(" AND ".join(ids))
 
     def _id(self, name: str) -> str:
-        if name in _LICENSING.known_symbols:
+        if name in _licensing().known_symbols:
             return name
         if name not in self._ids:
             stem = _NO_ID.sub("-", name).strip("-") or "other"
@@ -173,6 +173,12 @@ class _Licenses:
                 ExtractedLicensingInfo(identity, f"The package set names this licence {name}.", name)
             )
         return self._ids[name]
+
+
+@cache
+def _licensing() -> Licensing:
+    """What SPDX knows of licences. It takes long to load, and many images have no licence that the set names."""
+    return get_spdx_licensing()
 
 
 def _checksum(digest: str) -> Checksum:

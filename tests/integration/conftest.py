@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from proxy.pipeline import attachments
+from proxy.pipeline.attachments.maker import Maker
 from proxy.state import pulls
 from proxy.tools import process
 from proxy.trust import record
@@ -39,12 +39,12 @@ def _made_of(facts: bytes) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _documents_are_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service has a child process for them, which loads the libraries anew each time. That would double the work of a test."""
+    """A service has a child process for them, which loads the libraries anew. That would double the work of a test."""
 
-    async def made(files: Sequence[Path]) -> dict[str, dict[str, str]]:
+    async def made(_maker: Maker, files: Sequence[Path]) -> dict[str, dict[str, str]]:
         return await asyncio.to_thread(lambda: {str(file): _made_of(file.read_bytes()) for file in files})
 
-    monkeypatch.setattr(attachments, "_documents", made)
+    monkeypatch.setattr(Maker, "documents", made)
 
 
 @pytest.fixture(autouse=True)

@@ -4,16 +4,13 @@
 
 The file is a promise. A nixfront that is killed in between leaves it, and the next start keeps the promise. The state says too
 that documents are due to the image; see `builds.late_documents`. One child at a time makes the documents, for all images that
-wait, because the libraries take longer to load than to work.
+wait, because the libraries take longer to load than to work; see `maker`.
 
 What an image has stays: a kind of document is attached only where the image lacks it. The bytes of the image never change.
 """
 
 import asyncio
-import json
 import logging
-import os
-import sys
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,10 +21,10 @@ from proxy.core.errors import NixfrontError, ProcessFailed, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import digest_of, sha256_hex
 from proxy.pipeline.attachments import referrers
+from proxy.pipeline.attachments.maker import Maker
 from proxy.pipeline.destination import Destination
 from proxy.pipeline.tag_versions import TagVersions
 from proxy.state import State
-from proxy.tools import process
 from proxy.tools.files import write_whole
 from proxy.trust import kinds, record
 from proxy.trust.facts import ImageFacts
@@ -37,7 +34,6 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _MOST_AT_ONCE = 16  # images whose documents one child makes
-_DEADLINE = 600.0  # seconds for one child
 _AGAIN = 60.0  # seconds until another try, where the registry is away
 
 
@@ -74,6 +70,7 @@ class Attachments:
         self._versions = versions
         self._folder = folder
         self._queue: asyncio.Queue[Path] = asyncio.Queue()
+        self._maker = Maker()
         self._worker: asyncio.Task[None] | None = None
         self._timers: set[asyncio.TimerHandle] = set()
 
@@ -103,6 +100,7 @@ class Attachments:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
+        await self._maker.close()
 
     def _file(self, repository: str, digest: str) -> Path:
         return self._folder / f"{sha256_hex(f'{repository}@{digest}'.encode())}.json"
@@ -138,7 +136,7 @@ class Attachments:
     async def _keep_all(self, promises: Sequence[_Promise]) -> bool:
         """Attach the documents of these. False where the child ended without any; the next start tries again."""
         try:
-            made = await _documents([promise.file for promise in promises])
+            made = await self._maker.documents([promise.file for promise in promises])
         except ProcessFailed as error:
             reason = error.tail[-1] if error.tail else ""
             _log.error("no documents images=%d error=%s %s", len(promises), error, reason)
@@ -242,13 +240,3 @@ def _one_image(file: Path) -> Iterator[None]:
         yield
     except Exception:
         _log.exception("documents of an image failed file=%s", file.name)
-
-
-async def _documents(files: Sequence[Path]) -> dict[str, dict[str, str]]:
-    """What `python -m proxy.trust` says of these files. Raises `ProcessFailed`."""
-    # An installed program may have more folders of modules than its Python knows by itself.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    argv = (sys.executable, "-P", "-m", "proxy.trust", *map(str, files))
-    output = await process.run(argv, env=environment, deadline=_DEADLINE)
-    made: dict[str, dict[str, str]] = await asyncio.to_thread(json.loads, output)
-    return made

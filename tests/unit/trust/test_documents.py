@@ -140,15 +140,58 @@ def test_documents_are_the_same_in_any_process_at_any_time(tmp_path: Path) -> No
     right.write_bytes(record.write(FACTS))
     wrong.write_bytes(b'{"manifest": {}}')
     printed = subprocess.run(
-        [sys.executable, "-m", "proxy.trust", str(wrong), str(right)],
+        [sys.executable, "-m", "proxy.trust"],
+        input=json.dumps([str(wrong), str(right)]).encode(),
         check=True,
         capture_output=True,
         env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"},
     ).stdout
-    answer = json.loads(printed)
+    size, _, answer = printed.partition(b"\n")
+    made = json.loads(answer)
 
-    assert set(answer[str(wrong)]) == {"error"}
-    assert {kind: text.encode() for kind, text in answer[str(right)].items()} == documents(FACTS)
+    assert int(size) == len(answer)
+    assert set(made[str(wrong)]) == {"error"}
+    assert {kind: text.encode() for kind, text in made[str(right)].items()} == documents(FACTS)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("request",), None),
+        (("request", "attributes"), "bash"),
+        (("request", "preset", "environment"), [["name", "value", "more"]]),
+        (("manifest", "size"), "1234"),
+        (("packages", 0, "outputs"), {"out": HELLO}),
+        (("paths", 0, "references", 0), 7),
+        (("layers",), 7),
+        (("settings",), {"layers.most": None}),
+        (("settings",), []),
+        (("builder",), None),
+    ],
+)
+def test_a_record_of_something_else_is_refused(place: tuple[str | int, ...], value: object) -> None:
+    document = json.loads(record.write(FACTS))
+    inside = document
+    for step in place[:-1]:
+        inside = inside[step]
+    inside[place[-1]] = value
+
+    with pytest.raises(ValueError, match="no facts of an image"):
+        record.read(json.dumps(document).encode())
+
+
+def test_a_record_of_another_version_is_read_as_far_as_it_goes() -> None:
+    """A field that came later has a default here, and one that is gone there is nobody's."""
+    document = json.loads(record.write(FACTS))
+    del document["packages"][0]["vulnerabilities"]
+    document["packages"][0]["novel"] = [1]
+
+    facts = replace(FACTS, packages=(replace(PACKAGE, vulnerabilities=()),))
+    assert record.read(json.dumps(document).encode()) == facts
+
+    del document["builder"]
+    with pytest.raises(ValueError, match="builder"):
+        record.read(json.dumps(document).encode())
 
 
 @pytest.mark.parametrize(

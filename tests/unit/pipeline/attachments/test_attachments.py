@@ -15,8 +15,8 @@ from proxy.core.errors import ProcessFailed, RegistryUnavailable
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import OCI_INDEX, OCI_MANIFEST, Descriptor, canonical_json, digest_of
 from proxy.core.names import referrers_tag
-from proxy.pipeline import attachments as attaching_module
 from proxy.pipeline.attachments import Attachments, referrers
+from proxy.pipeline.attachments.maker import Maker
 from proxy.pipeline.destination import MemoryDestination
 from proxy.pipeline.oci_layout import OciLayout
 from proxy.pipeline.tag_versions import TagVersions
@@ -240,14 +240,14 @@ async def test_an_image_for_which_the_child_dies_costs_no_other_its_documents(
     other = manifest("another image")
     await destination.put_manifest("one", "other", OCI_MANIFEST, other)
     bad = replace(OURS, manifest=Descriptor(OCI_MANIFEST, len(other), digest_of(other)))
-    real = attaching_module._documents
+    real = Maker.documents
 
-    async def dies(files: Sequence[Path]) -> dict[str, dict[str, str]]:
+    async def dies(maker: Maker, files: Sequence[Path]) -> dict[str, dict[str, str]]:
         if bad_file in files:
             raise ProcessFailed("python", -9)
-        return await real(files)
+        return await real(maker, files)
 
-    monkeypatch.setattr(attaching_module, "_documents", dies)
+    monkeypatch.setattr(Maker, "documents", dies)
     async with attachments(destination, tmp_path) as attaching:
         await attaching.promise(bad)
         (bad_file,) = promises(tmp_path)
