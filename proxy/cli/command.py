@@ -101,6 +101,11 @@ class Console:
         if not self.as_json:
             sys.stderr.write(f"{printable(text)}\n")
 
+    def soothe(self, text: str) -> None:
+        """Say at once what a person waits for, on a terminal alone."""
+        if sys.stderr.isatty():
+            self.note(text)
+
     @contextmanager
     def progress(self, text: str) -> Iterator["Bar"]:
         """A moving bar on standard error during the context, where that is a terminal."""

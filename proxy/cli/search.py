@@ -13,8 +13,7 @@ from proxy.cli.command import Command, Console, check_set, positive
 if TYPE_CHECKING:
     from proxy.core.facts import PackageFacts
     from proxy.settings import Settings
-    from proxy.tools.name_index import NameIndex
-    from proxy.wiring.search_cache import Question
+    from proxy.wiring.search_cache import Meaning, Question
 
 
 def _search(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
@@ -24,6 +23,10 @@ def _search(settings: "Settings", arguments: argparse.Namespace, console: Consol
     check_set(settings, arguments.set)
     index = search_cache.recall(settings, arguments.set, arguments.tag)
     if index is None:
+        which = arguments.set or settings.package_sources[""].kind
+        console.soothe(
+            f"listing the packages of set {which}: the first search does, and later ones take its list"
+        )
         from proxy.cli.running import run
         from proxy.wiring import commands
 
@@ -31,7 +34,8 @@ def _search(settings: "Settings", arguments: argparse.Namespace, console: Consol
             index = run(commands.name_index(settings, arguments.set, arguments.tag))
         search_cache.keep(settings, arguments.set, arguments.tag, index)
     search_cache.keep_meaning(_question(arguments), settings)
-    return _show(index, settings.package_sources[arguments.set].kind, arguments, console)
+    meaning = search_cache.Meaning(index, settings.package_sources[arguments.set].kind, tuple(settings.sets))
+    return _show(meaning, arguments, console)
 
 
 def _search_at_once(arguments: argparse.Namespace, console: Console) -> int | None:
@@ -39,7 +43,7 @@ def _search_at_once(arguments: argparse.Namespace, console: Console) -> int | No
     from proxy.wiring import search_cache
 
     meaning = search_cache.recall_meaning(_question(arguments))
-    return None if meaning is None else _show(meaning.index, meaning.kind, arguments, console)
+    return None if meaning is None else _show(meaning, arguments, console)
 
 
 def _question(arguments: argparse.Namespace) -> "Question":
@@ -48,8 +52,9 @@ def _question(arguments: argparse.Namespace) -> "Question":
     return Question(arguments.config, os.environ, arguments.demo, arguments.set, arguments.tag)
 
 
-def _show(index: "NameIndex", kind: str, arguments: argparse.Namespace, console: Console) -> int:
+def _show(meaning: "Meaning", arguments: argparse.Namespace, console: Console) -> int:
     """Print a page of packages: attribute, name to pull, version, description. The exit code is 1 where nothing matches."""
+    index = meaning.index
     prefix = f"{arguments.set}/" if arguments.set else ""
     positions = index.search(arguments.text)
     page = positions[(arguments.page - 1) * arguments.most :][: arguments.most]
@@ -66,9 +71,11 @@ def _show(index: "NameIndex", kind: str, arguments: argparse.Namespace, console:
     elif positions and not matches:
         console.complain(f"there is no page {arguments.page}, the last one is {pages}")
     if not positions:
-        which = arguments.set or kind
+        which = arguments.set or meaning.kind
+        others = [f"--set {name}" for name in meaning.sets if name != arguments.set]
+        more = f"; look in another set with {' or '.join(others)}" if others else ""
         console.complain(
-            f"no package of set {which} has {arguments.text!r} in its name or description ({len(index)} names)"
+            f"no package of set {which} has {arguments.text!r} in its name or description ({len(index)} names){more}"
         )
     return 0 if matches else 1
 

@@ -40,13 +40,14 @@ _MOST_PARTS = 8
 class Vocabulary:
     """The words that the operator defines: meta-packages, aliases of attributes, and names of package sets.
 
-    `images`: the first component of the path of a named image; `has_images`: whether there are any. `most_packages`: the
+    `default_set`: what people call the set of names without one; no path needs it. `images`: the first component of the path of a named image; `has_images`: whether there are any. `most_packages`: the
     limit of packages in one image, including those of meta-packages.
     """
 
     presets: Mapping[str, Preset] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     package_sets: frozenset[str] = frozenset()
+    default_set: str = ""
     images: str = ""
     has_images: bool = True
     most_packages: int = 64
@@ -129,7 +130,9 @@ def _hints(
     package_set: str, presets: Sequence[str], components: Sequence[str], words: Vocabulary
 ) -> tuple[tuple[str, str], ...]:
     """What names may mean that stand where a package stands: a package set may have a package of such a name."""
-    hints: list[tuple[str, str]] = []
+    sets = words.package_sets if package_set else words.package_sets | {words.default_set}
+    strays = dict.fromkeys(name for name in components if name in sets and name not in words.aliases)
+    hints = [(name, _set_hint(name, package_set, presets, components, words)) for name in strays]
     late = [name for name in components if name in words.presets and name not in words.aliases]
     if late:
         front = [name for name in (package_set, *presets, *dict.fromkeys(late)) if name]
@@ -138,6 +141,18 @@ def _hints(
     if not words.has_images and not package_set and not presets and components[:1] == [words.images]:
         hints.append((words.images, "this host has no named images, as its setting images.file is empty"))
     return tuple(hints)
+
+
+def _set_hint(
+    name: str, package_set: str, presets: Sequence[str], components: Sequence[str], words: Vocabulary
+) -> str:
+    """What a package set means that stands where a package stands."""
+    path = "/".join((*presets, *(each for each in components if each not in words.package_sets | {name})))
+    if package_set:
+        return f"{name} is a package set, and an image has packages of one set alone, here of {package_set}"
+    if name in words.package_sets:
+        return f"{name} is a package set and comes first: {name}/{path}".rstrip("/")
+    return f"{name} is the package set of names without one{path and f': {path}'}"
 
 
 def attribute_path(typed: str) -> tuple[str, ...]:

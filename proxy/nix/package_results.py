@@ -14,6 +14,7 @@ from proxy.core.names import is_store_path
 from proxy.tools.name_index import NO_NAMES, NameIndex, close
 
 _SUGGESTIONS = 3
+_HINT = ", did you mean"
 _MOST_COMPARED = (
     3  # so many missing names of one request get suggestions; each is compared with the whole set
 )
@@ -44,6 +45,8 @@ def read_packages(
     problems = [_problem(result, index, suggest=result["typed"] in compared) for result in failed]
     if problems:
         count = f" of {len(index)} packages" if index else ""
+        if package_set == "demo" and not any(_HINT in problem for problem in problems):
+            count += ", and not nixpkgs"
         raise PackageUnknown("; ".join(problems) + f" (package set {package_set}{count})")
     refusals = [_refusal(result) for result in results if result["kind"] == "refused"]
     if refusals:
@@ -61,7 +64,7 @@ def _problem(result: Mapping[str, Any], index: NameIndex, *, suggest: bool) -> s
                 part = result["part"]
                 close_by = [*index.with_program(part), *index.elsewhere(part), *close_by]
             likely = list(dict.fromkeys(close_by))[:_SUGGESTIONS]
-            hint = f", did you mean {_either(likely)}?" if likely else ""
+            hint = f"{_HINT} {_either(likely)}?" if likely else ""
             where = f" ({result['at']} has no {result['part']})" if result["at"] else ""
             return f"no package {typed}{where}{hint}"
         case "ambiguous":

@@ -22,7 +22,7 @@ from yarl import URL
 
 from proxy import __version__
 from proxy.core import request
-from proxy.core.errors import RegistryUnavailable, SettingsInvalid
+from proxy.core.errors import RegistryUnavailable, SettingsInvalid, reason
 from proxy.core.model import Buffer
 from proxy.registry.login import Credentials, Login, Scopes
 
@@ -214,4 +214,8 @@ def pinned_tls(certificate: str) -> ssl.SSLContext:
 
 def tls_reason(error: Exception) -> str:
     """Why a certificate or key cannot be used; never empty."""
-    return str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLError):
+        words = (error.reason or "").replace("_", " ").lower()
+        return words or "neither a certificate nor a key in PEM"
+    file = getattr(error, "filename", None)
+    return f"{file}: {reason(error)}" if file else reason(error)

@@ -18,6 +18,8 @@ def why(error: Exception) -> str:
             return (os.strerror(error.os_error.errno) if error.os_error.errno else "no connection").lower()
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
             return "it hung up"
+        case OSError(errno=int(number)) if not isinstance(error, aiohttp.ClientError):
+            return os.strerror(number).lower()
         case _:
             is_of_requests = "ConnectionPool" in str(error)
             return "it does not answer" if is_of_requests else str(error) or type(error).__name__

@@ -167,6 +167,7 @@ class Settings(Section):
             presets={name: preset.value for name, preset in self.presets.items()},
             aliases=self.names.aliases,
             package_sets=frozenset(self.sets),
+            default_set=self.packages.kind,
             images=self.images.prefix,
             has_images=bool(self.images.file),
             most_packages=self.policy.most_packages,

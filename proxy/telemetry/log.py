@@ -1,7 +1,7 @@
 """The log: one line for each event, for people or as JSON. Every line has the id of its request, and none has a secret.
 
 Lines that machines count (a request, a build) come through structlog as fields. All other lines of our modules and of
-libraries go through the same last steps. Since every request writes a line, a line costs only some ten microseconds, and only
+libraries go through the same last steps; `telemetry.fields` finds the fields of ours. Since every request writes a line, a line costs only some ten microseconds, and only
 a terminal gets colours and columns.
 
 A build writes one line when it ends; its steps come at level debug.
@@ -36,6 +36,7 @@ from proxy.core.events import (
 from proxy.core.model import without_credentials
 from proxy.core.request import CURRENT
 from proxy.core.text import printable
+from proxy.telemetry import fields
 
 Form = Literal["console", "json"]
 _FIRST = ("timestamp", "level", "event")
@@ -67,7 +68,8 @@ def configure(level: str, form: Form, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name],
+            foreign_pre_chain=[fields.split, structlog.stdlib.add_logger_name],
+            pass_foreign_args=True,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *steps],
         )
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 
-from proxy.core.errors import SettingsInvalid
+from proxy.core.errors import SettingsInvalid, reason
 from proxy.core.events import Sink
 from proxy.image import store_tree
 from proxy.image.layer_table import NO_TABLE, LayerTable, read
@@ -261,4 +261,4 @@ def read_table(file: str, kind: str, recipe: str) -> LayerTable:
     try:
         return read(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise SettingsInvalid(f"layers.table: {path} cannot be used: {error}") from error
+        raise SettingsInvalid(f"layers.table: {path} cannot be used: {reason(error)}") from error

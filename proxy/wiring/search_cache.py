@@ -7,7 +7,7 @@ and loads little.
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +42,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What the settings made of a question."""
+    """What the settings made of a question. `sets`: the names of all sets but the default one."""
 
     index: NameIndex
     kind: str
+    sets: Sequence[str] = ()
 
 
 def recall(settings: "Settings", package_set: str, tag: str) -> NameIndex | None:
@@ -68,9 +69,10 @@ def recall_meaning(question: Question) -> Meaning | None:
         fields = json.loads(file.read_bytes())
         kind, names, seconds = fields["kind"], fields["names"], fields["seconds"]
         index = _read(file.parent / Path(names).name, float(seconds))
+        sets = tuple(map(str, fields["sets"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return None if index is None else Meaning(index, str(kind))
+    return None if index is None else Meaning(index, str(kind), sets)
 
 
 def keep_meaning(question: Question, settings: "Settings") -> None:
@@ -79,6 +81,7 @@ def keep_meaning(question: Question, settings: "Settings") -> None:
     fields = {
         "kind": settings.package_sources[question.package_set].kind,
         "names": names.name,
+        "sets": list(settings.sets),
         "seconds": settings.packages.time_to_live,
     }
     with suppress(OSError, ValueError):

@@ -164,6 +164,12 @@ async def test_a_sandbox_without_a_shell(
     assert wrong(found) == [("sandbox shell", "doubtful")]
     assert "sandbox-paths = /bin/sh=" in cure(found, "sandbox shell")
 
+    demo = {"kind": "demo", "path": "", "archive": "http://127.0.0.1:9/debian"}
+    found = await examine(registry={"url": registry.url}, packages=demo)
+
+    assert "sandbox shell" not in [finding.check for finding in found]
+    assert "the demo set needs none" in next(each.message for each in found if each.check == "building")
+
 
 async def test_a_host_without_user_namespaces(
     examine: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -63,7 +63,8 @@ def _check_listening(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS).close()
     except OSError as error:
         raise RegistryUnavailable(
-            f"no nixfront answers at {address}: start it with nixfront serve"
+            f"no nixfront answers at {address}: start it with nixfront serve, or with "
+            "deploy/quickstart where that installed it"
         ) from error
 
 

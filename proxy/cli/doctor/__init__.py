@@ -24,6 +24,7 @@ from proxy.cli.doctor.sources import check_sources
 from proxy.core.errors import SettingsInvalid
 from proxy.registry.endpoint import Endpoint
 from proxy.registry.login import Credentials
+from proxy.registry.no_answer import why
 from proxy.settings import Settings
 from proxy.wiring import files
 from proxy.wiring.registry import nixfront_endpoint
@@ -57,7 +58,7 @@ async def _check_state(settings: Settings) -> list[Finding]:
         cure = (
             "start Redis there, or mend state.url; where it is empty the state is a file in the data folder"
         )
-        return [doubtful("state", f"Redis at {place} does not answer: {error}", cure)]
+        return [doubtful("state", f"Redis at {place} does not answer: {why(error)}", cure)]
     return [fine("state", f"Redis at {place} answers")]
 
 
@@ -78,7 +79,8 @@ def _examine_package_sets(settings: Settings) -> list[Finding]:
             message = f"{key} is of kind demo, and this host has no apt to say where Debian's archive is"
             findings.append(wrong(check, message, f"set {key}.archive to the URL of a Debian archive"))
     sets = ", ".join(
-        f"{name or 'default'}: {source.kind}" for name, source in settings.package_sources.items()
+        f"{name}: {source.kind}" if name else f"{source.kind} (the default set)"
+        for name, source in settings.package_sources.items()
     )
     return findings or [fine(check, sets)]
 

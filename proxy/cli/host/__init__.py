@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from proxy.cli.command import Command, Console
+from proxy.core.errors import SettingsInvalid
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -16,9 +17,23 @@ def _serve(settings: "Settings", _: argparse.Namespace, console: Console) -> int
 
 
 def _check_config(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
+    """Say that the settings are fine. Raises `SettingsInvalid` where a file that they name cannot be used."""
+    if not arguments.no_files:
+        from proxy.wiring import named_files
+
+        if problems := named_files.problems(settings):
+            raise SettingsInvalid(*problems)
     console.line(f"{arguments.config or 'the defaults'}: fine")
     console.document(settings.model_dump(mode="json"))
     return 0
+
+
+def _check_config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-files",
+        action="store_true",
+        help="do not look at the files that the settings name, such as keys: they are of another host or user",
+    )
 
 
 def _doctor(settings: "Settings", _: argparse.Namespace, console: Console) -> int:
@@ -43,8 +58,10 @@ COMMANDS = (
     Command(
         "check-config",
         "check the settings",
-        "Read the settings from the file and the environment, and print what is wrong with them.",
+        "Read the settings from the file and the environment, and the files that they name: certificates, keys, the password, "
+        "tables and package sets. Print what is wrong with them. It asks no server: that is what `nixfront doctor` does.",
         _check_config,
+        _check_config_arguments,
         example="With --json it prints all settings that are in force.",
     ),
     Command(

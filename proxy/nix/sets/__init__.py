@@ -207,7 +207,10 @@ class PackageSets:
             recalled = await self._recall(chosen, commit) if commit and commit != reference else None
         package_set = recalled or await self._fetch(chosen, reference, commit)
         _log.info(
-            "package set=%s reference=%s revision=%s", package_set.name, reference, package_set.revision
+            "package set resolved set=%s reference=%s revision=%s",
+            package_set.name,
+            reference,
+            package_set.revision,
         )
         return package_set
 

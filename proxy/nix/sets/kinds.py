@@ -16,9 +16,10 @@ from typing_extensions import override
 
 from proxy.core.errors import PackageSetUnavailable, SourceMissing, TagUnknown
 from proxy.core.model import PackageSet, sha256_hex, without_credentials
-from proxy.core.names import unspelled_tag
+from proxy.core.names import is_revision, is_tag, unspelled_tag
 from proxy.nix.sets.repository import HEAD, Repository
 from proxy.nix.store import NixStore, Source
+from proxy.tools.name_index import close
 
 LATEST = "latest"
 _NO_DATE = "1980-01-01T00:00:00Z"  # pages of registries show the epoch as "57 years ago"
@@ -251,11 +252,19 @@ class ConfiguredSet(ABC):
 
     def not_allowed(self, reference: str) -> TagUnknown:
         """The error for a name that `allows` does not allow."""
+        if not is_revision(reference) and not self.lists_names and _LIKE_A_COMMIT.fullmatch(reference):
+            return self.unknown(
+                reference,
+                "a part of a revision chooses none; name it in full, or as revision- and its first 12 digits",
+            )
         return self.unknown(reference, f"{self.setting}.refs of this host does not allow it")
 
     def unknown(self, reference: str, reason: str) -> TagUnknown:
-        """The error for a tag that chooses no revision."""
-        return TagUnknown(f"tag {reference!r} names no revision of package set {self.label}: {reason}")
+        """The error for a tag that chooses no revision, with the one that was perhaps meant."""
+        names = (LATEST, self.choice.ref, *self.choice.refs)
+        likely = close(reference, [name for name in names if is_tag(name) and name != reference])
+        hint = f", did you mean {likely[0]}?" if likely else ""
+        return TagUnknown(f"tag {reference!r} names no revision of package set {self.label}: {reason}{hint}")
 
 
 class TreeSet(ConfiguredSet):

@@ -139,7 +139,7 @@ class Attachments:
             made = await self._maker.documents([promise.file for promise in promises])
         except ProcessFailed as error:
             reason = error.tail[-1] if error.tail else ""
-            _log.error("no documents images=%d error=%s %s", len(promises), error, reason)
+            _log.error("no documents images=%d error=%s reason=%s", len(promises), error, reason)
             return False
         for promise in promises:
             documents = made[str(promise.file)]

@@ -236,6 +236,39 @@ def test_a_file_that_is_not_there_is_2(tmp_path: Path, capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out)["error"].endswith("none.yml: No such file or directory")
 
 
+def test_each_file_that_cannot_be_used_has_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "table.json").write_text("{}")
+    (tmp_path / "key").write_text("no key")
+    text = """
+        http: {certificate: /nowhere/c.pem, key: /nowhere/k.pem}
+        registry: {url: 'https://registry.example', username: u, password_file: /nowhere/password}
+        packages: {kind: path, path: /nowhere/set}
+        sets: {team: {kind: path, path: /nowhere/team}, fine: {kind: path, path: /}}
+        images: {file: /nowhere/images.nix}
+        layers: {table: TABLES}
+        trust: {key: TABLES/key, identity: a.example}
+    """
+    file = written(tmp_path, text.replace("TABLES", str(tmp_path)))
+
+    assert cli.main(["check-config", "--config", file]) == 2
+    lines = [
+        line.strip().removeprefix("nixfront: wrong settings:")
+        for line in capsys.readouterr().err.splitlines()
+    ]
+    assert sorted(line.partition(": ")[0] for line in lines if ": " in line) == [
+        "http.certificate, http.key",
+        "images.file",
+        "layers.table",
+        "packages.path",
+        "registry.password_file",
+        "sets.team.path",
+        "trust.key",
+    ]
+    assert "packages.path: /nowhere/set: there is no such file or folder" in lines
+
+    assert cli.main(["check-config", "--config", file, "--no-files"]) == 0
+
+
 def test_each_wrong_setting_has_a_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "http: {adress: 'a:1'}\nnix: {most_store_bytes: 80GB}\n"
 

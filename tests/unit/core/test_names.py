@@ -1,6 +1,7 @@
 """Repository paths and tags: what they ask for, and what is none of our business."""
 
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
@@ -308,6 +309,27 @@ def test_a_meta_package_behind_a_package_has_a_hint(repository: str, hints: dict
     assert request is not None
     expected = [(name, f"{name} is a meta-package and comes first: {path}") for name, path in hints.items()]
     assert list(request.hints) == expected
+
+
+@pytest.mark.parametrize(
+    ("repository", "name", "hint"),
+    [
+        ("shell/mine/git", "mine", "mine is a package set and comes first: mine/shell/git"),
+        ("shell/mine", "mine", "mine is a package set and comes first: mine/shell"),
+        (
+            "mine/git/shell-set",
+            "shell-set",
+            "shell-set is a package set, and an image has packages of one set alone, here of mine",
+        ),
+        ("shell/nixpkgs/git", "nixpkgs", "nixpkgs is the package set of names without one: shell/git"),
+        ("nixpkgs", "nixpkgs", "nixpkgs is the package set of names without one"),
+    ],
+)
+def test_a_package_set_in_the_place_of_a_package_has_a_hint(repository: str, name: str, hint: str) -> None:
+    request = names.parse(repository, "latest", replace(WORDS, default_set="nixpkgs"))
+
+    assert request is not None
+    assert request.hints == ((name, hint),)
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,13 @@ def test_an_unknown_package_says_how_many_there_are() -> None:
         package_results.read_packages([missing("gti", "git")], "demo", NameIndex(["git", "hello", "a.b"]))
 
 
+def test_a_name_like_no_other_is_looked_for_in_the_demo_set_alone() -> None:
+    with pytest.raises(
+        PackageUnknown, match=r"^no package htop \(package set demo of 1 packages, and not nixpkgs\)$"
+    ):
+        package_results.read_packages([missing("htop")], "demo", NameIndex(["git"]))
+
+
 def test_every_failed_name_is_told_at_once() -> None:
     results = [missing("gti", "git"), found("htop"), ambiguous("ab", "Ab", "aB")]
 

@@ -6,7 +6,7 @@ import socket
 import aiohttp
 import pytest
 
-from proxy.registry.no_answer import why_for_clients
+from proxy.registry.no_answer import why, why_for_clients
 
 
 def closed_address() -> str:
@@ -20,6 +20,13 @@ async def test_a_port_at_which_nothing_listens() -> None:
             await session.get(closed_address())
 
     assert why_for_clients(caught.value) == "connection refused"
+
+
+async def test_a_socket_of_our_own_has_no_number_and_no_address_either() -> None:
+    with pytest.raises(OSError, match="Connect call failed") as caught:
+        await asyncio.open_connection("127.0.0.1", int(closed_address().rpartition(":")[2].strip("/")))
+
+    assert why(caught.value) == "connection refused"
 
 
 async def test_a_server_that_hangs_up() -> None:

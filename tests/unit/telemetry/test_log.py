@@ -50,8 +50,9 @@ def test_fields_and_plain_messages_are_documents_with_the_same_id(named: str) ->
         "request_id": named,
         "timestamp": one["timestamp"],
     }
-    assert (other["event"], other["level"], other["logger"]) == (
-        "degraded part=x",
+    assert (other["event"], other["part"], other["level"], other["logger"]) == (
+        "degraded",
+        "x",
         "warning",
         "proxy.pipeline",
     )
@@ -134,3 +135,32 @@ def test_what_opens_something_is_masked(text: str) -> None:
 )
 def test_what_opens_nothing_stays(text: str) -> None:
     assert log.masked(text) == text
+
+
+@pytest.mark.parametrize(
+    ("template", "arguments", "fields"),
+    [
+        ("registry url=%s", ("http://a:1",), {"event": "registry", "url": "http://a:1"}),
+        ("new image=%s@%s seconds=%.0f", ("a", "b", 1.6), {"event": "new", "image": "a@b", "seconds": "2"}),
+        ("it answers %d path=%s", (500, "/v2/"), {"event": "it answers 500", "path": "/v2/"}),
+        ("collected paths=%d bytes=%d", (2, 3), {"event": "collected", "paths": 2, "bytes": 3}),
+        ("gone error=%r", (ValueError("no"),), {"event": "gone", "error": "ValueError('no')"}),
+        ("%s; image=%s goes on", ("lost", "a"), {"event": "lost; goes on", "image": "a"}),
+        ("nothing to fill in=%s", (), {"event": "nothing to fill in=%s"}),
+    ],
+)
+def test_values_of_plain_lines_are_fields(
+    template: str, arguments: tuple[object, ...], fields: dict[str, object]
+) -> None:
+    stream = io.StringIO()
+    log.configure("info", "json", stream)
+
+    logging.getLogger("proxy.wiring").info(template, *arguments)
+    logging.getLogger("aiohttp").info(template, *arguments)
+
+    ours, theirs = documents(stream)
+    for name in ("level", "logger", "timestamp"):
+        del ours[name]
+    assert ours == fields
+    assert theirs["event"] == (template % arguments if arguments else template)
+    assert "positional_args" not in theirs

@@ -148,6 +148,25 @@ async def test_a_tag_that_a_kind_has_no_use_for_is_refused(
         await sets(choice, tmp_path).resolve("", "v1")
 
 
+@pytest.mark.parametrize(
+    ("tag", "end"),
+    [
+        ("lates", "did you mean latest?"),
+        ("Latest", "did you mean latest?"),
+        ("mian", "did you mean main?"),
+        ("6fc3a20fd316", "name it in full, or as revision- and its first 12 digits"),
+        ("v2", "does not allow it"),
+    ],
+)
+async def test_a_mistyped_tag_gets_the_tag_that_was_meant(tmp_path: Path, tag: str, end: str) -> None:
+    choice = Choice("tarball", url="file:///{ref}.tar", ref="main", refs=("releases/*",))
+
+    with pytest.raises(TagUnknown) as caught:
+        await sets(choice, tmp_path).resolve("", tag)
+
+    assert str(caught.value).endswith(end)
+
+
 def test_what_was_seen_is_known_by_its_revision(tmp_path: Path) -> None:
     choice = Choice("git", url="https://x/r.git", ref="main")
     Path(f"{tmp_path}{TREE}").mkdir(parents=True)
