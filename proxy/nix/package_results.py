@@ -45,7 +45,7 @@ def read_packages(
     problems = [_problem(result, index, suggest=result["typed"] in compared) for result in failed]
     if problems:
         count = f" of {len(index)} packages" if index else ""
-        if package_set == "demo" and not any(_HINT in problem for problem in problems):
+        if index and package_set == "demo" and not any(_HINT in problem for problem in problems):
             count += ", and not nixpkgs"
         raise PackageUnknown("; ".join(problems) + f" (package set {package_set}{count})")
     refusals = [_refusal(result) for result in results if result["kind"] == "refused"]

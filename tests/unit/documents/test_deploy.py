@@ -17,7 +17,7 @@ from dockerfile_parse import DockerfileParser
 from prometheus_client.parser import text_string_to_metric_families
 
 import proxy
-from proxy import settings
+from proxy import cli, settings
 from proxy.core import errors
 from proxy.core.events import BuildEnded
 from proxy.telemetry.metrics import Metrics
@@ -188,9 +188,10 @@ def test_nobody_talks_to_anybody_but_as_a_policy_says() -> None:
     shut = [each for each in policies.values() if each["spec"]["podSelector"] == {}]
 
     assert [each["spec"] for each in shut] == [{"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}]
+    ours = {"key": "app.kubernetes.io/name", "operator": "In", "values": ["nixfront", "nixfront-prune"]}
     for name in ("registry", "redis"):
         (rule,) = policies[name]["spec"]["ingress"]
-        assert rule["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "nixfront"}}}]
+        assert rule["from"] == [{"podSelector": {"matchExpressions": [ours]}}]
         assert "egress" not in policies[name]["spec"]
     (world,) = (rule for rule in policies["nixfront"]["spec"]["egress"] if "ipBlock" in rule["to"][0])
     assert world["ports"] == [{"port": 443}]
@@ -201,6 +202,22 @@ def test_nobody_talks_to_anybody_but_as_a_policy_says() -> None:
         "/v1/search": "Exact",
         public_key.PATH: "Exact",
     }, "neither the page nor the counts"
+
+
+def test_the_job_that_deletes_images_sleeps_and_gets_no_pulls() -> None:
+    job = kind("CronJob")["nixfront-prune"]["spec"]
+    template = job["jobTemplate"]["spec"]["template"]
+    container, nixfront = template["spec"]["containers"][0], workloads()["nixfront"]["spec"]["template"]
+    arguments = cli.parser().parse_args(container["command"][1:])
+
+    assert job["suspend"] is True, "an operator wakes it"
+    assert (arguments.subcommand, arguments.yes, arguments.days) == ("prune", True, 30.0)
+    assert template["metadata"]["labels"] != kind("Service")["nixfront"]["spec"]["selector"]
+    assert template["spec"]["imagePullSecrets"] == nixfront["spec"]["imagePullSecrets"]
+    volumes = {each["name"]: each for each in nixfront["spec"]["volumes"]}
+    for volume in template["spec"]["volumes"]:
+        if volume["name"] != "temporary":
+            assert volume == volumes[volume["name"]]
 
 
 def test_the_registry_has_a_login_and_nixfront_has_its_password() -> None:
