@@ -6,7 +6,8 @@ The environment of Nix, its limits, and the errors that every run can end with a
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,17 +86,7 @@ class NixRunner:
         writes more bytes than `most_output`, or than `most_log` on standard error (0: no limit).
         Raises `ProcessFailed`; `NixUnavailable` where Nix does not start; `StoreFull`.
         """
-        if self._configured is None:
-            self._configured = await asyncio.to_thread(configuration.names, os.environ)
-        variables = commands.child_environment(
-            os.environ,
-            store=self.store,
-            substitutes=substitutes,
-            log_bytes=self.limits.log_bytes,
-            caches=self._caches,
-            secrets=secrets,
-            parallel="max-jobs" not in self._configured,
-        ) | dict(environment or {})
+        variables = await self._variables(substitutes, secrets=secrets) | dict(environment or {})
         started = time.perf_counter()
         try:
             return await retry(
@@ -121,6 +112,32 @@ class NixRunner:
             raise
         finally:
             self._sink(NixRan(commands.kind_of_run(argv), time.perf_counter() - started))
+
+    @asynccontextmanager
+    async def conversation(self, argv: tuple[str, ...]) -> AsyncIterator[process.Child]:
+        """A Nix that reads questions until the context ends. What it says of errors is lost. Raises `ProcessFailed`."""
+        child = await process.start(argv, await self._variables(False), reads=True)
+        errors = asyncio.create_task(process.read_lines(child.stderr, lambda _: None))
+        try:
+            yield child
+        finally:
+            errors.cancel()
+            await process.kill_group(child)
+            child.close()
+
+    async def _variables(self, substitutes: bool, *, secrets: bool = False) -> dict[str, str]:
+        """The environment of a run."""
+        if self._configured is None:
+            self._configured = await asyncio.to_thread(configuration.names, os.environ)
+        return commands.child_environment(
+            os.environ,
+            store=self.store,
+            substitutes=substitutes,
+            log_bytes=self.limits.log_bytes,
+            caches=self._caches,
+            secrets=secrets,
+            parallel="max-jobs" not in self._configured,
+        )
 
 
 class Expressions:

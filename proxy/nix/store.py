@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from proxy.core.errors import BuildFailed, NixUnavailable, PackageSetUnavailable
 from proxy.core.model import Closure, Package, PackageSet, PathInfo, canonical_json
 from proxy.nix import commands, stand_ins
 from proxy.nix.archive import newest
+from proxy.nix.hold import StoreHold, hold
 from proxy.nix.output import (
     flake_inputs,
     flake_paths,
@@ -186,6 +187,10 @@ class NixStore:
         with suppress(ProcessFailed, BuildFailed):
             return Closure(tuple(packages), await self._infos(outputs))
         return None
+
+    def hold(self) -> AbstractAsyncContextManager[StoreHold]:
+        """What holds store paths until the context ends. Raises `ProcessFailed` on entry."""
+        return hold(self._runner)
 
     def has_all(self, paths: Sequence[str]) -> bool:
         """Whether all of these store paths are on the disk. Blocking, and a hint alone: they need not be valid."""

@@ -4,7 +4,8 @@ The root tree and the layers are made side by side, with two rules that decide w
 
 - Where a layer is not recorded, nothing is sent before the root tree is made, because a root tree that cannot be made ends
   the build, and packing would be in vain.
-  A binary cache without listings is the exception: its layers come first, because the root tree needs the same NARs.
+  A binary cache without listings is an exception: its layers come first, because the root tree needs the same NARs. Store paths
+  that Nix fetches meanwhile are another one: each layer begins when its own are there, and the root tree when all are.
 - Where all layers are recorded nothing waits for them: the configuration is sent beside the mounts. If a record proves
   wrong, the configuration is sent once more.
 
@@ -23,7 +24,7 @@ from proxy.image import recipe as image_recipe
 from proxy.image.environment import Environment
 from proxy.image.recipe import comments, facts, from_request
 from proxy.image.root_tree import Root
-from proxy.pipeline.contents import Content
+from proxy.pipeline.contents.content import Content
 from proxy.pipeline.keys import ImageOptions
 from proxy.pipeline.publish import LayerRecord, Publisher, RootLayer
 
@@ -61,7 +62,7 @@ class Assembly:
         early = None
         self._tell_ready()
         files = self._content.files
-        tree = self._begin_tree() if complete or files.at_hand else None
+        tree = self._begin_tree() if (complete or files.at_hand) and not files.arriving else None
         try:
             if not complete and await files.prepare(_unpacked(records)):
                 tree = tree or self._begin_tree()
@@ -69,7 +70,7 @@ class Assembly:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._layer(record)) for record in records]
                 if tree is None:
-                    await asyncio.wait(tasks)
+                    await (files.arrive(self._closure) if files.arriving else asyncio.wait(tasks))
                     tree = self._begin_tree()
                 root_of_image, command, around = await asyncio.shield(tree)
                 root = await publisher.pack_root(repository, root_of_image.entries)
@@ -96,6 +97,10 @@ class Assembly:
             await publisher.blob(repository, image.config, look=False)
         await publisher.record(repository, records, layers)
         return image
+
+    @property
+    def _closure(self) -> set[str]:
+        return {path for plan in self._content.plans for path in plan.paths}
 
     def _begin_tree(self) -> "asyncio.Task[tuple[Root, tuple[str, ...], Environment]]":
         return asyncio.create_task(self._root_tree())
@@ -125,7 +130,7 @@ class Assembly:
 
     def _merged(self) -> tuple[Root, tuple[str, ...], Environment]:
         recipe, content = self._recipe, self._content
-        closure = {path for plan in content.plans for path in plan.paths}
+        closure = self._closure
         listing = content.files.listing(closure)
         root = content.root or image_recipe.root(recipe, content.package_set, listing, closure)
         around = image_recipe.surroundings(recipe, root.entries, listing, closure)

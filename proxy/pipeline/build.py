@@ -35,7 +35,7 @@ from proxy.core.model import ImageRequest
 from proxy.pipeline.assembly import Assembly
 from proxy.pipeline.attachments import Attachments
 from proxy.pipeline.attachments.facts import facts_of
-from proxy.pipeline.contents import Content, Contents, ResolvedContent
+from proxy.pipeline.contents.content import Content, Contents, ResolvedContent
 from proxy.pipeline.keys import ImageOptions, byte_settings, image_key
 from proxy.pipeline.own_tags import OwnTags, lost
 from proxy.pipeline.platforms import (
@@ -84,7 +84,7 @@ class Pipeline:
         self._options = options
         self._sink = sink
         self._attachments = attachments
-        self._contents: Shared[tuple[str, bool], Content] = Shared()
+        self._contents: Shared[tuple[str, int], Content] = Shared()
 
     async def make(self, request: ImageRequest, record: TagRecord | None = None, client: str = "") -> None:
         """Build the image and put its tags. A tag that is there stays as it is, except the one of `record`.
@@ -221,19 +221,20 @@ class Pipeline:
         """The image, whose manifest is not put yet."""
         stages.end("set")
         sink(Resolved(request.repository, request.tag, resolved.key))
-        try:
-            return await self._assembled(request, resolved, stages, sink)
-        except CacheUnusable as error:
-            if resolved.through_store is None:
-                raise
-            _log.warning("%s; image=%s comes through the Nix store", error, request.repository)
-            return await self._assembled(request, resolved.through_store, stages, sink)
+        while True:
+            try:
+                return await self._assembled(request, resolved, stages, sink)
+            except CacheUnusable as error:
+                if resolved.through_store is None:
+                    raise
+                _log.warning("%s; image=%s comes through the Nix store", error, request.repository)
+                resolved = resolved.through_store
 
     async def _assembled(
         self, request: ImageRequest, resolved: ResolvedContent, stages: "_Stages", sink: Sink
     ) -> Made:
         """As `_image`. Raises `CacheUnusable` if a binary cache does not keep its promise."""
-        key = (resolved.key, resolved.through_store is None)
+        key = (resolved.key, resolved.ways)
         async with self._contents.hold(key, resolved.open) as content:
             stages.end("nix")
             assembly = Assembly(request, content, self._publisher, self._options, sink)

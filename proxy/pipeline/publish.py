@@ -100,6 +100,7 @@ class Publisher:
             layer = await self._reuse(repository, record)
             if layer is not None:
                 return layer
+            await files.arrive(record.plan.paths)  # here, as the packing may be of another image's files
             layer, where = await self._packing.run(
                 (record.key, shared_with), partial(self._pack, repository, record.key, record.plan, files)
             )

@@ -60,7 +60,7 @@ class Packages:
     evaluator: Evaluator
     sets: PackageSets
     budget: StoreBudget
-    caches: BinaryCaches | None
+    caches: BinaryCaches
 
 
 def open_packages(
@@ -113,15 +113,8 @@ def open_packages(
     stack.push_async_callback(sets.close)
     stack.push_async_callback(evaluator.close)
     budget = StoreBudget(runner, most_bytes=section.most_store_bytes, keep_free=section.keep_free_bytes)
-    # What is copied to a cache of the operator's has to be in the store.
-    through_store = section.fetch == "store" or bool(section.copy_to)
-    caches = (
-        None
-        if through_store
-        else BinaryCaches(runner, cache_session(), TreeCache(settings.data_dir / "trees"))
-    )
-    if caches is not None:
-        stack.push_async_callback(caches.close)
+    caches = BinaryCaches(runner, cache_session(), TreeCache(settings.data_dir / "trees"))
+    stack.push_async_callback(caches.close)
     return Packages(store, evaluator, sets, budget, caches)
 
 
@@ -176,8 +169,8 @@ async def build_pipeline(
     stack.push_async_callback(asyncio.to_thread, executor.shutdown)
     fetchers = ThreadPoolExecutor(settings.uploads * _THREADS_OF_A_LAYER, thread_name_prefix="fetching")
     stack.push_async_callback(asyncio.to_thread, fetchers.shutdown)
-    if packages.caches is not None:  # before the threads, which wait for what it fetches
-        stack.push_async_callback(packages.caches.close)
+    # Before the threads, which wait for what it fetches.
+    stack.push_async_callback(packages.caches.close)
     binary_cache = BinaryCache(packages.store, settings.nix.copy_to, roots)
     stack.push_async_callback(binary_cache.close)
     publisher = Publisher(
@@ -210,6 +203,8 @@ async def build_pipeline(
             roots,
             sink,
             packages.caches,
+            # What is copied to a cache of the operator's has to be in the store.
+            straight=settings.nix.fetch == "auto" and not settings.nix.copy_to,
         ),
         images=NamedContents(images, packages.evaluator, packages.store, binary_cache, options, roots, sink),
         tags=tags,

@@ -88,15 +88,9 @@ async def test_a_layer_may_be_too_large_alone(start: Start, registry: Server) ->
     assert "policy.most_layer_bytes of this host allows 4 MB" in message
 
 
-@pytest.mark.parametrize(
-    ("fetch", "says"),
-    [
-        ("auto", "large and what it needs are 5 MB in 1 store paths"),
-        ("store", "large and what it needs are 5 MB that would have to be fetched"),
-    ],
-)
+@pytest.mark.parametrize("fetch", ["auto", "store"])
 async def test_what_is_too_large_is_not_even_fetched(
-    start: Start, registry: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetch: str, says: str
+    start: Start, registry: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetch: str
 ) -> None:
     cache = tmp_path / "cache"
     async with start(registry.url) as front:
@@ -121,6 +115,6 @@ async def test_what_is_too_large_is_not_even_fetched(
     async with start(registry.url, **sections, nix={"fetch": fetch}) as front:
         message = await refusal(front, "huge")
 
-    assert says in message
+    assert "large and what it needs are 5 MB in 1 store paths" in message
     assert "policy.most_bytes of this host allows 1 MB" in message
     assert not (store / large.lstrip("/")).exists()

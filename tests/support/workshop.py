@@ -12,7 +12,7 @@ from proxy.core.events import Event, Sink
 from proxy.core.model import ImageRequest, LayerPlan, Package, PackageSet, Policy, canonical_json, sha256_hex
 from proxy.image.recipe import output_tag
 from proxy.pipeline.build import Pipeline
-from proxy.pipeline.contents import Content, ResolvedContent
+from proxy.pipeline.contents.content import Content, ResolvedContent
 from proxy.pipeline.contents.store_files import DiskFiles
 from proxy.pipeline.destination import Destination, MemoryDestination
 from proxy.pipeline.keys import ImageOptions

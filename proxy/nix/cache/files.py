@@ -34,6 +34,7 @@ class CacheFiles:
     """The files of the store paths in `places`, of which `outputs` are in the root tree. As `StoreFiles` of the pipeline."""
 
     at_hand = False
+    arriving = False
 
     def __init__(
         self,
@@ -54,6 +55,9 @@ class CacheFiles:
         self._listed: dict[str, PathTree | None] = {}  # what listings say, until the NAR is there
         # Of NARs that were checked: nothing forgets them before the image is made.
         self._trees: dict[str, PathTree] = {}
+
+    async def arrive(self, paths: Collection[str]) -> None:
+        """As `StoreFiles.arrive`: who reads them waits for the bytes."""
 
     def entries(self, paths: Iterable[str]) -> Iterator[Entry]:
         """The members of a layer, as `store_entries` of a store on disk. For a thread.

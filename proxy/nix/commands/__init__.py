@@ -32,6 +32,8 @@ _RENAME = (
     "python=$1 program=$2 names=$3; shift 3; "
     'nix-store --export "$@" | "$python" -I "$program" "$names" | nix-store --import'
 )
+#: Answer questions about the store (`nix.hold`).
+HOLD = ("nix-store", "--serve", "--write")
 _INSTANTIATE = ("nix-instantiate", "--eval", "--strict", "--json", "--read-write-mode")
 
 

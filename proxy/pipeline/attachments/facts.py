@@ -4,7 +4,7 @@ import json
 
 from proxy import __version__
 from proxy.core.model import Image, ImageRequest
-from proxy.pipeline.contents import Content
+from proxy.pipeline.contents.content import Content
 from proxy.pipeline.keys import ImageOptions, byte_settings
 from proxy.trust.facts import ImageFacts, LayerFacts
 

@@ -6,27 +6,26 @@ There are two kinds of contents, with one contract: the packages of a request, a
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
-from proxy.core.errors import DerivationLost, TagUnknown
+from proxy.core.errors import CacheUnusable, DerivationLost
 from proxy.core.events import LogLine, NixBegun, Sink
-from proxy.core.model import Closure, ImageRequest, LayerPlan, Package, PackageSet, PathInfo
-from proxy.core.names import unspelled_tag, version_tag
+from proxy.core.model import Closure, ImageRequest, Package, PackageSet
+from proxy.core.names import version_tag
 from proxy.image import layering
 from proxy.image import recipe as image_recipe
-from proxy.image.recipe import Recipe
-from proxy.image.root_tree import Root
 from proxy.nix.binary_cache import BinaryCache
-from proxy.nix.cache.closure import BinaryCaches
+from proxy.nix.cache.closure import BinaryCaches, Place
 from proxy.nix.cache.files import CacheFiles
 from proxy.nix.evaluate import Evaluator
 from proxy.nix.sets import LATEST, PackageSets
 from proxy.nix.store import NixStore
+from proxy.pipeline.contents.arriving import arriving_files
+from proxy.pipeline.contents.choice import chosen_set, evaluated
+from proxy.pipeline.contents.content import Content, ResolvedContent
 from proxy.pipeline.contents.limits import bytes_within, closure_within, layers_within
 from proxy.pipeline.contents.store_files import DiskFiles, StoreFiles
 from proxy.pipeline.keys import ImageOptions, content_key, definition_key
@@ -34,46 +33,6 @@ from proxy.pipeline.named import NamedImage, NamedImages
 from proxy.tools.scratch import scratch_folder
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """Store paths, where their files are, and the plans of their layers.
-
-    `packages` are those of a request, by the name as typed. A named image has its `recipe` and its `root` already.
-    `version_tag`: the tag that is the version of the image, where the image gets it. `set_name`: what the operator calls the
-    package set. `paths`: the closure.
-    """
-
-    package_set: PackageSet
-    plans: tuple[LayerPlan, ...]
-    output_tag: str
-    files: StoreFiles
-    packages: Mapping[str, Package] = field(default_factory=dict)
-    recipe: Recipe | None = None
-    root: Root | None = None
-    version_tag: str | None = None
-    set_name: str = ""
-    paths: tuple[PathInfo, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedContent:
-    """The content that a request means. `key` names it; `open` builds it and holds it while it is open.
-
-    `open` raises a `NixfrontError` on entry. `through_store`: the same content, for when its files prove `CacheUnusable`.
-    """
-
-    key: str
-    open: Callable[[], AbstractAsyncContextManager[Content]]
-    through_store: "ResolvedContent | None" = None
-
-
-class Contents(Protocol):
-    """One kind of contents."""
-
-    async def resolve(self, request: ImageRequest) -> ResolvedContent:
-        """The content that this request means now; builds nothing. Raises a `NixfrontError`."""
 
 
 class PackageContents:
@@ -88,10 +47,17 @@ class PackageContents:
         options: ImageOptions,
         roots: Path,
         sink: Sink,
-        caches: BinaryCaches | None = None,
+        caches: BinaryCaches,
+        *,
+        straight: bool,
     ) -> None:
-        """`roots` is the folder of the garbage-collector roots. Without `caches` all packages come through the store."""
+        """`roots` is the folder of the garbage-collector roots.
+
+        With `straight` packages come straight from `caches`, where these have all of them. Else everything comes through the store,
+        and the caches only say what will come.
+        """
         self._caches = caches
+        self._straight = straight
         self._sets = sets
         self._evaluator = evaluator
         self._store = store
@@ -104,40 +70,74 @@ class PackageContents:
         """As `Contents.resolve`."""
         package_set = await chosen_set(request, self._sets, self._evaluator, self._options.always)
         key = content_key(request, package_set, self._options)
-        stored = ResolvedContent(key, partial(self._open, request, package_set, key))
-        if self._caches is None:
-            return stored
-        return ResolvedContent(
-            key, partial(self._open_cached, self._caches, request, package_set, key), stored
-        )
+        built = ResolvedContent(key, partial(self._open, request, package_set, key))
+        fetched = ResolvedContent(key, partial(self._open_arriving, request, package_set, key), built)
+        if not self._straight:
+            return fetched
+        return ResolvedContent(key, partial(self._open_cached, request, package_set, key), fetched)
 
     @asynccontextmanager
     async def _open_cached(
-        self, caches: BinaryCaches, request: ImageRequest, package_set: PackageSet, key: str
+        self, request: ImageRequest, package_set: PackageSet, key: str
     ) -> AsyncIterator[Content]:
         """The content from binary caches, where they have all of it and the store has not; else through the store."""
         packages = await self._evaluate(request, package_set, key)
-        outputs = [path for package in packages.values() for _, path in package.outputs]
-        stored = await asyncio.to_thread(self._store.has_all, outputs)
-        places = None if stored else await caches.closure(outputs, substitutes=package_set.substitutes)
-        if places is None:
+        places = await self._places(packages, package_set)
+        if not places:
             async with self._open(request, package_set, key) as content:
                 yield content
             return
         _log.info("from binary caches image=%s paths=%d", request.repository, len(places))
-        closure = Closure(tuple(packages.values()), tuple(place.info.info for place in places.values()))
-        files = CacheFiles(caches, places, outputs, substitutes=package_set.substitutes)
-        yield await self._content(request, package_set, packages, closure, files)
+        files = CacheFiles(self._caches, places, _outputs(packages), substitutes=package_set.substitutes)
+        yield await self._content(request, package_set, packages, _closure(packages, places), files)
+
+    @asynccontextmanager
+    async def _open_arriving(
+        self, request: ImageRequest, package_set: PackageSet, key: str
+    ) -> AsyncIterator[Content]:
+        """The content, while Nix fetches it from binary caches which have all of it; else as `_open`."""
+        packages = await self._evaluate(request, package_set, key)
+        places = await self._places(packages, package_set)
+        if not places:
+            async with self._open(request, package_set, key) as content:
+                yield content
+            return
+        closure = _closure(packages, places)
+        closure_within(self._options.policy.most_bytes, closure, request.names)
+        async with scratch_folder(self._roots) as roots:
+            fetch = self._fetch(request, package_set, key, roots, closure)
+            async with arriving_files(self._store, places, fetch) as files:
+                yield await self._content(request, package_set, packages, closure, files)
+
+    async def _fetch(
+        self, request: ImageRequest, package_set: PackageSet, key: str, roots: Path, expected: Closure
+    ) -> None:
+        """Fetch a closure into the store. Raises `CacheUnusable` if it proves another one, or has to be evaluated again."""
+        try:
+            closure = await self._realise(request, package_set, expected.packages, key, roots)
+        except DerivationLost as error:
+            raise CacheUnusable(str(error)) from error
+        if closure != expected:
+            raise CacheUnusable("Nix fetched store paths with other references than the binary caches say")
+
+    async def _places(
+        self, packages: Mapping[str, Package], package_set: PackageSet
+    ) -> Mapping[str, Place] | None:
+        """Where binary caches have the closure of these packages; nothing where they lack a part, or the store has the packages."""
+        outputs = _outputs(packages)
+        if await asyncio.to_thread(self._store.has_all, outputs):
+            return None
+        return await self._caches.closure(outputs, substitutes=package_set.substitutes)
 
     @asynccontextmanager
     async def _open(self, request: ImageRequest, package_set: PackageSet, key: str) -> AsyncIterator[Content]:
         async with scratch_folder(self._roots) as roots:
             try:
-                packages, closure = await self._realise(request, package_set, key, roots)
+                packages, closure = await self._realised(request, package_set, key, roots)
             except DerivationLost:
                 # A garbage collection came after the evaluation: no root can hold a derivation before it is built.
                 self._evaluator.forget()
-                packages, closure = await self._realise(request, package_set, key, roots)
+                packages, closure = await self._realised(request, package_set, key, roots)
             files = DiskFiles(self._store.prefix)
             yield await self._content(request, package_set, packages, closure, files)
 
@@ -154,7 +154,7 @@ class PackageContents:
         closure_within(policy.most_bytes, closure, request.names)
         plans = layering.plan(closure, self._options.most_layers - 1, table)
         layers_within(policy.most_layer_bytes, plans, closure, request.names)
-        outputs = sorted(path for package in packages.values() for _, path in package.outputs)
+        outputs = sorted(_outputs(packages))
         return Content(
             package_set,
             plans,
@@ -175,9 +175,9 @@ class PackageContents:
 
     async def _evaluate(self, request: ImageRequest, package_set: PackageSet, key: str) -> dict[str, Package]:
         self._sink(NixBegun(key, "evaluating"))
-        return await _evaluated(request, package_set, self._evaluator, self._options.always)
+        return await evaluated(request, package_set, self._evaluator, self._options.always)
 
-    async def _realise(
+    async def _realised(
         self, request: ImageRequest, package_set: PackageSet, key: str, roots: Path
     ) -> tuple[dict[str, Package], Closure]:
         """The packages by name as typed, and their closure, which `roots` holds. Raises `DerivationLost`: try again."""
@@ -186,46 +186,29 @@ class PackageContents:
         if most and package_set.substitutes:
             download = await self._store.to_fetch(package_set, list(packages.values()))
             bytes_within(most, download, 0, request.names)
+        return packages, await self._realise(request, package_set, tuple(packages.values()), key, roots)
+
+    async def _realise(
+        self,
+        request: ImageRequest,
+        package_set: PackageSet,
+        packages: tuple[Package, ...],
+        key: str,
+        roots: Path,
+    ) -> Closure:
         self._sink(NixBegun(key, "building"))
-        closure = await self._store.realise(
-            package_set,
-            list(packages.values()),
-            request.attributes,
-            roots,
-            _log_lines(self._sink, request.names, key),
-        )
-        self._binary_cache.add([path for package in packages.values() for _, path in package.outputs])
-        return packages, closure
+        on_line = _log_lines(self._sink, request.names, key)
+        closure = await self._store.realise(package_set, packages, request.attributes, roots, on_line)
+        self._binary_cache.add([path for package in packages for _, path in package.outputs])
+        return closure
 
 
-async def chosen_set(
-    request: ImageRequest, sets: PackageSets, evaluator: Evaluator, always: Sequence[str]
-) -> PackageSet:
-    """The revision that the request's tag chooses, or the default one if the tag is the version of the first package there.
-
-    `always`: attributes of every image. Raises a `NixfrontError`.
-    """
-    try:
-        return await sets.resolve(request.package_set, request.tag, request.preset.system)
-    except TagUnknown as unknown:
-        if version_tag(unspelled_tag(request.tag)) != request.tag:
-            raise
-        default = await sets.resolve(request.package_set, LATEST, request.preset.system)
-        package = (await _evaluated(request, default, evaluator, always))[
-            request.first or request.attributes[0]
-        ]
-        if version_tag(package.version) == request.tag:
-            return default
-        there = f"has the version {package.version}" if package.version else "has no version"
-        raise TagUnknown(f"{unknown}; {package.attribute} {there} at {LATEST}") from unknown
+def _outputs(packages: Mapping[str, Package]) -> list[str]:
+    return [path for package in packages.values() for _, path in package.outputs]
 
 
-async def _evaluated(
-    request: ImageRequest, package_set: PackageSet, evaluator: Evaluator, always: Sequence[str]
-) -> dict[str, Package]:
-    attributes = sorted(request.attributes)
-    optional = [name for name in always if name not in attributes]
-    return await evaluator.evaluate(package_set, attributes, optional, request.preset.system)
+def _closure(packages: Mapping[str, Package], places: Mapping[str, Place]) -> Closure:
+    return Closure(tuple(packages.values()), tuple(place.info.info for place in places.values()))
 
 
 class NamedContents:

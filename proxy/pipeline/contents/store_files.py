@@ -1,4 +1,7 @@
-"""Where the store paths of an image come from: a store on disk, or binary caches (`nix.cache.files`)."""
+"""Where the store paths of an image come from.
+
+A store on disk has them, or Nix puts them there meanwhile (`arriving`), or binary caches send them (`nix.cache.files`).
+"""
 
 import asyncio
 from collections.abc import Collection, Iterable
@@ -15,6 +18,13 @@ class StoreFiles(Protocol):
     @property
     def at_hand(self) -> bool:
         """Whether a look at files takes no time to speak of."""
+
+    @property
+    def arriving(self) -> bool:
+        """Whether store paths may still be on their way: then the root tree comes after them."""
+
+    async def arrive(self, paths: Collection[str]) -> None:
+        """Wait until these store paths can be read. Raises why they do not come."""
 
     def entries(self, paths: Iterable[str]) -> Iterable[Entry]:
         """The members of a layer that holds these store paths. They are read in a thread."""
@@ -36,9 +46,13 @@ class DiskFiles:
     """The files of a store on disk, in which something else holds the store paths; `prefix` as in `image.store_tree`."""
 
     at_hand = True
+    arriving = False
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
+
+    async def arrive(self, paths: Collection[str]) -> None:
+        """As `StoreFiles.arrive`: they are there."""
 
     def entries(self, paths: Iterable[str]) -> Iterable[Entry]:
         """As `StoreFiles.entries`."""

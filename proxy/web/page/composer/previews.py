@@ -19,7 +19,7 @@ from proxy.image.manifest import Compression
 from proxy.nix.evaluate import Evaluator
 from proxy.nix.sets import PackageSets
 from proxy.nix.store import NixStore
-from proxy.pipeline.contents import chosen_set
+from proxy.pipeline.contents.choice import chosen_set
 from proxy.pipeline.packing import CODECS
 from proxy.state import State, layer_key
 from proxy.tools.flight import SingleFlight
