@@ -53,6 +53,8 @@ class BuildBoard:
         self._machine = machine
         self._host = socket.gethostname() if host is None else host
         self._running: OrderedDict[tuple[str, str], Build] = OrderedDict()
+        # Of the builds that got lines since they were last looked at: how many, and the content of the newest.
+        self._new_lines: dict[tuple[str, str], tuple[int, str]] = {}
         self._ended: OrderedDict[str, Build] = OrderedDict()
         self._elsewhere: tuple[Build, ...] = ()
         self._works = Works()
@@ -86,6 +88,7 @@ class BuildBoard:
     @property
     def running(self) -> tuple[Build, ...]:
         """Builds that run, oldest first."""
+        self._count_lines()
         elsewhere = (build for build in self._elsewhere if not build.ended)
         return tuple(sorted((*self._running.values(), *elsewhere), key=lambda build: build.started))
 
@@ -107,11 +110,13 @@ class BuildBoard:
 
     def get(self, identity: str) -> Build | None:
         """The build of this id."""
+        self._count_lines()
         builds = (*self._running.values(), *self._ended.values(), *self._elsewhere)
         return next((build for build in builds if build.id == identity), None)
 
     def current(self, repository: str, tag: str) -> Build | None:
         """The build of this image that runs; the one of this machine comes first."""
+        self._count_lines()
         if (build := self._running.get((repository, tag))) is not None:
             return build
         return next((b for b in self.running if (b.repository, b.tag) == (repository, tag)), None)
@@ -146,6 +151,8 @@ class BuildBoard:
 
     def see(self, event: Event) -> None:
         """Take note of an event."""
+        if not isinstance(event, LogLine):
+            self._count_lines()
         match event:
             case BuildStarted(repository, tag, client):
                 self._start(repository, tag, client)
@@ -198,13 +205,22 @@ class BuildBoard:
                 self._update(build.repository, build.tag, **self._works.fields(build.contents))
 
     def _log(self, content: str, line: str) -> None:
+        """A builder may print lines faster than anybody reads them, so the fields of its builds wait."""
         self._works.log(content, line)
         for key, build in self._running.items():
             if content in build.contents:
-                now = self._works.fields(build.contents, content)
-                phase = build.phase if build.total else now["phase"]
-                self._running[key] = replace(build, **{**now, "phase": phase}, lines=build.lines + 1)
+                lines, _ = self._new_lines.get(key, (0, ""))
+                self._new_lines[key] = lines + 1, content
                 self._logs.add(build.id, line)
+
+    def _count_lines(self) -> None:
+        """Bring the fields of builds up to their newest lines."""
+        for key, (lines, content) in self._new_lines.items():
+            build = self._running[key]
+            now = self._works.fields(build.contents, content)
+            phase = build.phase if build.total else now["phase"]
+            self._running[key] = replace(build, **{**now, "phase": phase}, lines=build.lines + lines)
+        self._new_lines.clear()
 
     def _interrupt(self, build: Build) -> None:
         self._end(BuildEnded(build.repository, build.tag, error=INTERRUPTED, outcome=""))

@@ -1,7 +1,8 @@
 """Images of the demo set as people build on them and start them, in real engines. Each row has the public report that it comes from."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -89,8 +90,14 @@ class Base:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def base(docker: Docker, store: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Base]:
+async def base(
+    docker: Docker,
+    store: Path,
+    lock_demo_set: Callable[[Path], None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Base]:
     folder = tmp_path_factory.mktemp("bases")
+    await asyncio.to_thread(lock_demo_set, folder / "data")
     settings = {"nix": {"store": str(store)}}
     async with nixfront(folder, settings=settings, args=("--demo",)) as proxy:
         name = f"{proxy.host}/shell/git"

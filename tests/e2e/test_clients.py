@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,7 +178,10 @@ async def test_skopeo_copies_without_a_change(demo: Demo, tmp_path: Path) -> Non
     assert f"sha256:{hashlib.sha256(manifest).hexdigest()}" == checked.digest
 
 
-async def test_skopeo_copies_what_was_built_into_a_folder(demo: Demo, store: Path, tmp_path: Path) -> None:
+async def test_skopeo_copies_what_was_built_into_a_folder(
+    demo: Demo, store: Path, lock_demo_set: Callable[[Path], None], tmp_path: Path
+) -> None:
+    await asyncio.to_thread(lock_demo_set, tmp_path / "data")
     own = {
         "data": {"dir": str(tmp_path / "data")},
         "nix": {"store": str(store)},
@@ -200,8 +203,11 @@ async def test_skopeo_copies_what_was_built_into_a_folder(demo: Demo, store: Pat
     assert [layer["digest"] for layer in built["layers"]] == [layer.digest for layer in pulled.layers]
 
 
-async def test_skopeo_copies_what_nix_alone_made(store: Path, tmp_path: Path) -> None:
+async def test_skopeo_copies_what_nix_alone_made(
+    store: Path, lock_demo_set: Callable[[Path], None], tmp_path: Path
+) -> None:
     """By the installed expression, with the set's own python3, digest by digest what a proxy pushes that compresses nothing."""
+    await asyncio.to_thread(lock_demo_set, tmp_path / "data")
     settings = {"nix": {"store": str(store)}, "layers": {"compression": "none", "most": "24"}}
     async with nixfront(tmp_path, settings=settings, args=("--demo",)) as proxy:
         pulled = await validate(proxy.url, "jq/git", "latest")
@@ -276,8 +282,11 @@ async def test_containerd_pulls_and_runs(demo: Demo, tmp_path: Path) -> None:
         assert "Hello, world!" in await ctr.succeed("run", "--rm", name, "container")
 
 
-async def test_zstd_layers_are_read_by_podman_containerd_and_skopeo(store: Path, tmp_path: Path) -> None:
+async def test_zstd_layers_are_read_by_podman_containerd_and_skopeo(
+    store: Path, lock_demo_set: Callable[[Path], None], tmp_path: Path
+) -> None:
     """Layers of several frames, too. docker 20.10 is the one that cannot."""
+    await asyncio.to_thread(lock_demo_set, tmp_path / "nixfront" / "data")
     settings = {
         "image": {"format": "oci"},
         "layers": {"compression": "zstd"},
@@ -424,8 +433,11 @@ async def test_registry_lists_what_was_made(demo: Demo, docker: Docker) -> None:
     assert through == listed
 
 
-async def test_image_outlives_nix(docker: Docker, store: Path, tmp_path: Path) -> None:
+async def test_image_outlives_nix(
+    docker: Docker, store: Path, lock_demo_set: Callable[[Path], None], tmp_path: Path
+) -> None:
     """With the registry that nixfront brings: after a restart without Nix, what was made is still served."""
+    await asyncio.to_thread(lock_demo_set, tmp_path / "data")
     settings = {"nix": {"store": str(store)}}
     async with nixfront(tmp_path, settings=settings, args=("--demo",)) as proxy:
         made = await validate(proxy.url, "hello", "latest")

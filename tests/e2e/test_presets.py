@@ -3,8 +3,9 @@
 Each case names the public report that it comes from.
 """
 
+import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,12 @@ _CALLS = [
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def proxy(store: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+async def proxy(
+    store: Path, lock_demo_set: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server]:
     """nixfront with the demo set."""
     folder = tmp_path_factory.mktemp("presets")
+    await asyncio.to_thread(lock_demo_set, folder / "data")
     async with stock_registry(folder / "registry") as registry:
         settings = {"registry": {"url": registry.url}, "nix": {"store": str(store)}}
         async with nixfront(folder, settings=settings, args=("--demo",)) as server:

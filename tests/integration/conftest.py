@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from proxy.nix.runner import NixRunner
 from proxy.pipeline.attachments.maker import Maker
 from proxy.state import pulls
 from proxy.tools import process
@@ -47,6 +49,32 @@ def _documents_are_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Maker, "documents", made)
 
 
+#: What Nix said of its settings, by what we gave it to read.
+_nix_settings: dict[tuple[object, ...], bytes] = {}
+
+
+@pytest.fixture(autouse=True)
+def _nix_says_its_settings_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A service asks once in ten minutes, and each test starts one. The answer is the same for the same configuration."""
+    run = NixRunner.run
+
+    async def remembered(self: NixRunner, argv: tuple[str, ...], deadline: float, **options: Any) -> bytes:
+        if argv[:2] != ("nix", "show-config"):
+            return await run(self, argv, deadline, **options)
+        configuration = os.environ["NIX_CONFIG"].replace(str(tmp_path), "")
+        key = (
+            configuration,
+            os.environ["PATH"].replace(str(tmp_path), ""),
+            self._caches,
+            options["substitutes"],
+        )
+        if key not in _nix_settings:
+            _nix_settings[key] = await run(self, argv, deadline, **options)
+        return _nix_settings[key]
+
+    monkeypatch.setattr(NixRunner, "run", remembered)
+
+
 @pytest.fixture(autouse=True)
 def _tags_name_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands that an operator runs read the settings of the service, which are `tests.support.front`'s."""
@@ -63,10 +91,17 @@ def _pulls_are_written_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def nix_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A Nix that needs no network and lets builders see the host's shell; the file has a line for each start of it."""
     visible = f"/bin /usr /lib /lib64 /gate={tmp_path}/gate"
-    monkeypatch.setenv("NIX_CONFIG", f"substituters =\nsandbox = true\nextra-sandbox-paths = {visible}\n")
     (tmp_path / "gate").mkdir()
     programs = tmp_path / "programs"
     programs.mkdir()
+    # Nix starts its own hook for each run that builds, to hear that there is no remote builder.
+    hook = programs / "no-remote-builder"
+    hook.write_text("#!/bin/sh\necho '# decline-permanently' >&2\n", encoding="ascii")
+    hook.chmod(0o755)
+    monkeypatch.setenv(
+        "NIX_CONFIG",
+        f"substituters =\nsandbox = true\nextra-sandbox-paths = {visible}\nbuild-hook = {hook}\n",
+    )
     count = tmp_path / "nix-starts"
     for name in ("nix", "nix-build", "nix-instantiate", "nix-store"):
         folders = os.environ["PATH"].split(":")
