@@ -217,7 +217,7 @@ def below(image: Any, folder: str) -> list[str]:
     return [path.partition(folder)[2] for path in image.files if folder in path]
 
 
-async def test_a_hundred_thousand_files(hostile: Front) -> None:
+async def test_fifty_thousand_files(hostile: Front) -> None:
     status, body = 307, b""
     while status == 307:
         status, _, body = await hostile.get(
@@ -229,7 +229,7 @@ async def test_a_hundred_thousand_files(hostile: Front) -> None:
     for layer in json.loads(body)["layers"]:  # the validator would unpack each of them
         _, _, blob = await hostile.get(f"/v2/hostile/manyfiles/blobs/{layer['digest']}")
         found += await asyncio.to_thread(_heads, blob)
-    assert found == {b"many": 100_000, b"bin": 1000}
+    assert found == {b"many": 50_000, b"bin": 1000}
 
 
 def _names(archive: bytes) -> list[str]:

@@ -91,7 +91,7 @@ rec {
   };
 
   # what a store path can hold
-  manyFiles = make "many-files" "mkdir -p $out/share/many $out/bin; cd $out/share/many; seq 100000 | split -l 1 -a 5; cd $out/bin; seq 1000 | split -l 1";
+  manyFiles = make "many-files" "mkdir -p $out/share/many $out/bin; cd $out/share/many; seq 50000 | split -l 1 -a 5; cd $out/bin; seq 1000 | split -l 1";
   setuid = make "setuid" "mkdir -p $out/bin; echo x > $out/bin/setuid; chmod 755 $out/bin/setuid; chmod 6755 $out/bin/setuid || true";
   fifo = make "fifo" "mkdir -p $out; mkfifo $out/fifo";
   socket = make "socket" ''mkdir -p $out; perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => "$ENV{out}/s", Listen => 1) or die' '';
