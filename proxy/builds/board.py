@@ -15,6 +15,7 @@ from typing import Any
 from proxy.builds.build import BUILDING, EVALUATING, PACKING, Build, from_summary
 from proxy.builds.logs import BuildLogs
 from proxy.builds.machines import SharedBuilds
+from proxy.builds.running import RunningBuilds
 from proxy.builds.works import Works
 from proxy.core import request
 from proxy.core.events import (
@@ -52,12 +53,10 @@ class BuildBoard:
         self._clock = clock
         self._machine = machine
         self._host = socket.gethostname() if host is None else host
-        self._running: OrderedDict[tuple[str, str], Build] = OrderedDict()
-        # Of the builds that got lines since they were last looked at: how many, and the content of the newest.
-        self._new_lines: dict[tuple[str, str], tuple[int, str]] = {}
         self._ended: OrderedDict[str, Build] = OrderedDict()
         self._elsewhere: tuple[Build, ...] = ()
         self._works = Works()
+        self._running = RunningBuilds(self._works)
         self._changed = asyncio.Event()
         self._version = 0
         self._endings = 0
@@ -70,7 +69,7 @@ class BuildBoard:
 
     async def close(self) -> None:
         """Write what is left. A build that still runs is interrupted."""
-        for build in list(self._running.values()):
+        for build in self._running.values():
             self._interrupt(build)
         await self._logs.close()
         await self._shared.close()
@@ -88,7 +87,6 @@ class BuildBoard:
     @property
     def running(self) -> tuple[Build, ...]:
         """Builds that run, oldest first."""
-        self._count_lines()
         elsewhere = (build for build in self._elsewhere if not build.ended)
         return tuple(sorted((*self._running.values(), *elsewhere), key=lambda build: build.started))
 
@@ -110,13 +108,11 @@ class BuildBoard:
 
     def get(self, identity: str) -> Build | None:
         """The build of this id."""
-        self._count_lines()
         builds = (*self._running.values(), *self._ended.values(), *self._elsewhere)
         return next((build for build in builds if build.id == identity), None)
 
     def current(self, repository: str, tag: str) -> Build | None:
         """The build of this image that runs; the one of this machine comes first."""
-        self._count_lines()
         if (build := self._running.get((repository, tag))) is not None:
             return build
         return next((b for b in self.running if (b.repository, b.tag) == (repository, tag)), None)
@@ -151,8 +147,6 @@ class BuildBoard:
 
     def see(self, event: Event) -> None:
         """Take note of an event."""
-        if not isinstance(event, LogLine):
-            self._count_lines()
         match event:
             case BuildStarted(repository, tag, client):
                 self._start(repository, tag, client)
@@ -161,7 +155,9 @@ class BuildBoard:
             case NixBegun(content, part):
                 self._begin(content, EVALUATING if part == "evaluating" else BUILDING)
             case LogLine(_, line, content):
-                self._log(content, line[:_LONGEST_LINE])
+                shown = line[:_LONGEST_LINE]
+                for identity in self._running.log(content, shown):
+                    self._logs.add(identity, shown)
             case LayersReady(repository, tag, ready, total):
                 self._update(repository, tag, phase=PACKING, ready=ready, total=total)
             case PlatformEnded(repository, tag, platform, error) if error:
@@ -183,15 +179,16 @@ class BuildBoard:
         build = Build(
             identity, repository, tag, self._clock(), client=client, machine=self._machine, host=self._host
         )
-        self._running[repository, tag] = build
+        self._running.put(build)
         self._shared.report(build)
         while len(self._running) > _MOST_RUNNING:
-            self._interrupt(next(iter(self._running.values())))
+            self._interrupt(self._running.values()[0])
 
     def _update(self, repository: str, tag: str, **changes: Any) -> None:
         if (build := self._running.get((repository, tag))) is not None:
-            self._running[repository, tag] = replace(build, **changes)
-            self._shared.report(self._running[repository, tag])
+            changed = replace(build, **changes)
+            self._running.put(changed)
+            self._shared.report(changed)
 
     def _resolve(self, repository: str, tag: str, content: str) -> None:
         if (build := self._running.get((repository, tag))) is not None:
@@ -200,33 +197,15 @@ class BuildBoard:
 
     def _begin(self, content: str, phase: str) -> None:
         self._works.begin(content, phase)
-        for build in list(self._running.values()):
+        for build in self._running.values():
             if content in build.contents and not build.total:
                 self._update(build.repository, build.tag, **self._works.fields(build.contents))
-
-    def _log(self, content: str, line: str) -> None:
-        """A builder may print lines faster than anybody reads them, so the fields of its builds wait."""
-        self._works.log(content, line)
-        for key, build in self._running.items():
-            if content in build.contents:
-                lines, _ = self._new_lines.get(key, (0, ""))
-                self._new_lines[key] = lines + 1, content
-                self._logs.add(build.id, line)
-
-    def _count_lines(self) -> None:
-        """Bring the fields of builds up to their newest lines."""
-        for key, (lines, content) in self._new_lines.items():
-            build = self._running[key]
-            now = self._works.fields(build.contents, content)
-            phase = build.phase if build.total else now["phase"]
-            self._running[key] = replace(build, **{**now, "phase": phase}, lines=build.lines + lines)
-        self._new_lines.clear()
 
     def _interrupt(self, build: Build) -> None:
         self._end(BuildEnded(build.repository, build.tag, error=INTERRUPTED, outcome=""))
 
     def _end(self, event: BuildEnded) -> None:
-        build = self._running.pop((event.repository, event.tag), None)
+        build = self._running.pop((event.repository, event.tag))
         if build is None:
             return
         ended = replace(
