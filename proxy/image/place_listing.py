@@ -5,8 +5,7 @@ symlinks by the same rules, inside the store and never out of it. So both give t
 """
 
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from proxy.core.errors import PackageUnusable, StoreUnreadable
 from proxy.image.root_tree import Kind
@@ -16,17 +15,6 @@ MOST_TEXT = 1 << 20
 _SYMLINKS_FOLLOWED = 40  # as Linux does
 _STORE = "/nix/store/"
 _ABOVE = ("/nix", "/nix/store")
-
-
-class _Way(NamedTuple):
-    """Where a path leads."""
-
-    parts: tuple[str, ...]  # of the place
-    followed: int  # symlinks
-
-    @property
-    def place(self) -> str:
-        return "/" + "/".join(self.parts)
 
 
 class Places(Protocol):
@@ -55,8 +43,9 @@ class PlaceListing:
     def __init__(self, places: Places, paths: Iterable[str] | None = None) -> None:
         self._places = places
         self._paths = None if paths is None else frozenset(paths)
-        # By path, for the listing of an image alone: what its store paths hold does not change while it is made.
-        self._ways: dict[str, _Way] = {}
+        # Where a path leads, and by how many symlinks, for the listing of an image alone: what its store paths hold does not
+        # change while it is made.
+        self._ways: dict[str, tuple[str, int]] = {}
 
     def within(self, paths: Iterable[str]) -> "PlaceListing":
         """The same store with these store paths alone: those of an image."""
@@ -94,49 +83,52 @@ class PlaceListing:
 
     def _resolve(self, path: str) -> str | None:
         """The place without symlinks on the way; None if nothing is there, for a circle, and outside the store."""
-        parent, _, name = path.rpartition("/")
-        if (above := self._ways.get(parent)) is not None:
-            way = self._follow(above, name)
-        else:
-            way = self._follow(_Way((), 0), path.lstrip("/"))
+        way = self._ways.get(path)
         if way is None:
-            return None
-        place = way.place
-        if self._paths is not None:
-            self._ways[path] = way
-            self._ways[place] = _Way(way.parts, 0)
-        return place if place.startswith(_STORE) else None
+            parent, _, name = path.rpartition("/")
+            above = self._ways.get(parent)
+            way = self._follow("", 0, path) if above is None else self._follow(*above, name)
+            if way is None:
+                return None
+            if self._paths is not None:
+                self._ways[path] = way
+                self._ways[way[0]] = (way[0], 0)
+        return way[0] if way[0].startswith(_STORE) else None
 
-    def _follow(self, way: "_Way", path: str) -> "_Way | None":
-        """The way on from there by a relative path; None if nothing is there, and for a circle."""
-        todo = list(reversed(PurePosixPath(path).parts))
-        done, followed = list(way.parts), way.followed
+    def _follow(self, place: str, followed: int, path: str) -> tuple[str, int] | None:
+        """The way on from this place by a relative path; None if nothing is there, and for a circle."""
+        todo = _pieces(path)
         while todo:
             part = todo.pop()
             if part == "..":
-                done = done[:-1]
+                place = place.rpartition("/")[0]
                 continue
-            here = "/" + "/".join([*done, part])
-            if not self._shows(here, len(done)):
+            here = f"{place}/{part}"
+            if not self._shows(here):
                 return None
             try:
                 link = self._places.link(here)
             except OSError:
                 return None
             if link is None:
-                done.append(part)
+                place = here
                 continue
             followed += 1
             if followed > _SYMLINKS_FOLLOWED:
                 return None
-            target = PurePosixPath(link)
-            if target.is_absolute():
-                done = []
-            todo.extend(reversed([piece for piece in target.parts if piece != "/"]))
-        return _Way(tuple(done), followed)
+            if link.startswith("/"):
+                place = ""
+            todo.extend(_pieces(link))
+        return place, followed
 
-    def _shows(self, path: str, above: int) -> bool:
-        """Whether this place, with so many folders above it, is a part of the store that may be looked at."""
-        if above < len(_ABOVE):
-            return path in _ABOVE
-        return above > len(_ABOVE) or self._paths is None or path in self._paths
+    def _shows(self, place: str) -> bool:
+        """Whether this place is a part of the store that may be looked at."""
+        depth = place.count("/")
+        if depth <= len(_ABOVE):
+            return place in _ABOVE
+        return depth > len(_ABOVE) + 1 or self._paths is None or place in self._paths
+
+
+def _pieces(path: str) -> list[str]:
+    """The names in a path, the last one first."""
+    return [piece for piece in reversed(path.split("/")) if piece not in ("", ".")]

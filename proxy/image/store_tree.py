@@ -86,15 +86,20 @@ class _Disk:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
+        self._last = ("", 0)  # a place and its mode: a listing asks for the link and then for the kind
 
     def link(self, place: str) -> str | None:
         """As `Places.link`."""
         real = raw(self._prefix + place)
-        return raw_text(os.readlink(real)) if stat.S_ISLNK(os.lstat(real).st_mode) else None  # noqa: PTH115
+        mode = os.lstat(real).st_mode
+        self._last = (place, mode)
+        return raw_text(os.readlink(real)) if stat.S_ISLNK(mode) else None  # noqa: PTH115
 
     def kind(self, place: str) -> Kind:
         """As `Places.kind`."""
-        mode = os.lstat(raw(self._prefix + place)).st_mode
+        last, mode = self._last
+        if last != place:
+            mode = os.lstat(raw(self._prefix + place)).st_mode
         if stat.S_ISDIR(mode):
             return "directory"
         return "executable" if mode & stat.S_IXUSR else "file"

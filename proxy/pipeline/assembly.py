@@ -6,7 +6,7 @@ The root tree and the layers are made side by side, with two rules that decide w
   the build, and packing would be in vain.
   A binary cache without listings is an exception: its layers come first, because the root tree needs the same NARs. Store paths
   that Nix fetches meanwhile are another one: each layer begins when its own are there, and the root tree when all are.
-- Where all layers are recorded nothing waits for them: the configuration is sent beside the mounts. If a record proves
+- The configuration names layers, so it is sent when the last one is packed, or recorded, and not when it is sent. If a record proves
   wrong, the configuration is sent once more.
 
 Everything that reads the store has ended when `image` returns or raises, because its caller then lets the store paths go.
@@ -55,11 +55,10 @@ class Assembly:
         """The image; the destination has all of it but the manifest."""
         publisher, repository = self._publisher, self._repository
         records = await publisher.recall(repository, self._content.plans)
-        layers = [record.layer for record in records if record.layer is not None]
-        complete = len(layers) == len(records)
+        complete = all(record.layer is not None for record in records)
         # Then the repository may have the root layer and the configuration too.
         look = complete and all(repository in record.origins for record in records)
-        early = None
+        descriptions = [publisher.description(record) for record in records]
         self._tell_ready()
         files = self._content.files
         tree = self._begin_tree() if (complete or files.at_hand) and not files.arriving else None
@@ -75,9 +74,9 @@ class Assembly:
                 root_of_image, command, around = await asyncio.shield(tree)
                 root = await publisher.pack_root(repository, root_of_image.entries)
                 group.create_task(self._root_layer(root, look=look))
-                if complete:
-                    early = self._assembled([*layers, root.layer], command, around)
-                    group.create_task(publisher.blob(repository, early.config, look=look))
+                layers = [await asyncio.shield(layer) for layer in descriptions]
+                early = self._assembled([*layers, root.layer], command, around)
+                group.create_task(publisher.blob(repository, early.config, look=look))
         except ExceptionGroup as failed:
             await publisher.settle(repository, records)
             # The first error cancelled the other tasks, so it is the one to report.
@@ -93,7 +92,7 @@ class Assembly:
         if not files.at_hand:
             await self._in_thread(files.confirm)
         image = self._assembled([*layers, root.layer], command, around)
-        if early is None or image.config != early.config:
+        if image.config != early.config:
             await publisher.blob(repository, image.config, look=False)
         await publisher.record(repository, records, layers)
         return image

@@ -1,8 +1,8 @@
 """The tags that are ours: which ones, and how they are put.
 
 A tag is ours while it names the digest of our record. Labels would prove nothing, because an image that somebody builds
-from ours inherits them. A tag that is not ours is never written. A registry has no conditional put, so every put comes
-right after a look: a person's push could be lost only in the time between these two requests.
+from ours inherits them. A tag that is not ours is never written. A registry has no conditional put, so the puts of an image come
+right after one look at all its tags: a person's push could be lost only in the few milliseconds between.
 
 A record is written before its manifest is put, so that no tag of ours is forgotten if nixfront is killed in between.
 """
@@ -72,7 +72,8 @@ class OwnTags:
         """
         digest = document.descriptor.digest
 
-        async def put(*names: str) -> None:
+        async def claim(*names: str) -> list[str]:
+            """Those of these tags that nobody has, and the longer ones of those that others have. They are recorded as ours."""
             looks = await asyncio.gather(
                 *(self._registry.manifest_digest(repository, name) for name in names)
             )
@@ -86,18 +87,20 @@ class OwnTags:
                     for name in absent
                 )
             )
-            await asyncio.gather(*(self._put(repository, name, document) for name in absent))
             other = [name for name in names if present[name] not in (None, digest)]
             if longer is not None and (taken := [longer[name] for name in other if name in longer]):
-                await put(*taken)
+                absent += await claim(*taken)
+            return absent
 
         for each in (*children, document):
             await self.sign(repository, each.descriptor.digest)
         await asyncio.gather(*(self._put(repository, each.descriptor.digest, each) for each in children))
-        for names in (tags[:-1], tags[-1:]):
-            await put(*(name for name in names if record is None or name != record.tag))
-            if record is not None and record.tag in names:
-                await self._move(record, document, key)
+        ours = await claim(*(name for name in tags if record is None or name != record.tag))
+        last = [name for name in tags[-1:] if name in ours]
+        for names in ([name for name in ours if name not in last], last):
+            await asyncio.gather(*(self._put(repository, name, document) for name in names))
+        if record is not None and record.tag in tags:
+            await self._move(record, document, key)
 
     async def remember(
         self, repository: str, document: Document, revision: str, settings: Mapping[str, str | int]

@@ -56,8 +56,18 @@ _LENGTHS: Mapping[Compression, int] = {"gzip": BLOCK, "zstd": _ZSTD_BLOCK, "none
 class LayerStream:
     """The bytes of one layer, to be read once, with `async for`; `layer` describes them afterwards."""
 
-    def __init__(self, entries: Iterable[Entry], compression: Compression, executor: Executor) -> None:
-        """`entries` in their final order; reading and compressing run in `executor`, a few blocks at once."""
+    def __init__(
+        self,
+        entries: Iterable[Entry],
+        compression: Compression,
+        executor: Executor,
+        description: asyncio.Future[Layer] | None = None,
+    ) -> None:
+        """`entries` in their final order; reading and compressing run in `executor`, a few blocks at once.
+
+        `description` gets the layer as soon as the last byte was read.
+        """
+        self._description = description
         self._blocks = tar.blocks(entries, _LENGTHS[compression])
         self._pack = _PACK[compression]
         self._executor = executor
@@ -103,6 +113,8 @@ class LayerStream:
         self._layer = Layer(
             f"sha256:{self._digest.hexdigest()}", self._size, f"sha256:{self._diff_id.hexdigest()}"
         )
+        if self._description is not None and not self._description.done():
+            self._description.set_result(self._layer)
 
     def _step(self) -> None:
         """Pack a block, in a thread. Raises nothing, because perhaps no caller waits any more."""

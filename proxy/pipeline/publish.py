@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
+from weakref import WeakValueDictionary
 
 from cachetools import LRUCache
 
@@ -77,6 +78,8 @@ class Publisher:
         self._packing: SingleFlight[tuple[str, str], tuple[Layer, str]] = SingleFlight()
         # What was packed after somebody had recalled the records of an image, such as that of the other platform.
         self._packed: LRUCache[str, tuple[Layer, str]] = LRUCache(_MOST_PACKED)
+        # By key, as long as an image looks at one.
+        self._descriptions: WeakValueDictionary[str, asyncio.Future[Layer]] = WeakValueDictionary()
 
     def executor_of(self, files: StoreFiles) -> Executor:
         """The threads that read these files."""
@@ -91,8 +94,22 @@ class Publisher:
             for key, plan in zip(keys, plans, strict=True)
         )
 
+    def description(self, record: LayerRecord) -> asyncio.Future[Layer]:
+        """The layer of this plan, as soon as its last byte is packed; `layer` has to run meanwhile."""
+        future = self._descriptions.get(record.key)
+        if future is None:
+            future = self._descriptions[record.key] = asyncio.get_running_loop().create_future()
+        if record.layer is not None:
+            _describe(future, record.layer)
+        return future
+
     async def layer(self, repository: str, record: LayerRecord, files: StoreFiles) -> Layer:
         """The layer of this plan, which the repository has when this returns; `files` has its store paths."""
+        layer = await self._layer(repository, record, files)
+        _describe(self._descriptions.get(record.key), layer)
+        return layer
+
+    async def _layer(self, repository: str, record: LayerRecord, files: StoreFiles) -> Layer:
         if record.layer is None and (packed := self._packed.get(record.key)):
             record = replace(record, layer=packed[0], origins=packed[1:])
         # Packed once for all repositories, then mounted; if the registry does not mount, packed for this repository itself.
@@ -169,7 +186,10 @@ class Publisher:
 
     async def _pack(self, repository: str, key: str, plan: LayerPlan, files: StoreFiles) -> tuple[Layer, str]:
         """Pack and send a layer: the layer, and the repository that it was packed for."""
-        layer = await self._upload(repository, lambda: files.entries(plan.paths), self.executor_of(files))
+        description = self._descriptions.get(key)
+        layer = await self._upload(
+            repository, lambda: files.entries(plan.paths), self.executor_of(files), description
+        )
         await self._state.record(key, plan, layer, repository)
         self._packed[key] = (layer, repository)
         self._sink(LayerStored("packed", layer.size))
@@ -177,15 +197,23 @@ class Publisher:
         return layer, repository
 
     async def _upload(
-        self, repository: str, entries: Callable[[], Iterable[Entry]], executor: Executor
+        self,
+        repository: str,
+        entries: Callable[[], Iterable[Entry]],
+        executor: Executor,
+        description: asyncio.Future[Layer] | None = None,
     ) -> Layer:
         """Pack and send, again from the first byte if the registry or a binary cache breaks off."""
-        return await retry(partial(self._send, repository, entries, executor), _tries, _PAUSE)
+        return await retry(partial(self._send, repository, entries, executor, description), _tries, _PAUSE)
 
     async def _send(
-        self, repository: str, entries: Callable[[], Iterable[Entry]], executor: Executor
+        self,
+        repository: str,
+        entries: Callable[[], Iterable[Entry]],
+        executor: Executor,
+        description: asyncio.Future[Layer] | None,
     ) -> Layer:
-        stream = LayerStream(entries(), self._compression, executor)
+        stream = LayerStream(entries(), self._compression, executor, description)
         try:
             async with self._slots:
                 await self._registry.upload(repository, stream)
@@ -198,6 +226,11 @@ class Publisher:
             _log.warning("%s", error)
             raise
         return stream.layer
+
+
+def _describe(future: asyncio.Future[Layer] | None, layer: Layer) -> None:
+    if future is not None and not future.done():
+        future.set_result(layer)
 
 
 def _packings(repository: str, records: Sequence[LayerRecord]) -> list[tuple[str, str]]:

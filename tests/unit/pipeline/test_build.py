@@ -12,12 +12,14 @@ from proxy.core.errors import BuildFailed, PackageUnknown, PackageUnusable, Regi
 from proxy.core.events import BuildEnded, BuildStarted, LayersReady, LayerStored
 from proxy.core.model import OCI_MANIFEST, BlobStream, ImageRequest, Preset, digest_of
 from proxy.pipeline.destination import MemoryDestination
+from proxy.state import TagRecord
 from tests.support.destinations import CONFIG, manifest
+from tests.support.wait import until
 from tests.support.workshop import Workshop, request, workshop
 
 
 class Ledger(MemoryDestination):
-    """A destination that writes down its writes, and its looks for blobs; `slow` uploads wait for `go`."""
+    """A destination that writes down its writes, and its looks for blobs; `slow` uploads wait for `go`, `late` ones at their end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,6 +27,7 @@ class Ledger(MemoryDestination):
         self.looks = 0
         self.refuse: set[int] = set()
         self.slow: set[int] = set()
+        self.late: set[int] = set()
         self.go = asyncio.Event()
 
     @override
@@ -36,6 +39,8 @@ class Ledger(MemoryDestination):
         if number in self.refuse:
             raise RegistryRefused("PATCH", "/v2/", 403, "no")
         await super().upload(repository, stream)
+        if number in self.late:
+            await self.go.wait()
 
     @override
     async def has_blob(self, repository: str, digest: str) -> bool:
@@ -191,6 +196,35 @@ async def test_what_cannot_be_an_image_sends_nothing(made: Workshop, ledger: Led
 
     assert ledger.writes == []
     assert made.contents.closed == 1
+
+
+async def test_the_configuration_does_not_wait_until_layers_are_sent(made: Workshop, ledger: Ledger) -> None:
+    ledger.late = {0}
+    build = asyncio.create_task(made.pipeline.make(request("a")))
+
+    await until(lambda: len(ledger.writes) == 3)  # the layer, the root layer, the configuration
+    ledger.go.set()
+    await build
+
+    assert len(ledger.writes) == 3 + 3, "the configuration was right"
+
+
+async def test_tags_are_recorded_in_one_step_before_any_of_them_is_put(
+    made: Workshop, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[list[str]] = []
+    record = made.state.record_tag
+
+    async def seen(*records: TagRecord) -> None:
+        assert not ledger.tags("a")
+        steps.append([each.tag for each in records])
+        await record(*records)
+
+    monkeypatch.setattr(made.state, "record_tag", seen)
+    await made.pipeline.make(request("a"))
+
+    assert [len(step) for step in steps] == [3]
+    assert set(steps[0]) == set(ledger.tags("a"))
 
 
 async def test_packing_has_ended_before_the_store_paths_may_go(made: Workshop, ledger: Ledger) -> None:
