@@ -2,8 +2,8 @@
 
 The client's request goes to the registry first, unchanged, with the client's own credentials. Only where the registry
 answers 404 to a GET or HEAD of a manifest by tag may a build start, if `access` allows it to this client; also to one by
-digest, or to a GET of a blob, where `healing` knows it as part of an image of ours. Afterwards the same request goes to the registry again: the reply is always the registry's own. `answer_cache` repeats the
-registry's public answers of the last seconds.
+digest, or to a GET of a blob, where `healing` knows it as part of an image of ours. Afterwards the same request goes to the
+registry again: the reply is always the registry's own. `answer_cache` repeats the registry's public answers of the last seconds.
 """
 
 import time

@@ -51,7 +51,12 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gua
     }
     async with token_registry(folder / "registry", tokens) as registry:
         own = {"url": registry.url, "username": "nixfront", "password_file": str(folder / "password")}
-        async with nixfront(folder, settings={**settings, "registry": own}, env=_ENV) as proxy:
+        async with nixfront(
+            folder,
+            settings={**settings, "registry": own},
+            env=_ENV,
+            without_documents="it lists tags, and the list of repositories is for nobody here",
+        ) as proxy:
             yield Guarded(proxy, tokens)
         assert PASSWORDS["nixfront"] not in proxy.process.log_text()
 

@@ -28,8 +28,6 @@ from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpassw
 from tests.support.servers import Server
 from tests.support.wait import Gate, until
 
-pytestmark = pytest.mark.without_documents("it lists tags, and documents may come in between")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 OURS = {"registry": {"username": "nixfront", "password": PASSWORDS["nixfront"]}}
 ACCEPT = {"Accept": DOCKER_MANIFEST}

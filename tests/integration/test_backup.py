@@ -6,8 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-import pytest
-
 from proxy.core.events import BuildStarted
 from proxy.core.model import DOCKER_MANIFEST, digest_of
 from tests.support import handmade
@@ -15,8 +13,6 @@ from tests.support.front import Front
 from tests.support.processes import Outcome, run, write
 from tests.support.servers import stock_registry
 from tests.support.stored import digest_of_tag, stored_tags
-
-pytestmark = pytest.mark.without_documents("it lists tags, and documents may come in between")
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -25,8 +25,6 @@ from tests.support.stored import digest_of_tag, stored_tags
 from tests.support.validate import validate
 from tests.support.wait import Gate, until
 
-pytestmark = pytest.mark.without_documents("it lists tags, and documents may come in between")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 MADE = handmade.image([handmade.tar(entries) for entries in handmade.store_layers()])
 
@@ -133,7 +131,8 @@ async def test_reindex_finds_again_what_is_ours_and_believes_no_copy(
 
     found = await nixfront("reindex")
 
-    assert found["ours"] == len(before), "latest, the version and two pinned tags of each"
+    images = [tag for tag in before if not tag.tag.startswith("sha256-")]  # the others list documents
+    assert found["ours"] == len(images), "latest, the version and two pinned tags of each"
     assert sorted(found["strangers"]) == ["copied:latest", "hello:stable"]
     assert (found["layers"], found["unproved"]) == (len({*hello.layers[:-1], *ordered.layers[:-1]}), 0)
     async with start(

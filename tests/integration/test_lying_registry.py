@@ -15,8 +15,6 @@ import pytest_asyncio
 from tests.support.front import Front
 from tests.support.liar import CLOSE, PAUSE, Liar, liar
 
-pytestmark = pytest.mark.without_documents("it lists tags, and documents may come in between")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 DATA = bytes(range(256)) * 1200  # 300 KiB: more than what is copied instead of spliced
 DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"

@@ -19,8 +19,6 @@ from tests.support.front import PACKAGES, Front
 from tests.support.front import front as running
 from tests.support.servers import Server, stock_registry
 
-pytestmark = pytest.mark.without_documents("it lists tags, and documents may come in between")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 COMMITTED = 1_234_567_890  # 2009-02-13T23:31:30Z

@@ -16,8 +16,6 @@ from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.wait import PATIENCE, Gate, until
 
-pytestmark = pytest.mark.without_documents("it lists tags, and documents may come in between")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 

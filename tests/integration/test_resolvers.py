@@ -16,8 +16,6 @@ from tests.support.servers import Server
 from tests.support.shim import shim
 from tests.support.wait import Gate, at_redirect
 
-pytestmark = pytest.mark.without_documents("it lists tags, and documents may come in between")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 Answer = tuple[int, dict[str, str], bytes]
 PATH = "/v2/hello/manifests/latest"

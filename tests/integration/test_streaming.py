@@ -33,7 +33,8 @@ def nix_count() -> None:
 def process(folder: Path, registry: str) -> AbstractAsyncContextManager[Server]:
     """nixfront in a process of its own: its memory is to be measured."""
     settings = {"registry": {"url": registry}, "packages": {"kind": "path", "path": "/nonexistent"}}
-    return nixfront(folder, settings=settings, command=FROM_CHECKOUT)
+    nothing = "nothing is built, and what is here is no registry"
+    return nixfront(folder, settings=settings, command=FROM_CHECKOUT, without_documents=nothing)
 
 
 def blob_digest() -> str:

@@ -7,7 +7,14 @@ from typing import Any
 
 import aiohttp
 
-from proxy.core.model import OCI_INDEX, OCI_MANIFEST, digest_of
+from proxy.core.model import (
+    DOCKER_LIST,
+    EVERY_MANIFEST_TYPE,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    contents_tag,
+    digest_of,
+)
 from proxy.trust.kinds import KINDS
 from tests.support.wait import until
 
@@ -43,6 +50,41 @@ async def checked_documents(
         for kind, document in documents.items():
             _documented[digest, new[kind]["digest"]] = digest_of(document)
     return {kind: _documented[digest, entry["digest"]] for kind, entry in sorted(entries.items())}
+
+
+async def check_all(url: str) -> None:
+    """Every image that a nixfront made in the registry at this URL has all its documents, or gets them soon; each is valid."""
+    async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(ssl=False)) as session:
+        for repository in await _list(session, "/v2/_catalog?n=1000", "repositories"):
+            for digest in await _made_images(session, repository):
+                try:
+                    await checked_documents(session, repository, digest, wait=True)
+                except AssertionError as error:
+                    raise AssertionError(f"{repository}@{digest}: {error}") from error
+
+
+async def _made_images(session: aiohttp.ClientSession, repository: str) -> set[str]:
+    """The digests of the images that nixfront made in a repository, those in an index too: it gives each a tag of its contents."""
+    digests = set()
+    for tag in await _list(session, f"/v2/{repository}/tags/list", "tags"):
+        if tag.startswith(contents_tag("")):
+            path = f"/v2/{repository}/manifests/{tag}"
+            async with session.get(path, headers={"Accept": EVERY_MANIFEST_TYPE}) as answer:
+                document = await answer.read()
+                assert answer.status == 200, f"GET {path} answered {answer.status}"
+            if answer.content_type in (OCI_INDEX, DOCKER_LIST):
+                digests |= {child["digest"] for child in json.loads(document)["manifests"]}
+            else:
+                digests.add(digest_of(document))
+    return digests
+
+
+async def _list(session: aiohttp.ClientSession, path: str, key: str) -> list[str]:
+    """The texts of a list, in one page."""
+    async with session.get(path) as answer:
+        assert answer.status == 200, f"GET {path} answered {answer.status}"
+        listed: list[str] = json.loads(await answer.read())[key] or []
+    return listed
 
 
 async def attached(session: aiohttp.ClientSession, repository: str, digest: str) -> dict[str, bytes]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.support.attached import check_all
 from tests.support.processes import Running, free_port, program, search_path, serving, write
 
 _Settings = Mapping[str, object]
@@ -75,8 +76,11 @@ async def nixfront(
     args: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     command: Sequence[str] = ("nixfront",),
+    without_documents: str = "",
 ) -> AsyncIterator[Server]:
     """The installed command `nixfront serve`, its data in `folder`, ready when `GET /v2/` answers 200.
+
+    At the end all images that it made have valid documents, unless a test has a reason to go `without_documents`, or ended it.
 
     `settings` are nested as in the configuration file (`{"registry": {"url": ...}}`) and are handed over as
     environment variables; `env` is laid over the environment of the tests; `args` follow `serve`. `FROM_CHECKOUT` as
@@ -93,7 +97,7 @@ async def nixfront(
         # Most tests read the manifest of a tag. What an index adds has tests of its own.
         "NIXFRONT_IMAGE_INDEX": "false",
         "NIXFRONT_DATA_DIR": str(folder / "data"),
-        "NIXFRONT_TRUST_ATTACH": "false",
+        "NIXFRONT_TRUST_ATTACH": json.dumps(not without_documents),
         **dict(_variables("NIXFRONT", settings or {})),
         **(env or {}),
     }
@@ -102,7 +106,10 @@ async def nixfront(
     secure = "NIXFRONT_HTTP_CERTIFICATE" in environment
     ready = _listens(host) if secure else answers(host)
     async with serving(argv, log=log, ready=ready, env=environment, patience=240.0) as process:
-        yield Server(host, process, "https" if secure else "http")
+        server = Server(host, process, "https" if secure else "http")
+        yield server
+        if environment["NIXFRONT_TRUST_ATTACH"] == "true" and await ready():
+            await check_all(server.url)
 
 
 def _variables(prefix: str, settings: _Settings) -> Iterator[tuple[str, str]]:
