@@ -10,10 +10,10 @@ from proxy.cli.running import run
 from proxy.core.names import is_own_hash
 from proxy.settings import Settings
 from proxy.upkeep.inventory import StoredImage
-from proxy.web.page.views import ago, size
+from proxy.web.page.views import ago, iso, number, size
 from proxy.wiring import commands
 
-_COLUMNS = ("NAME", "TAGS", "PLATFORMS", "SIZE", "OWN", "CREATED", "PULLED", "FROM")
+_COLUMNS = ("NAME", "TAGS", "PLATFORMS", "SIZE", "OWN", "CREATED", "PULLS", "PULLED", "FROM")
 _EPOCH = "1980-01-01"  # the date of images whose packages have none
 _UNKNOWN = "-"
 _FROM = {True: "nixfront", False: "a push", None: _UNKNOWN}
@@ -25,7 +25,7 @@ def show(settings: Settings, console: Console) -> int:
         listing = run(commands.stored_images(settings, bar.show))
     if not listing.is_whole:
         console.complain(NO_CATALOG)
-    console.document([asdict(image) for image in listing.images])
+    console.document([_document(image) for image in listing.images])
     if not listing.images:
         console.line("no images yet: docker pull makes them")
         return 0
@@ -39,6 +39,11 @@ def show(settings: Settings, console: Console) -> int:
     return 0
 
 
+def _document(image: StoredImage) -> dict[str, object]:
+    """All of it, with times as `created` has them; empty for never."""
+    return {**asdict(image), "pulled": iso(image.pulled) if image.pulled else ""}
+
+
 def _row(image: StoredImage, now: float) -> tuple[str, ...]:
     return (
         image.repository,
@@ -47,6 +52,7 @@ def _row(image: StoredImage, now: float) -> tuple[str, ...]:
         size(image.size) if image.size else _UNKNOWN,
         size(image.own) if image.size else _UNKNOWN,
         _created(image.created, now),
+        number(image.pulls) if image.ours else _UNKNOWN,
         ago(image.pulled, now) if image.pulled else _UNKNOWN,
         _FROM[image.ours],
     )

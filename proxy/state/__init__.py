@@ -48,7 +48,8 @@ class TagRecord:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """A manifest that we put, with or without a tag today. `pulled`: when it was last pulled, 0 for never.
+    """A manifest that we put, with or without a tag today. `pulled`: when it was last pulled, 0 for never; `pulls`: how
+    often somebody fetched it, but for what a crash took away.
 
     It can be made again: at `revision` of its package set, with the `settings` on which its bytes depend, as JSON. Both
     are empty if nobody recorded them. `deleted`: when `prune` deleted it and left its record, 0 for never. `due`: since when
@@ -63,12 +64,13 @@ class ImageRecord:
     settings: str = ""
     deleted: float = 0.0
     due: float = 0.0
+    pulls: int = 0
 
 
 def renewed(before: ImageRecord | None, new: ImageRecord) -> ImageRecord:
     """The record of an image that is put: `new`, and what the record `before` says in addition."""
     if before is None:
-        return replace(new, pulled=0.0, deleted=0.0)
+        return replace(new, pulled=0.0, deleted=0.0, pulls=0)
     return replace(
         before,
         made=new.made if before.deleted else before.made,
@@ -165,8 +167,11 @@ class State(Protocol):
     async def record_attached(self, repository: str, digest: str) -> None:
         """Write that no documents are due to this image any more; skip one that is not ours."""
 
-    async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
-        """Write when the images at these (repository, digest) were last pulled; skip images that are not ours."""
+    async def record_pulls(self, pulls: Mapping[tuple[str, str], tuple[float, int]]) -> None:
+        """Write when the images at these (repository, digest) were last pulled, and how often in addition.
+
+        It skips images that are not ours.
+        """
 
     async def forget_image(self, repository: str, digest: str) -> None:
         """Delete the record of an image."""

@@ -137,10 +137,10 @@ class MemoryState(OneProcess):
         if (image := self._images.get((repository, digest))) is not None:
             self._images[repository, digest] = replace(image, due=0.0)
 
-    async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
-        for key, when in pulls.items():
+    async def record_pulls(self, pulls: Mapping[tuple[str, str], tuple[float, int]]) -> None:
+        for key, (when, times) in pulls.items():
             if (image := self._images.get(key)) is not None:
-                self._images[key] = replace(image, pulled=max(image.pulled, when))
+                self._images[key] = replace(image, pulled=max(image.pulled, when), pulls=image.pulls + times)
 
     async def forget_image(self, repository: str, digest: str) -> None:
         self._images.pop((repository, digest), None)

@@ -11,6 +11,7 @@ from proxy.state import BuildRecord, Failure, ImageRecord, TagRecord
 
 #: Characters of a record.
 LONGEST = 1 << 16
+_LONGEST_COUNT = 16  # digits
 
 R = TypeVar("R", TagRecord, Failure, BuildRecord, ImageRecord, Layer)
 
@@ -71,7 +72,9 @@ def image(member: str, values: Mapping[str, str]) -> ImageRecord | None:
     times = [number(values.get(name, "")) for name in ("made", "pulled")]
     texts = [values.get(name, "") for name in ("revision", "settings")]
     later = [number(values.get(name, "0")) for name in ("deleted", "due")]
-    return record(ImageRecord, repository, digest, *times, *texts, *later)
+    count = values.get("pulls", "0")
+    pulls = int(count) if count.isdecimal() and len(count) < _LONGEST_COUNT else 0
+    return record(ImageRecord, repository, digest, *times, *texts, *later, pulls)
 
 
 def build(text: str | None) -> BuildRecord | None:

@@ -1,4 +1,4 @@
-"""When each image was last pulled: collected in memory and written to the state every half a minute, which is enough for `prune`."""
+"""When each image was last pulled, and how often: collected in memory and written to the state every half a minute, which is enough for `prune`."""
 
 import asyncio
 import time
@@ -19,12 +19,13 @@ class Pulls:
         """`now` is in seconds since the epoch."""
         self._state = state
         self._now = now
-        self._pulls: LRUCache[tuple[str, str], float] = LRUCache(_MOST)
+        self._pulls: LRUCache[tuple[str, str], tuple[float, int]] = LRUCache(_MOST)
         self._writing: asyncio.Task[None] | None = None
 
-    def pulled(self, repository: str, digest: str) -> None:
-        """Note that a client just got this manifest."""
-        self._pulls[repository, digest] = self._now()
+    def pulled(self, repository: str, digest: str, times: int) -> None:
+        """Note that a client just got this manifest; or, with 0 `times`, asked for its digest."""
+        _, before = self._pulls.get((repository, digest), (0.0, 0))
+        self._pulls[repository, digest] = self._now(), before + times
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_later())
 

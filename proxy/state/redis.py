@@ -53,7 +53,10 @@ return 1
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 _PULLED = """
 local before = redis.call('HGET', KEYS[1], 'pulled')
-if before and (tonumber(before) or 0) < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'pulled', ARGV[1]) end
+if not before then return end
+if (tonumber(before) or 0) < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'pulled', ARGV[1]) end
+local times = tonumber(redis.call('HGET', KEYS[1], 'pulls') or '0') or 0
+redis.call('HSET', KEYS[1], 'pulls', string.format('%.0f', times + tonumber(ARGV[2])))
 """
 # What the record of a deleted image says of its pulls stays; its image counts as made now.
 _RECORD_IMAGE = """
@@ -166,11 +169,11 @@ class RedisState(RedisStore):
     async def record_attached(self, repository: str, digest: str) -> None:
         await self._write(("HDEL", f"image:{repository} {digest}", "due"))
 
-    async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
+    async def record_pulls(self, pulls: Mapping[tuple[str, str], tuple[float, int]]) -> None:
         await self._write(
             *(
-                ("EVAL", _PULLED, 1, f"image:{repository} {digest}", str(when))
-                for (repository, digest), when in sorted(pulls.items())
+                ("EVAL", _PULLED, 1, f"image:{repository} {digest}", str(when), times)
+                for (repository, digest), (when, times) in sorted(pulls.items())
             )
         )
 

@@ -147,7 +147,9 @@ class SqliteState(OneProcess):
         return [ImageRecord(*row) for row in rows]
 
     async def record_image(self, record: ImageRecord) -> None:
-        await self._write(RECORD_IMAGE, astuple(replace(record, pulled=0.0, deleted=0.0)), lasts=True)
+        await self._write(
+            RECORD_IMAGE, astuple(replace(record, pulled=0.0, deleted=0.0, pulls=0)), lasts=True
+        )
 
     async def retire_image(self, repository: str, digest: str, when: float) -> None:
         await self._write(
@@ -160,10 +162,10 @@ class SqliteState(OneProcess):
             "UPDATE images SET due = 0 WHERE repository = ? AND digest = ?", (repository, digest)
         )
 
-    async def record_pulls(self, pulls: Mapping[tuple[str, str], float]) -> None:
+    async def record_pulls(self, pulls: Mapping[tuple[str, str], tuple[float, int]]) -> None:
         await self._write(
-            "UPDATE images SET pulled = max(pulled, ?) WHERE repository = ? AND digest = ?",
-            *((when, repository, digest) for (repository, digest), when in sorted(pulls.items())),
+            "UPDATE images SET pulled = max(pulled, ?), pulls = pulls + ? WHERE repository = ? AND digest = ?",
+            *((*pulled, repository, digest) for (repository, digest), pulled in sorted(pulls.items())),
         )
 
     async def forget_image(self, repository: str, digest: str) -> None:

@@ -43,11 +43,12 @@ MIGRATIONS = (
     CREATE INDEX images_by_deletion ON images (deleted) WHERE deleted > 0;
     """,
     "ALTER TABLE images ADD COLUMN due REAL NOT NULL DEFAULT 0;",
+    "ALTER TABLE images ADD COLUMN pulls INTEGER NOT NULL DEFAULT 0;",
 )
 
 #: As `proxy.state.renewed` says.
 RECORD_IMAGE = """
-    INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (repository, digest) DO UPDATE SET
+    INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (repository, digest) DO UPDATE SET
         made = CASE WHEN deleted > 0 THEN excluded.made ELSE made END,
         revision = CASE WHEN excluded.revision = '' THEN revision ELSE excluded.revision END,
         settings = CASE WHEN excluded.settings = '' THEN settings ELSE excluded.settings END,

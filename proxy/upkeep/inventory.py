@@ -29,7 +29,7 @@ class StoredImage:
     `size`: its layers. `attached`: what is attached to it, and to the images of an index. `own`: the part of both in no other
     image of the list.
 
-    `made` and `pulled` are seconds since the epoch, 0 for never. `ours`: nixfront made it; None where nobody knows.
+    `pulled` is in seconds since the epoch, 0 for never; `pulls` counts the fetches. `ours`: nixfront made it; None where nobody knows.
     `trouble`: why nixfront cannot read it, or empty.
     """
 
@@ -42,6 +42,7 @@ class StoredImage:
     own: int = 0
     created: str = ""
     pulled: float = 0.0
+    pulls: int = 0
     ours: bool | None = None
     trouble: str = ""
 
@@ -168,6 +169,7 @@ class Inventory:
                 digest,
                 tuple(names),
                 pulled=record.pulled if record else 0.0,
+                pulls=record.pulls if record else 0,
                 ours=None if self._state is None else record is not None,
             )
             if isinstance(contents, str):

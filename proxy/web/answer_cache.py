@@ -94,7 +94,7 @@ class AnswerCache:
         # The question of a request that came in these very bytes: a client sends the same ones again and again.
         self._questions: LRUCache[Hashable, Question] = LRUCache(_MOST_QUESTIONS)
 
-    def recall(self, request: web.Request) -> web.StreamResponse | None:
+    def recall(self, request: web.Request) -> VerbatimResponse | None:
         """The registry's answer of a moment ago to this question, if it is in the cache."""
         question = self._question(request)
         if question is None:
@@ -108,7 +108,7 @@ class AnswerCache:
             return None
         if manifest and len(manifest) != answer.size:
             return None
-        return VerbatimResponse(request, answer, manifest)
+        return VerbatimResponse(request, answer, manifest, question.repository)
 
     @asynccontextmanager
     async def send(self, request: web.Request) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -137,7 +137,7 @@ class AnswerCache:
         manifest = b"" if request.method == "HEAD" else await verbatim.body(answer)
         if not manifest or digest_of(manifest) == record.digest:
             self._store(inquiry.question, record, manifest)
-        response = VerbatimResponse(request, record, manifest)
+        response = VerbatimResponse(request, record, manifest, inquiry.question.repository)
         if HEADER in answer.headers:
             response.headers[HEADER] = answer.headers[HEADER]
         return response

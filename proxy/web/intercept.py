@@ -39,16 +39,19 @@ RequestHandler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 _READS = (hdrs.METH_GET, hdrs.METH_HEAD)
 
 
-def recall_first(application: RequestHandler, answers: AnswerCache, observer: Observer) -> RequestHandler:
+def recall_first(
+    application: RequestHandler, answers: AnswerCache, observer: Observer, pulls: Pulls
+) -> RequestHandler:
     """What a server calls for each request instead of `application`, which gets what `answers` does not know.
 
     An answer from the cache skips the routes and the middlewares, which saves a third of its time. `observer` names, counts
-    and logs it like any other.
+    and logs it like any other; `pulls` counts it as a pull.
     """
 
     async def handle(request: BaseRequest) -> web.StreamResponse:
         started = time.perf_counter()
         if isinstance(request, web.Request) and (response := answers.recall(request)) is not None:
+            pulls.pulled(response.repository, response.digest, _fetches(request))
             observer.count_recalled(request, response, started)
             return response
         return await application(request)
@@ -108,8 +111,9 @@ class Front:
         if path is not sent or sent.hop is not None:
             request = request.clone(rel_url=URL(path.target, encoded=True))
             request[PATH] = path
-        if (response := self._answers.recall(request)) is not None:
-            return response
+        if (recalled := self._answers.recall(request)) is not None:
+            self._pulls.pulled(recalled.repository, recalled.digest, _fetches(request))
+            return recalled
         if (response := await self._blobs.serve(request)) is not None:
             return response
         async with self._answers.send(request) as answer:
@@ -142,9 +146,13 @@ class Front:
         if outcome is not None:
             return await self._waiting.still_building(request, image, outcome)
         response = await self._answers.forward(request)
-        if digest := image.digest or verbatim.manifest_digest(response):
-            self._pulls.pulled(path.repository, digest)
+        self._note_pull(request, path, image.digest or verbatim.manifest_digest(response))
         return response
+
+    def _note_pull(self, request: web.Request, path: RegistryPath, digest: str | None) -> None:
+        """A client got the manifest of this digest."""
+        if digest:
+            self._pulls.pulled(path.repository, digest, _fetches(request))
 
     async def _image(self, path: RegistryPath, method: str, status: int) -> ImageRequest | None:
         """The image to build after an answer of this status; None when the answer stands.
@@ -175,7 +183,7 @@ class Front:
         digest = answer.headers.get("Docker-Content-Digest")
         if digest is None:
             return False
-        self._pulls.pulled(path.repository, digest)
+        self._note_pull(request, path, digest)
         if self._late_documents is not None:
             self._late_documents.pulled(path.repository, digest)
         if path.is_digest or self._sites.build_refusal(request):
@@ -183,6 +191,11 @@ class Front:
         return await self._waiting.hold(
             request, sent, self._moving.refresh_if_due(path.repository, path.reference)
         )
+
+
+def _fetches(request: web.Request) -> int:
+    """1 for a fetch, and 0 for a HEAD, by which engines ask before they fetch."""
+    return int(request.method == hdrs.METH_GET)
 
 
 def _check_length(repository: str) -> None:

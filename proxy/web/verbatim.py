@@ -110,10 +110,11 @@ def manifest_digest(response: web.StreamResponse) -> str:
 class VerbatimResponse(web.StreamResponse):
     """A response that exists as bytes: one write sends it, and aiohttp adds nothing to it.
 
-    `headers` has only what is not in those bytes; signal handlers and middlewares add theirs there. `digest`: the manifest's.
+    `headers` has only what is not in those bytes; signal handlers and middlewares add theirs there. `digest`: the
+    manifest's, in this `repository`.
     """
 
-    def __init__(self, request: web.Request, answer: AnswerRecord, manifest: bytes) -> None:
+    def __init__(self, request: web.Request, answer: AnswerRecord, manifest: bytes, repository: str) -> None:
         """The answer to this request, or the 304 that its condition asks for; to a HEAD, `manifest` is empty."""
         if conditions.is_met(request, answer.etag, answer.digest):
             super().__init__(status=304)
@@ -122,6 +123,7 @@ class VerbatimResponse(web.StreamResponse):
             super().__init__(headers={"Content-Length": str(answer.size)})
             self._head = answer.head
         self.digest = answer.digest
+        self.repository = repository
         self._version = b"HTTP/1.1" if request.version >= HttpVersion11 else b"HTTP/1.0"
         self._stays = request.keep_alive
         self._manifest = manifest

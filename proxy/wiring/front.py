@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import platform
 import socket
 from contextlib import AsyncExitStack
 from dataclasses import fields
@@ -10,6 +11,7 @@ from aiohttp import web
 
 from proxy.builds.board import BuildBoard
 from proxy.core.model import ImageRequest, without_credentials
+from proxy.core.platforms import of_system
 from proxy.registry import anonymous
 from proxy.settings import Settings
 from proxy.telemetry import requests
@@ -145,7 +147,8 @@ async def add_page(
         Networks(settings.page.log_networks),
     )
     trusted = Networks(settings.http.trusted_proxies)
-    composer = Composer(previews, lists, settings.vocabulary, trusted)
+    own = of_system(f"{platform.machine()}-linux").name
+    composer = Composer(previews, lists, settings.vocabulary, trusted, own)
     history = History(service.metrics.totals)
     watching = asyncio.create_task(history.watch())
     stack.callback(watching.cancel)

@@ -92,7 +92,11 @@ async def serve(settings: Settings, sink: Sink | None = None) -> AsyncIterator[s
         front.add_search(main, service, settings, sites, lists)
         front.add_images(main, service, waiting, settings, sites, mirror=False, page=page)
         # An answer from the cache passes all middlewares by, and a trace needs its own.
-        ahead = None if tracer else partial(recall_first, answers=service.answers, observer=observer)
+        ahead = (
+            None
+            if tracer
+            else partial(recall_first, answers=service.answers, observer=observer, pulls=service.pulls)
+        )
         origin = await listen(main, settings.http.addr, stack, limits, certificate, ahead)
 
         mirror_check = asyncio.create_task(front.check_mirror(settings))

@@ -113,6 +113,15 @@ async def test_find_read_start_watch_and_look_inside_by_keyboard(
 
         await page.goto(host.url)
         await look(opened, tmp_path / "overview.png")
+        for before, after in (("as this device has them", "light"), ("light", "dark")):
+            await opened.tab_to(page.get_by_role("button", name=f"Colours: {before}"))
+            await page.keyboard.press("Enter")
+            await expect(page.get_by_role("button", name=f"Colours: {after}")).to_be_visible()
+        await page.reload()
+        await expect(page.locator("html")).to_have_attribute("data-colours", "dark")
+        assert await opened.unfit() == [], "dark by choice"
+        await page.get_by_role("button", name="Colours: dark").click()
+        await page.goto(host.url)
         await page.keyboard.press("Tab")
         await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
         await page.keyboard.press("Enter")
@@ -225,6 +234,10 @@ async def test_forms_and_links_need_no_scripts(host: Server, browser: Browser) -
         await page.get_by_role("searchbox", name="Find a package").fill("needsbroken")
         await page.keyboard.press("Enter")
         await page.wait_for_url("**/packages?q=needsbroken")
+        await page.request.get(f"{host.url}/v2/shell/haskellpackages.shellcheck/manifests/latest")
+        await page.goto(f"{host.url}/images?q=haskellpackages")
+        await expect(page.get_by_role("link", name="shell/haskellpackages.shellcheck")).to_be_visible()
+        assert await opened.overflow() <= 0, "a long name has several lines"
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -97,7 +97,7 @@ async def test_commands_without_a_catalog(
     assert sorted(listed) == ["alpha", "hello"]
     assert "latest" in listed["hello"]
     head, *rows = shown.out.splitlines()
-    assert head.split() == ["NAME", "TAGS", "PLATFORMS", "SIZE", "OWN", "CREATED", "PULLED", "FROM"]
+    assert head.split() == ["NAME", "TAGS", "PLATFORMS", "SIZE", "OWN", "CREATED", "PULLS", "PULLED", "FROM"]
     (hello_row,) = [row for row in rows if row.startswith("hello ")]
     assert "latest +2 fixed" in hello_row
     assert hello_row.endswith("nixfront")

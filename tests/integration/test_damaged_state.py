@@ -45,7 +45,7 @@ VALUES = (
 async def fill(state: State) -> None:
     await state.record(KEY, PLAN, LAYER, "git")
     await state.record_tag(TAG)
-    await state.record_pulls({(TAG.repository, TAG.digest): 5.0})
+    await state.record_pulls({(TAG.repository, TAG.digest): (5.0, 0)})
     await state.record_revision("", "latest", "0123", 10.5)
     await state.record_failure("f", Failure("PackageUnknown", "no"), 60)
     await state.record_build(BUILD)

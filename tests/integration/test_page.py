@@ -11,6 +11,8 @@ import aiohttp
 import pytest
 
 from proxy import cli
+from proxy.state import pulls
+from proxy.web.page import image_list
 from tests.support import handmade
 from tests.support.front import Front
 from tests.support.servers import Server
@@ -135,6 +137,7 @@ async def test_a_package_is_found_and_has_a_page(start: Start, registry: Server)
         await until(lambda: is_there(front, "/packages?q=shellcheck", link))
         every = await text(front, "/packages")
         nothing = await text(front, "/packages?q=nosuch")
+        mistyped = await text(front, "/packages?q=helo")
         before = await text(front, "/packages/hello")
         assert await builds(front) == []
         await front.pull("hello")
@@ -145,6 +148,8 @@ async def test_a_package_is_found_and_has_a_page(start: Start, registry: Server)
     assert "page 1 of " in every
     assert 'href="/packages?page=2"' in every
     assert "nosuch" in nothing
+    assert "Did you mean" not in nothing
+    assert 'Did you mean <a href="/packages/hello">hello</a>' in mistyped
     for words in ("Says hello", "MIT", "version 1.0", "Make it now", "kind: Pod", "COPY --from="):
         assert words in before
     assert "common-1.0" in after
@@ -259,6 +264,27 @@ async def test_images_say_where_they_come_from_and_what_they_share(start: Start,
 
 async def is_there(front: Front, path: str, words: str) -> bool:
     return words in await text(front, path)
+
+
+async def test_images_say_how_often_they_were_pulled(
+    start: Start, registry: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulls, "_EVERY", 0.05)
+    monkeypatch.setattr(image_list, "_FRESH", 0.0)
+    async with start(registry.url) as front:
+        for _ in range(3):  # a build, and answers from the cache of answers
+            assert (await front.get("/v2/hello/manifests/latest"))[0] == 200
+        assert (await front.get("/v2/hello/manifests/latest", "HEAD"))[0] == 200
+        await until(lambda: is_there(front, "/images?sort=pulls", "3 pulls, the last "))
+        assert "<dt>Pulls</dt><dd>3</dd>" in await text(front, "/packages/hello")
+
+
+async def test_the_colours_are_those_that_a_visitor_chose(start: Start, registry: Server) -> None:
+    async with start(registry.url) as front:
+        for value, shown in (("dark", True), ("light", True), ('"><b>', False), ("", False)):
+            _, _, body = await front.get("/builds", headers={"Cookie": f"nixfront-colours={value}"})
+            assert (f'data-colours="{value}"' in body.decode()) == shown
+            assert ("data-colours" in body.decode()) == shown
 
 
 async def test_a_link_to_nowhere_leads_to_a_page(start: Start, registry: Server) -> None:
@@ -391,7 +417,7 @@ async def test_what_was_is_known_after_a_restart(start: Start, registry: Server)
     async with start(registry.url) as front:
         assert await builds(front) == before
         images = await text(front, "/images")
-        assert ", pulled <time" in images, "the pull that began the build counts"
+        assert "1 pull, the last <time" in images, "the pull that began the build counts"
         assert "page 1 of" not in images
         assert "hello" in await text(front, f"/builds/{before[0]['id']}")
 

@@ -251,7 +251,7 @@ async def test_prune_and_reindex_know_indexes(
         # Pull an image alone by its digest, long after the index: the index stays, and so does the other image.
         async with commands.pruner(chosen) as pruner:
             state = pruner._state
-            await state.record_pulls({("hello", arm): time.time() + 2 * SOON})
+            await state.record_pulls({("hello", arm): (time.time() + 2 * SOON, 1)})
         assert {digest for digest, _ in [each async for each in prune(chosen)]} == {
             other,
             *(each["digest"] for each in others["manifests"]),

@@ -108,9 +108,9 @@ async def test_how_an_image_is_made_outlives_the_image(opened: Opener) -> None:
         await known.record_image(ImageRecord("gita", "sha256:a", 3.0))
         await known.record_image(replace(one, made=5.0, settings="new"))
         await known.record_image(replace(two, made=5.0, revision="", settings=""))
-        await known.record_pulls({("git", "sha256:a"): 7.0})
+        await known.record_pulls({("git", "sha256:a"): (7.0, 3)})
     async with opened() as known:
-        kept = ImageRecord("git", "sha256:a", 1.0, 7.0, "r1", "new")
+        kept = ImageRecord("git", "sha256:a", 1.0, 7.0, "r1", "new", pulls=3)
         assert await known.recall_image("git", "sha256:a") == kept
         assert await known.recall_image("git", "sha256:b") == two, (
             "nothing takes the place of what was recorded"
@@ -200,17 +200,17 @@ async def test_tags_and_images(opened: Opener) -> None:
 
         await known.record_pulls(
             {
-                ("shell/git", "sha256:cc"): 300.0,
-                ("shell/git", "sha256:00"): 300.0,
-                ("shell", "sha256:cc"): 1.0,
+                ("shell/git", "sha256:cc"): (300.0, 2),
+                ("shell/git", "sha256:00"): (300.0, 1),
+                ("shell", "sha256:cc"): (1.0, 1),
             }
         )
-        await known.record_pulls({("shell/git", "sha256:cc"): 250.0})
+        await known.record_pulls({("shell/git", "sha256:cc"): (250.0, 5)})
         await known.record_pulls({})
     async with opened() as known:
         assert [image async for image in known.images()] == [
             ImageRecord("shell", "sha256:ee", 50.0),
-            ImageRecord("shell/git", "sha256:cc", 100.5, 300.0),
+            ImageRecord("shell/git", "sha256:cc", 100.5, 300.0, pulls=7),
             ImageRecord("shell/git", "sha256:dd", 200.0),
         ], "what is not ours was passed over, and no pull is ever unmade"
 
@@ -223,11 +223,11 @@ async def test_tags_and_images(opened: Opener) -> None:
 async def test_a_tag_that_is_put_again_keeps_what_is_known_of_its_image(opened: Opener) -> None:
     async with opened() as known:
         await known.record_tag(TAG)
-        await known.record_pulls({(TAG.repository, TAG.digest): 150.0})
+        await known.record_pulls({(TAG.repository, TAG.digest): (150.0, 1)})
         await known.record_tag(TagRecord(TAG.repository, TAG.tag, TAG.digest, TAG.key, 900.0))
 
         assert [image async for image in known.images()] == [
-            ImageRecord(TAG.repository, TAG.digest, 100.5, 150.0)
+            ImageRecord(TAG.repository, TAG.digest, 100.5, 150.0, pulls=1)
         ]
 
 
@@ -442,7 +442,7 @@ async def test_a_record_that_redis_gets_late_takes_nothing_away(
         state_redis.open_state(f"redis://127.0.0.1:{port}/0") as known,
     ):
         await known.record_image(old)
-        await known.record_pulls({("git", "sha256:a"): 7.0})
+        await known.record_pulls({("git", "sha256:a"): (7.0, 2)})
         await back(known)
         os.kill(server.process.pid, signal.SIGSTOP)
         try:
@@ -451,7 +451,9 @@ async def test_a_record_that_redis_gets_late_takes_nothing_away(
             os.kill(server.process.pid, signal.SIGCONT)
         await back(known)
         await until(lambda: known.recall_image("git", "sha256:a"))
-        assert await known.recall_image("git", "sha256:a") == replace(old, pulled=7.0, settings="new")
+        assert await known.recall_image("git", "sha256:a") == replace(
+            old, pulled=7.0, settings="new", pulls=2
+        )
 
 
 async def back(known: state_redis.RedisState) -> None:

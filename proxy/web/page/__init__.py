@@ -17,7 +17,6 @@ from proxy.telemetry.history import COLUMNS, History
 from proxy.web.client import NO_NETWORKS, Networks
 from proxy.web.page import builds, chart, images, templating, views
 from proxy.web.page.composer import Composer
-from proxy.web.page.composer.lines import Line
 from proxy.web.page.composer.packages import PackagePages
 from proxy.web.page.documents import KIND_NAMES, Documents
 from proxy.web.page.live import Changes, Live
@@ -157,7 +156,10 @@ class Page:
 
     async def _image(self, request: web.Request, visitor: Visitor) -> web.Response:
         return await images.one_image(
-            request, visitor, self._documents, lambda name: self._lines(request, name)
+            request,
+            visitor,
+            self._documents,
+            lambda image: self._composer.lines(request, image.name, platforms=image.platforms),
         )
 
     async def _download(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
@@ -169,10 +171,9 @@ class Page:
             message = f"There is no build {request.match_info['id']} here (any more)."
             return templating.missing(request, message)
         name = views.reference(build.repository, build.tag)
-        return await builds.one_build(request, visitor, build, {"lines_to_type": self._lines(request, name)})
-
-    def _lines(self, request: web.Request, name: str) -> list[Line]:
-        return self._composer.lines(request, name)
+        return await builds.one_build(
+            request, visitor, build, {"lines_to_type": self._composer.lines(request, name)}
+        )
 
     async def _login(self, request: web.Request, visitor: Visitor) -> web.Response:
         """Make a browser ask for user and password, until the registry accepts them."""

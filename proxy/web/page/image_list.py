@@ -35,7 +35,7 @@ class ImageList:
     """The images of one registry."""
 
     def __init__(self, registry: Registry, state: State) -> None:
-        """`state` says which images are ours, and when each was last pulled."""
+        """`state` says which images are ours, when each was last pulled, and how often."""
         self._registry = registry
         self._state = state
         self._images: LRUCache[tuple[str, str], ListedImage] = LRUCache(2048)
@@ -130,6 +130,7 @@ class ImageList:
             digest,
             created=_short(config.created),
             description=_short(config.labels.get("nixfront.packages", "")),
+            platforms=(_short(config.platform),) if config.platform else (),
             layers=tuple(
                 ListedLayer(layer.digest, layer.size, _short(views.contents(comment)))
                 for layer, comment in zip(manifest.layers, comments, strict=False)
@@ -160,7 +161,7 @@ class ImageList:
         record = await self._state.recall_image(image.repository, image.digest)
         if record is None:
             return image
-        return replace(image, is_ours=True, made=record.made, pulled=record.pulled)
+        return replace(image, is_ours=True, made=record.made, pulled=record.pulled, pulls=record.pulls)
 
     async def _manifest(self, repository: str, digest: str) -> Manifest:
         async with self._slots:

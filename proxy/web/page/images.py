@@ -18,20 +18,24 @@ _LONGEST_WORD = 100  # characters of what a person types
 _MOST_OTHERS = 3  # images that a layer names
 #: Where an image comes from, and its orders, as the form names them.
 ORIGINS = {"": "all", "ours": "made by this host", "pushed": "pushed"}
-ORDERS = {"": "name", "age": "newest", "size": "largest", "pull": "last pulled"}
+ORDERS = {"": "name", "age": "newest", "size": "largest", "pull": "last pulled", "pulls": "most pulls"}
 _KEYS: Mapping[str, Callable[[ListedImage], Any]] = {
     "age": lambda image: (-image.made, image.name),
     "size": lambda image: (-image.size, image.name),
     "pull": lambda image: (-image.pulled, image.name),
+    "pulls": lambda image: (-image.pulls, image.name),
 }
 
 
-def choose(images: Sequence[ListedImage], word: str, origin: str, order: str) -> list[ListedImage]:
-    """The images whose names, tags or contents hold the word, of this origin, in this order."""
+def choose(
+    images: Sequence[ListedImage], word: str, origin: str, order: str, platform: str = ""
+) -> list[ListedImage]:
+    """The images whose names, tags or contents hold the word, of this origin and platform, in this order."""
     chosen = [
         image
         for image in images
         if word in " ".join((image.repository, *image.tags, image.description)).lower()
+        and (not platform or platform in image.platforms)
         and (origin not in ("ours", "pushed") or image.is_ours == (origin == "ours"))
     ]
     return sorted(chosen, key=_KEYS[order]) if order in _KEYS else chosen
@@ -53,7 +57,9 @@ async def all_images(request: web.Request, visitor: Visitor) -> web.Response:
     listing = await visitor.images()
     word = request.query.get("q", "").strip().lower()[:_LONGEST_WORD]
     origin, order = request.query.get("from", ""), request.query.get("sort", "")
-    chosen = choose(listing.images, word, origin, order)
+    platforms = sorted({platform for image in listing.images for platform in image.platforms})
+    platform = request.query.get("platform", "")
+    chosen = choose(listing.images, word, origin, order, platform if platform in platforms else "")
     pages = Pages(request, len(chosen), _OF_A_PAGE)
     context = {
         "images": listing.counted(pages.part(chosen)),
@@ -64,6 +70,8 @@ async def all_images(request: web.Request, visitor: Visitor) -> web.Response:
         "origin": origin,
         "order": order,
         "origins": ORIGINS,
+        "platform": platform,
+        "platforms": platforms,
         "orders": ORDERS,
     }
     return templating.page(request, "images.html", context)
@@ -73,11 +81,11 @@ async def one_image(
     request: web.Request,
     visitor: Visitor,
     documents: Documents,
-    lines: Callable[[str], Sequence[object]],
+    lines: Callable[[ListedImage], Sequence[object]],
 ) -> web.Response:
     """An image with its layers and documents, of the platform in the query.
 
-    `lines` gives what a person types for the image of a name.
+    `lines` gives what a person types for an image.
     """
     name, digest = request.match_info["name"], request.match_info["digest"]
     listing = await visitor.images()
@@ -101,6 +109,6 @@ async def one_image(
         "platform": "" if child is None else ", ".join(child.platforms),
         "holders": holders(shown, [each for each in listing.images if each is not image]),
         "most_others": _MOST_OTHERS,
-        "lines_to_type": lines(image.name),
+        "lines_to_type": lines(image),
     }
     return templating.page(request, "image.html", context)

@@ -19,11 +19,11 @@ class ListedLayer:
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
-    """One manifest with all tags that name it; `platforms` where it is an index, and the platform of an image in one.
+    """One manifest with all tags that name it; `platforms`: of an index those that it names, of an image its own.
 
     An index has its images as `children`, and shows what its first one holds. `missing`: (platform, reason) pairs of an index
     of ours that lacks these platforms. `trouble`: why nixfront cannot read it, or empty. `made` and `pulled`, of an image of
-    ours, are seconds since 1970, and 0 for never.
+    ours, are seconds since 1970, and 0 for never; `pulls` counts its fetches.
     """
 
     repository: str
@@ -39,6 +39,7 @@ class ListedImage:
     is_ours: bool = False
     made: float = 0.0
     pulled: float = 0.0
+    pulls: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from proxy.web.page.visitor import Visitor
 #: Whom a request comes from.
 VISITOR: web.RequestKey[Visitor] = web.RequestKey("visitor", Visitor)
 _HERE = Path(__file__).parent
+_COOKIE, _COLOURS = "nixfront-colours", ("light", "dark")  # what a visitor chose, as page.js writes it
 _LONGEST_NUMBER = 9  # digits
 #: What a page says of its status in a few words.
 _HEADINGS = {
@@ -97,6 +98,7 @@ def page(request: web.Request, template: str, context: Mapping[str, Any], status
     of_all = {
         "host": request.host,
         "path": request.path,
+        "colours": chosen if (chosen := request.cookies.get(_COOKIE)) in _COLOURS else "",
         "public_key": public_key.path_in(request.app),
         "user": visitor.user,
         "may_log_in": visitor.may_log_in,
@@ -138,6 +140,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "size": views.size,
         "span": views.span,
+        "number": views.number,
         "iso": views.iso,
         "short": views.short,
         "slug": lambda text: text.replace(" ", "-"),

@@ -45,6 +45,11 @@ def ago(moment: float, now: float) -> str:
     return f"{span(passed).split(' h')[0].split(' d')[0]} {'h' if passed < 86400 else 'd'} ago"
 
 
+def number(count: int) -> str:
+    """A count: `12,345`."""
+    return f"{count:,}"
+
+
 def iso(moment: float) -> str:
     """RFC 3339, in UTC."""
     return datetime.fromtimestamp(moment, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -55,6 +55,13 @@ class SetLists:
         offer = await self._offer(package_set, index)
         return await self.search(partial(find, text, index, offer))
 
+    async def alike(self, package_set: str, index: NameIndex | None, text: str) -> list[str]:
+        """At most three names that are like the text, of packages that this host makes."""
+        if index is None or not text:
+            return []
+        alike = await self.search(lambda: index.close(text))
+        return [name for name in alike if self._makes(package_set, name)]
+
     async def close(self) -> None:
         """Cancel what is under way."""
         await self._listing.close()

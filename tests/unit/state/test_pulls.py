@@ -18,19 +18,22 @@ async def images(state: SqliteState) -> list[ImageRecord]:
 
 async def test_the_last_pull_is_told_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulls, "_EVERY", 0.05)
-    clock = iter((5.0, 7.0, 6.0))
+    clock = iter((5.0, 6.0, 7.0, 6.0))
     async with open_state(tmp_path / "state") as state:
         await state.record_tag(TAG)
         gathered = Pulls(state, lambda: next(clock))
-        gathered.pulled("git", "sha256:aa")
-        gathered.pulled("git", "sha256:aa")
-        gathered.pulled("other", "sha256:aa")
+        gathered.pulled("git", "sha256:aa", 0)
+        gathered.pulled("git", "sha256:aa", 1)
+        gathered.pulled("git", "sha256:aa", 1)
+        gathered.pulled("other", "sha256:aa", 1)
 
         async def told() -> bool:
             return (await images(state))[0].pulled > 0
 
         await until(told)
-        assert await images(state) == [ImageRecord("git", "sha256:aa", 1.0, 7.0)]
+        assert await images(state) == [ImageRecord("git", "sha256:aa", 1.0, 7.0, pulls=2)], (
+            "a HEAD is no pull"
+        )
         await gathered.close()
 
 
@@ -38,7 +41,7 @@ async def test_nothing_is_lost_at_the_end(tmp_path: Path) -> None:
     async with open_state(tmp_path / "state") as state:
         await state.record_tag(TAG)
         gathered = Pulls(state, lambda: 9.0)
-        gathered.pulled("git", "sha256:aa")
+        gathered.pulled("git", "sha256:aa", 1)
         assert await images(state) == [ImageRecord("git", "sha256:aa", 1.0)], "not yet"
         await gathered.close()
 

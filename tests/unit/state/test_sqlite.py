@@ -38,7 +38,7 @@ async def test_a_new_file_has_the_newest_schema(tmp_path: Path) -> None:
     async with open_state(tmp_path / "state"):
         pass
 
-    assert ask(tmp_path / "state", "PRAGMA user_version") == [(5,)]
+    assert ask(tmp_path / "state", "PRAGMA user_version") == [(6,)]
     assert files_of(tmp_path) == ["state"]
 
 
@@ -55,7 +55,7 @@ async def test_a_file_of_the_first_schema_is_migrated_and_keeps_its_records(tmp_
     async with open_state(file) as state:
         assert await state.recall_tag("git", "latest") == tag
 
-    assert ask(file, "PRAGMA user_version") == [(5,)]
+    assert ask(file, "PRAGMA user_version") == [(6,)]
     assert schema_of(file) == schema_of(await fresh(tmp_path)), "a migrated file is like a new one"
 
 
@@ -73,14 +73,14 @@ async def test_a_migration_that_breaks_off_is_done_again(tmp_path: Path) -> None
     ask(file, "DROP TABLE builds")
     async with open_state(file) as state:
         assert await state.recall_tag("git", "latest") is None
-    assert ask(file, "PRAGMA user_version") == [(5,)]
+    assert ask(file, "PRAGMA user_version") == [(6,)]
 
 
 async def test_a_file_of_a_newer_nixfront_is_left_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "state"
     ask(file, "PRAGMA user_version = 99")
 
-    with pytest.raises(SettingsInvalid, match="schema 99, this one knows 5"):
+    with pytest.raises(SettingsInvalid, match="schema 99, this one knows 6"):
         async with open_state(file):
             pass
     assert ask(file, "PRAGMA user_version") == [(99,)]

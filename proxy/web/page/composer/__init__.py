@@ -4,7 +4,7 @@ It builds nothing. It shows a visitor the names of those packages alone that the
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from aiohttp import web
 
@@ -38,8 +38,13 @@ class Composer:
         lists: SetLists,
         words: Vocabulary,
         trusted_proxies: Networks = NO_NETWORKS,
+        platform: str = "",
     ) -> None:
-        """`words` are those of a pull. `trusted_proxies` may say by which name their client calls us."""
+        """`words` are those of a pull. `trusted_proxies` may say by which name their client calls us.
+
+        `platform`: what this host's processor runs.
+        """
+        self._platform = platform
         self._previews = previews
         self._lists = lists
         self._trusted_proxies = trusted_proxies
@@ -92,17 +97,26 @@ class Composer:
             return templating.page(request, "parts/composed.html", context)
         return templating.page(request, "compose.html", {**context, **await self.choices(visitor)})
 
-    def lines(self, request: web.Request, name: str, packages: Sequence[Package] = ()) -> list[Line]:
-        """What this visitor types for the image of this name; `packages`: what nixfront knows to be in it."""
+    def lines(
+        self,
+        request: web.Request,
+        name: str,
+        packages: Sequence[Package] = (),
+        platforms: Collection[str] = (),
+    ) -> list[Line]:
+        """What this visitor types for the image of this name; `packages`: what nixfront knows to be in it.
+
+        `platforms`: those of an image that is there.
+        """
         client = web_client.client(
             request.headers.items(), request.remote or "", request.scheme, self._trusted_proxies
         )
-        place = Place(client.host, client.scheme == "https", self._words.presets)
+        place = Place(client.host, client.scheme == "https", self._words.presets, self._platform)
         try:
             image = names.parse(name.partition(":")[0], "latest", self._words)
         except NixfrontError:  # somebody pushed it
             image = None
-        return lines(place, name, image, packages)
+        return lines(place, name, image, packages, platforms)
 
     async def result(self, request: web.Request, visitor: Visitor, repository: str) -> Composed:
         """What the image of this name would be."""

@@ -1,5 +1,6 @@
 """What a person types for an image: docker, podman, Kubernetes, a Dockerfile. Pure.
 
+An image of another platform than this host's has its platform in each line, and a note: an engine needs an emulator for it.
 A pod has to stay up until somebody works in it. So it sleeps, and its image has the meta-package that brings `sleep`.
 """
 
@@ -9,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from proxy.core.model import ImageRequest, Package
+from proxy.core.platforms import of_system
 
 _SHELL = "shell"
 #: The program of a pod, and the package that has it.
@@ -27,35 +29,49 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How the visitor calls this host: `HOST:PORT`, and whether by TLS. `presets`: the meta-packages that it has."""
+    """How the visitor calls this host: `HOST:PORT`, and whether by TLS. `presets`: the meta-packages that it has.
+
+    `platform`: what its processor runs; empty where nobody knows.
+    """
 
     host: str
     is_secure: bool
     presets: Collection[str] = ()
+    platform: str = ""
 
 
 def lines(
-    place: Place, name: str, request: ImageRequest | None = None, packages: Sequence[Package] = ()
+    place: Place,
+    name: str,
+    request: ImageRequest | None = None,
+    packages: Sequence[Package] = (),
+    platforms: Collection[str] = (),
 ) -> list[Line]:
     """The lines for the image of this name, with its tag if that is not `latest`.
 
     `request`: what the name means here; None for an image that somebody pushed. `packages`: what nixfront knows to be in it.
+    `platforms`: those of an image that is there.
     """
+    if request is not None and request.preset.system:
+        platforms = (of_system(request.preset.system).name,)
+    other = next(iter(platforms), "") if place.platform and place.platform not in platforms else ""
+    option, base = (f" --platform {other}", f" --platform={other}") if other else ("", "")
+    note = f"It is for {other}. Elsewhere it needs an emulator (binfmt)." if other else ""
     image = f"{place.host}/{name}"
     insecure = "" if place.is_secure else " --tls-verify=false"
     folders = [package.outputs[0][1] for package in packages if package.outputs]
     return [
-        Line("Docker", f"docker run --rm -it {image}"),
-        Line("Docker, pull alone", f"docker pull {image}"),
-        Line("Podman", f"podman run --rm -it{insecure} {image}"),
-        _pod(place, name, request),
-        Line("Dockerfile, as the base", f"FROM {image}"),
+        Line("Docker", f"docker run --rm -it{option} {image}", note),
+        Line("Docker, pull alone", f"docker pull{option} {image}"),
+        Line("Podman", f"podman run --rm -it{insecure}{option} {image}", note),
+        _pod(place, name, request, other),
+        Line("Dockerfile, as the base", f"FROM{base} {image}"),
         *([_copy(image, folders)] if folders else []),
     ]
 
 
-def _pod(place: Place, name: str, request: ImageRequest | None) -> Line:
-    """A whole pod, for `kubectl apply -f -`."""
+def _pod(place: Place, name: str, request: ImageRequest | None, other: str) -> Line:
+    """A whole pod, for `kubectl apply -f -`. It goes to nodes of the `other` platform, if there is one."""
     stays = request is not None and _SLEEPER in request.attributes
     if request is not None and not stays and _may_have_shell(place, request):
         name, stays = f"{_SHELL}/{name}", True
@@ -69,6 +85,7 @@ def _pod(place: Place, name: str, request: ImageRequest | None) -> Line:
             "metadata:",
             f"  name: {pod}",
             "spec:",
+            *([f"  nodeSelector: {{kubernetes.io/arch: {other.split('/')[1]}}}"] if other else []),
             "  containers:",
             f"    - name: {pod}",
             f"      image: {json.dumps(f'{place.host}/{name}')}",

@@ -32,6 +32,7 @@ class Row:
     description: str
     version: str = ""
     license: str = ""
+    main_program: str = ""
 
 
 class PackagePages:
@@ -60,12 +61,17 @@ class PackagePages:
         pages = Pages(request, len(positions), _OF_A_PAGE)
         prefix = f"{package_set}/" if package_set else ""
         rows = [
-            Row(facts.name, prefix + pull, facts.description, facts.version, facts.license)
+            Row(
+                facts.name, prefix + pull, facts.description, facts.version, facts.license, facts.main_program
+            )
             for facts in map((index or NO_NAMES).facts, pages.part(positions))
             if (pull := names.spelled(facts.name))
         ]
-        allowed = await visitor.pullable(row.pull for row in rows)
+        likely = [] if positions else await self._lists.alike(package_set, index, text)
+        perhaps = [Row(name, prefix + pull, "") for name in likely if (pull := names.spelled(name))]
+        allowed = await visitor.pullable(row.pull for row in (*rows, *perhaps))
         context = {
+            "likely": [row for row in perhaps if row.pull in allowed],
             "rows": [row for row in rows if row.pull in allowed],
             "hidden": bool(rows) and not allowed,
             "later": index is None,

@@ -5,6 +5,25 @@
   const said = document.getElementById("said");
   const say = (text) => { said.textContent = text; };
 
+  // --- the colours: those of the device, or those that a visitor chose; the server reads the cookie, so no page flickers
+  const colours = document.getElementById("colours");
+  const choices = { "": "as this device has them", light: "light", dark: "dark" };
+  const nameColours = () => {
+    const text = `Colours: ${choices[document.documentElement.dataset.colours || ""]}`;
+    colours.setAttribute("aria-label", text);
+    colours.title = text;
+    return text;
+  };
+  colours.hidden = false;
+  nameColours();
+  colours.addEventListener("click", () => {
+    const names = Object.keys(choices), root = document.documentElement;
+    const next = names[(names.indexOf(root.dataset.colours || "") + 1) % names.length];
+    if (next) root.dataset.colours = next; else delete root.dataset.colours;
+    document.cookie = `nixfront-colours=${next}; path=/; max-age=${next ? 31536000 : 0}; SameSite=Lax`;
+    say(nameColours());
+  });
+
   // --- copy buttons: a browser has no clipboard without a secure context; then we select the text and copy the selection
   const revealCopies = (root) => root.querySelectorAll("button.copy").forEach((button) => { button.hidden = false; });
   const copy = async (text, code) => {

@@ -65,3 +65,26 @@ def test_a_dockerfile_gets_the_program_and_its_closure_and_keeps_its_own_root() 
 
 def test_what_is_in_a_pushed_image_is_unknown() -> None:
     assert not [line for line in lines(PLAIN, "git") if "COPY" in line.text]
+
+
+def test_the_lines_for_another_platform_have_it_and_say_what_it_takes() -> None:
+    words = Vocabulary(presets={"arm64": Preset(system="aarch64-linux")})
+    place = Place("host", is_secure=True, platform="linux/amd64")
+    request = names.parse("arm64/git", "latest", words)
+    docker, pull, podman, pod, base, *_ = lines(place, "arm64/git", request)
+
+    assert docker.text == "docker run --rm -it --platform linux/arm64 host/arm64/git"
+    assert pull.text == "docker pull --platform linux/arm64 host/arm64/git"
+    assert "--platform linux/arm64" in podman.text
+    assert "emulator" in docker.note
+    assert yaml.safe_load(pod.text)["spec"]["nodeSelector"] == {"kubernetes.io/arch": "arm64"}
+    assert base.text == "FROM --platform=linux/arm64 host/arm64/git"
+
+
+def test_an_image_that_runs_here_too_has_plain_lines() -> None:
+    place = Place("host", is_secure=True, platform="linux/amd64")
+    for platforms in (("linux/amd64",), ("linux/arm64", "linux/amd64")):
+        every = lines(place, "git", names.parse("git", "latest", WORDS), platforms=platforms)
+        assert not any("platform" in line.text or "nodeSelector" in line.text for line in every)
+    pushed = lines(place, "team/app", platforms=("linux/s390x",))
+    assert pushed[0].text == "docker run --rm -it --platform linux/s390x host/team/app"
