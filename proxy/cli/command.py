@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
-from proxy.core import platforms
+from proxy.core import names, platforms, typed
 from proxy.core.errors import ArgumentsInvalid
 from proxy.core.text import printable
 
@@ -183,15 +183,25 @@ class Command:
 def check_set(settings: "Settings", name: str) -> None:
     """Raise `ArgumentsInvalid` where `--set NAME` names no package set of the settings."""
     if name and name not in settings.sets:
-        raise ArgumentsInvalid(f"sets has no {name!r}, but {', '.join(settings.sets) or 'nothing'}")
+        there = f"sets names {', '.join(settings.sets)}" if settings.sets else "sets of the settings is empty"
+        raise ArgumentsInvalid(f"there is no package set {name!r}: {there}")
+
+
+def image_name(text: str, settings: "Settings") -> tuple[str, str]:
+    """The repository and the tag or digest of an image as a person writes it. Raises `ArgumentsInvalid`."""
+    repository, reference = typed.read(text, settings.own_hosts)
+    if not names.is_repository(repository) or not (names.is_tag(reference) or ":" in reference):
+        raise ArgumentsInvalid(
+            f"{text!r} is no name of an image: it is in lowercase, as in shell/git or shell/git:latest"
+        )
+    return repository, reference
 
 
 def positive(text: str) -> int:
     """The type of an argument that counts something: 1 or more."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
 
 
 def add_platform(parser: argparse.ArgumentParser, text: str) -> None:

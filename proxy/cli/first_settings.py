@@ -1,6 +1,7 @@
 """The subcommand `init`: four questions, each also an option, and a file of settings that answers them."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ QUESTIONS = (
     ),
     ("mirror", "As a mirror of docker.io? no, or the prefix of our names there, such as nix/", "no"),
 )
+_CHANNEL = re.compile(r"(?:nixos|nixpkgs|release)-[A-Za-z0-9._-]+|[0-9a-f]{40}")
 _WHO = ("this-host", "everybody", "users")
 _HEAD = """\
 # nixfront init wrote this. config/README.md explains every key.
@@ -39,11 +41,13 @@ def _init(_: "Settings", arguments: argparse.Namespace, console: Console) -> int
 
     from proxy.settings import load
 
-    answers = {
-        name: getattr(arguments, name) or _ask(question, default) for name, question, default in QUESTIONS
-    }
-    text = _HEAD + yaml.safe_dump(tree(answers), sort_keys=False)
     file: Path = arguments.output
+    if file.exists():  # else a person answers four questions for nothing
+        raise ArgumentsInvalid(f"{file} is there already; -o names another file")
+    answers = {name: default for name, _, default in QUESTIONS}
+    for name, question, default in QUESTIONS:
+        answers[name] = getattr(arguments, name) or _ask(name, question, default, answers, console)
+    text = _HEAD + yaml.safe_dump(tree(answers), sort_keys=False)
     try:
         with file.open("x", encoding="utf-8") as written:
             written.write(text)
@@ -61,13 +65,26 @@ def _init(_: "Settings", arguments: argparse.Namespace, console: Console) -> int
     return 0
 
 
-def _ask(question: str, default: str) -> str:
-    """The answer of the person at the terminal; without one the default."""
-    if not has_person():
-        return default
-    sys.stderr.write(f"{question} [{default}]: ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip() or default
+def _ask(name: str, question: str, default: str, before: dict[str, str], console: Console) -> str:
+    """The answer of the person at the terminal; without one the default. A wrong answer gets the question again.
+
+    `before`: the other answers so far, and the defaults of the rest.
+    """
+    from proxy.settings import load
+
+    while has_person():
+        sys.stderr.write(f"{question} [{default}]: ")
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        answer = line.strip() or default
+        try:
+            load(None, {}, **tree({**before, name: answer}))
+        except SettingsInvalid as error:
+            console.complain(str(error))
+            if line:
+                continue
+        return answer
+    return default
 
 
 def tree(answers: dict[str, str]) -> dict[str, Any]:
@@ -87,7 +104,7 @@ def tree(answers: dict[str, str]) -> dict[str, Any]:
         settings["registry"] = {"url": answers["registry"]}
     settings["packages"] = _packages(answers["packages"])
     if answers["pull"] == "users":
-        settings["access"] = {"users": ["*"]}
+        settings["access"] = {"users": ("*",)}
     if answers["mirror"] != "no":
         settings["mirror"] = {"addr": f"{host}:8081", "prefix": answers["mirror"]}
     return settings
@@ -100,6 +117,10 @@ def _packages(source: str) -> dict[str, str]:
         return {"kind": "path", "path": source}
     if "://" in source or source.startswith("git@"):
         return {"kind": "git", "url": source}
+    if not _CHANNEL.fullmatch(source):
+        raise ArgumentsInvalid(
+            f"--packages: {source!r} is no source: write nixpkgs, demo, a channel such as nixos-24.05, a URL, or an absolute folder"
+        )
     return {"kind": "nixpkgs", "ref": source}
 
 

@@ -6,8 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxy.cli.command import Command, Console, add_platform
-from proxy.core import typed
+from proxy.cli.command import Command, Console, add_platform, image_name
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -24,7 +23,7 @@ def _explain(settings: "Settings", arguments: argparse.Namespace, console: Conso
     from proxy.cli.running import run
     from proxy.wiring.commands import explanation as explain
 
-    repository, tag = typed.read(arguments.name, settings.own_hosts)
+    repository, tag = image_name(arguments.name, settings)
     with console.progress(f"reading {repository}:{tag}"):
         explanation = run(explain(settings, repository, tag, arguments.platform or ""))
     console.document(asdict(explanation))
@@ -65,7 +64,7 @@ def _build(settings: "Settings", arguments: argparse.Namespace, console: Console
     from proxy.wiring import commands
 
     log.configure(settings.log.level, "json" if console.as_json else settings.log.format)
-    repository, tag = typed.read(arguments.name, settings.own_hosts)
+    repository, tag = image_name(arguments.name, settings)
     if settings.image.format != "oci":
         console.complain(
             "image.format is docker, but a layout holds an OCI manifest, of the same layers and config"

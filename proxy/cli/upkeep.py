@@ -7,8 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from proxy.cli.command import NO_CATALOG, Bar, Command, Console, positive
-from proxy.core import typed
+from proxy.cli.command import NO_CATALOG, Bar, Command, Console, image_name, positive
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -147,7 +146,7 @@ def _reindex(settings: "Settings", arguments: argparse.Namespace, console: Conso
     from proxy.cli.running import run
     from proxy.wiring import commands
 
-    names = [typed.read(name, settings.own_hosts)[0] for name in arguments.names]
+    names = [image_name(name, settings)[0] for name in arguments.names]
     with console.progress("reading the registry"):
         summary = run(commands.reindex(settings, names))
     if not summary.is_whole:
@@ -201,7 +200,10 @@ def _reindex_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _days(text: str) -> float:
-    days = float(text)
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
     if not days >= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of days")
     return days

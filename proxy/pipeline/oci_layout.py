@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from proxy.core.errors import DestinationUnusable, DigestMismatch
+from proxy.core.errors import DestinationUnusable, DigestMismatch, reason
 from proxy.core.model import OCI_INDEX, BlobStream, canonical_json, digest_of
 from proxy.core.names import is_referrers_tag
 from proxy.tools.files import NewFile, write_whole
@@ -138,7 +138,9 @@ class OciLayout:
         try:
             yield
         except OSError as error:
-            raise DestinationUnusable(f"cannot write an image into {self._folder}: {error}") from error
+            raise DestinationUnusable(
+                f"cannot write an image into {self._folder}: {reason(error)}"
+            ) from error
 
 
 def _same_digest(expected: str, written: str) -> None:

@@ -24,7 +24,7 @@ from proxy.core.model import (
 from proxy.registry.chunks import chain, first_chunks
 from proxy.registry.endpoint import OpenEndpoint
 from proxy.registry.login import CATALOG, Scopes, delete_scopes, pull_scopes, push_scopes
-from proxy.registry.no_answer import why_for_clients
+from proxy.registry.no_answer import why, why_for_clients
 from proxy.tools.retry import retry
 
 _log = logging.getLogger(__name__)
@@ -270,7 +270,7 @@ def _own_errors(method: str, url: URL) -> Iterator[None]:
     try:
         yield
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        _log.warning("the registry did not answer method=%s path=%s error=%r", method, url.path, error)
+        _log.warning("the registry did not answer method=%s path=%s error=%s", method, url.path, why(error))
         reason = why_for_clients(error)
         raise RegistryUnavailable(f"the registry did not answer {method} {url.path} ({reason})") from error
 

@@ -28,6 +28,7 @@ _KINDS: Mapping[type, str] = {
     int: "a number",
     float: "a number",
     tuple: "a list",
+    list: "a list",
     dict: "a section",
     type(None): "empty",
 }
@@ -73,7 +74,7 @@ def _problem(item: Mapping[str, Any], sections: type[BaseModel]) -> str:
     if kind == "literal_error":
         return f"it must be {context['expected']}, and is {item['input']!r}"
     if kind in _WANTED:
-        return f"it must be {_WANTED[kind]}, and is {_kind(item['input'])}{_bytes(kind, item['input'])}"
+        return f"it must be {_WANTED[kind]}, and is {what_is(item['input'])}{_bytes(kind, item['input'])}"
     if kind in _LIMITS:
         words, name = _LIMITS[kind]
         return f"it must be {words} {context[name]}, and is {item['input']!r}"
@@ -109,5 +110,6 @@ def _model(annotation: Any) -> Any:
     return next((each for each in reversed(arguments) if hasattr(each, "model_fields")), annotation)
 
 
-def _kind(value: object) -> str:
+def what_is(value: object) -> str:
+    """What a value is, in words."""
     return _KINDS.get(type(value), f"a {type(value).__name__}")

@@ -27,12 +27,23 @@ def read_file(file: Path) -> dict[str, Any]:
         ValueError,
         yaml.YAMLError,
     ) as error:  # ValueError: YAML reads dates, and 2026-99-31 is none
-        raise ArgumentsInvalid(f"cannot read {file}: {reason(error)}") from error
+        raise ArgumentsInvalid(f"cannot read {file}: {_why(error)}") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise SettingsInvalid(f"{file}: the settings are sections with keys, not a {type(tree).__name__}")
+        raise SettingsInvalid(
+            f"{file}: the settings are sections with keys, and not {problems.what_is(tree)}"
+        )
     return {section: _tuples(values) for section, values in tree.items()}
+
+
+def _why(error: Exception) -> str:
+    """Why a text is no YAML, with the place; or why a file cannot be read."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return reason(error)
+    problem = getattr(error, "problem", None) or "it is no YAML"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 def set_variable(tree: dict[str, Any], sections: type[BaseModel], variable: str, value: str) -> None:
@@ -53,7 +64,9 @@ def set_variable(tree: dict[str, Any], sections: type[BaseModel], variable: str,
     try:
         set_keys(tree, section, {key: value if is_text else _tuples(yaml.safe_load(value))})
     except (ValueError, yaml.YAMLError) as error:
-        raise SettingsInvalid(f"{section}.{key}: cannot read the value of {variable}: {error}") from error
+        raise SettingsInvalid(
+            f"{section}.{key}: cannot read the value of {variable}: {_why(error)}"
+        ) from error
 
 
 def _variables(sections: type[BaseModel]) -> list[str]:

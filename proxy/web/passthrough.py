@@ -21,7 +21,7 @@ from yarl import URL
 
 from proxy.core.errors import BodyInvalid, RegistryUnavailable
 from proxy.core.request import CURRENT, HEADER
-from proxy.registry.no_answer import why_for_clients
+from proxy.registry.no_answer import why, why_for_clients
 from proxy.telemetry.requests import path_of
 from proxy.web import client as web_client
 from proxy.web.client import FORWARDING, Client, Networks
@@ -193,7 +193,7 @@ class Passthrough:
         except (aiohttp.ClientError, TimeoutError) as error:
             if body is not None and (reason := request.content.exception()) is not None:
                 raise BodyInvalid(f"the body of this request has no end: {reason}") from error
-            _log.warning("the registry does not answer path=%s error=%r", request.path, error)
+            _log.warning("the registry does not answer path=%s error=%s", request.path, why(error))
             words = why_for_clients(error)
             raise RegistryUnavailable(f"the registry behind nixfront does not answer ({words})") from error
         if answer.status < 200:  # another protocol, which no request of ours asks for

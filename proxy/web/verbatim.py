@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from proxy.core.errors import RegistryUnavailable
 from proxy.core.request import HEADER
+from proxy.registry.no_answer import why
 from proxy.web.passthrough import backward
 from proxy.web.replies import conditions
 
@@ -83,7 +84,7 @@ async def body(answer: aiohttp.ClientResponse) -> bytes:
     try:
         return await answer.content.read()
     except (aiohttp.ClientError, TimeoutError) as error:
-        _log.warning("the registry broke off path=%s error=%r", answer.url.path, error)
+        _log.warning("the registry broke off path=%s error=%s", answer.url.path, why(error))
         raise RegistryUnavailable(
             "the registry behind nixfront broke off in the middle of a manifest"
         ) from error

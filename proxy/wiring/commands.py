@@ -233,7 +233,9 @@ async def build(settings: Settings, repository: str, tag: str, folder: Path, pla
     settings = settings.model_copy(update={"image": oci})
     request = parse(repository, tag, settings.vocabulary)
     if request is None:
-        raise NameInvalid(f"{repository}:{tag} cannot be an image of ours")
+        raise NameInvalid(
+            f"{repository}:{tag} cannot be an image of ours: a name is in lowercase, as in shell/git:latest"
+        )
     if platform:
         request = for_system(request, system_of(platform))
     digests: list[str] = []

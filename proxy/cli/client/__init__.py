@@ -5,7 +5,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from proxy.cli.command import Command, Console
+from proxy.cli.command import Command, Console, image_name
 from proxy.core import typed
 from proxy.core.errors import RegistryUnavailable
 
@@ -27,7 +27,7 @@ def _run(settings: "Settings", arguments: argparse.Namespace, console: Console) 
         raise RegistryUnavailable(
             f"this host has no {engine or 'engine'} to run an image: install one of {', '.join(ENGINES)}"
         )
-    image = typed.write(*typed.read(arguments.name, settings.own_hosts))
+    image = typed.write(*image_name(arguments.name, settings))
     address = here(settings.http.addr)
     _check_listening(address)
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -87,7 +87,7 @@ def _try(settings: "Settings", arguments: argparse.Namespace, console: Console) 
     from proxy.settings.values import here
 
     own = ("https://" if settings.http.certificate else "http://") + here(settings.http.addr)
-    repository, tag = typed.read(arguments.image, settings.own_hosts)
+    repository, tag = image_name(arguments.image, settings)
     url = trial.url_of(arguments.host) if arguments.host else own
     with console.progress(f"trying {url}"):
         findings = run(trial.examine(url, repository, tag))

@@ -1,13 +1,15 @@
 """A nixfront as a client sees it: a ping, a pull, a part of a layer, a mistake. No request has credentials."""
 
 import hashlib
+import re
 import time
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from proxy.cli.doctor.finding import Finding, fine, wrong
 from proxy.core import foreign
-from proxy.core.errors import RegistryUnavailable
+from proxy.core.errors import ArgumentsInvalid, RegistryUnavailable
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import EVERY_MANIFEST_TYPE
 from proxy.image.documents import Blob, ImageManifest, Index, Manifest, read_manifest
@@ -31,10 +33,24 @@ class _Wrong(Exception):
 
 
 def url_of(host: str) -> str:
-    """The origin of a host as a person writes it: https, but plain HTTP on loopback, as engines have it."""
-    if "://" in host:
-        return host.rstrip("/")
-    return ("http://" if host.startswith(_LOOPBACK) else "https://") + host.rstrip("/")
+    """The origin of a host as a person writes it: https, but plain HTTP on loopback, as engines have it.
+
+    Raises `ArgumentsInvalid`.
+    """
+    default = "http://" if host.startswith(_LOOPBACK) else "https://"
+    url = (host if "://" in host else default + host).rstrip("/")
+    if not _is_origin(url):
+        raise ArgumentsInvalid(f"{host!r} is no address: write HOST, HOST:PORT, or https://HOST:PORT")
+    return url
+
+
+def _is_origin(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and parts.port != 0 and url == f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        return False
+    return is_whole and parts.scheme in ("http", "https") and re.search(r"[\s@]", url) is None
 
 
 async def examine(url: str, repository: str, tag: str) -> list[Finding]:

@@ -4,9 +4,8 @@ import argparse
 import asyncio
 import sys
 
-from proxy.cli.command import Console
+from proxy.cli.command import Console, image_name
 from proxy.cli.running import run
-from proxy.core import typed
 from proxy.settings import Settings
 from proxy.trust.kinds import KINDS
 from proxy.upkeep.attest import attest
@@ -15,7 +14,7 @@ from proxy.wiring.registry import image_endpoint
 
 def show(settings: Settings, arguments: argparse.Namespace, console: Console) -> int:
     """Print the document as the registry has it, byte for byte."""
-    repository, tag = typed.read(arguments.name, settings.own_hosts)
+    repository, tag = image_name(arguments.name, settings)
 
     async def read() -> bytes:
         endpoint = await asyncio.to_thread(image_endpoint, settings)

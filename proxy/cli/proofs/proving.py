@@ -4,9 +4,8 @@ import argparse
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 
-from proxy.cli.command import NO_CATALOG, Bar, Console
+from proxy.cli.command import NO_CATALOG, Bar, Console, image_name
 from proxy.cli.running import run
-from proxy.core import typed
 from proxy.settings import Settings
 from proxy.telemetry import log
 from proxy.upkeep.sign import ImageSigner, Signing
@@ -25,7 +24,7 @@ def verify(settings: Settings, arguments: argparse.Namespace, console: Console) 
     async def verify_all(bar: Bar) -> None:
         async with verification.verifier(settings) as verifier:
             for name in arguments.names:
-                repository, reference = typed.read(name, settings.own_hosts)
+                repository, reference = image_name(name, settings)
                 bar.show(name, len(verdicts), len(arguments.names))
                 verdicts.append(await verifier.one(repository, reference))
                 _print(verdicts[-1], console)
@@ -90,4 +89,4 @@ def sign(settings: Settings, arguments: argparse.Namespace, console: Console) ->
 
 async def _named(signer: ImageSigner, settings: Settings, names: Sequence[str]) -> AsyncIterator[Signing]:
     for name in names:
-        yield await signer.one(*typed.read(name, settings.own_hosts))
+        yield await signer.one(*image_name(name, settings))

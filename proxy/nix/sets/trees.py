@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import aiohttp
 from typing_extensions import override
 
-from proxy.core.errors import PackageSetUnavailable
+from proxy.core.errors import PackageSetUnavailable, reason
 from proxy.core.model import sha256_hex, without_credentials
 from proxy.core.names import is_revision
 from proxy.nix.sets.heads import Heads
@@ -132,7 +132,9 @@ class NixpkgsSet(TarballSet):
                 answer.raise_for_status()
                 text = (await answer.content.read(_POINTER_BYTES)).decode("ascii", "replace").strip()
         except (aiohttp.ClientError, TimeoutError) as error:
-            message = without_credentials(f"cannot ask {url} for the channel's commit: {error}")
+            message = without_credentials(
+                f"cannot ask {url} for the channel's commit: {reason(getattr(error, 'os_error', error))}"
+            )
             raise PackageSetUnavailable(message) from error
         if not is_revision(text):
             raise PackageSetUnavailable(without_credentials(f"{url} holds no commit but {text[:60]!r}"))

@@ -10,6 +10,7 @@ from proxy.image.documents import Index
 from proxy.pipeline.attachments import reading, referrers
 from proxy.registry.client import Registry
 from proxy.registry.endpoint import OpenEndpoint
+from proxy.registry.no_answer import why
 from proxy.trust.kinds import Kind
 from proxy.upkeep.explain import child_of, manifest_of
 
@@ -35,7 +36,7 @@ async def attest(endpoint: OpenEndpoint, repository: str, reference: str, kind: 
     except DocumentInvalid as error:
         raise TagUnknown(f"{name} has no documents that nixfront can read: {error}") from error
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise RegistryUnavailable(f"cannot read {name} from {endpoint.url}: {error}") from error
+        raise RegistryUnavailable(f"cannot read {name} from {endpoint.url}: {why(error)}") from error
     raise TagUnknown(
         f"{name} has no document of the kind {kind.name}: nixfront attaches documents to an image when it makes it, "
         "where trust.attach is true"

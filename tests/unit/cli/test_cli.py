@@ -74,6 +74,8 @@ def test_wrong_use_is_2_with_the_usage(argv: list[str], capsys: pytest.CaptureFi
         (["prune", "--day=3"], " prune", "there is no option --day, did you mean --days?"),
         (["prune", "--da", "3"], " prune", "there is no option --da"),
         (["serve", "here"], " serve", "too many arguments: here"),
+        (["prune", "--days", "x"], " prune", "argument --days: 'x' is no number of days"),
+        (["search", "--most", "x", "a"], " search", "argument --most: 'x' is no whole number from 1 on"),
     ],
 )
 def test_a_mistyped_word_gets_the_word_that_was_meant(
@@ -332,7 +334,54 @@ def test_an_address_in_use_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_build_of_what_can_be_no_image_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["build", "Not a name", "--to", f"oci:{tmp_path / 'layout'}"]) == 1
+    assert cli.main(["build", "Not a name", "--to", f"oci:{tmp_path / 'layout'}"]) == 2
 
-    assert "nixfront: Not a name:latest cannot be an image of ours\n" in capsys.readouterr().err
+    assert "nixfront: 'Not a name' is no name of an image: it is in lowercase" in capsys.readouterr().err
     assert not (tmp_path / "layout").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "error"),
+    [
+        (["explain", "a b"], "'a b' is no name of an image"),
+        (["run", "", "--", "x"], "'' is no name of an image"),
+        (["attest", "GIT"], "'GIT' is no name of an image"),
+        (["reindex", "a//b"], "'a//b' is no name of an image"),
+        (["search", "--set", "team", "x"], "there is no package set 'team': sets of the settings is empty"),
+        (["try", "http://[::1"], "'http://[::1' is no address: write HOST, HOST:PORT, or https://HOST:PORT"),
+        (["try", "ftp://a"], "'ftp://a' is no address"),
+        (["try", "https://a/v2"], "'https://a/v2' is no address"),
+        (["init", "--packages", "nixpgks"], "--packages: 'nixpgks' is no source"),
+        (
+            ["check-config", "--config", "list.yml"],
+            "list.yml: the settings are sections with keys, and not a list",
+        ),
+        (
+            ["check-config", "--config", "open.yml"],
+            "cannot read open.yml: line 2, column 1: expected the node content",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_argument_is_said_in_our_words(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+    error: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("list.yml").write_text("- a\n")
+    Path("open.yml").write_text("http: [\n")
+
+    assert cli.main(argv) == 2
+    assert error in capsys.readouterr().err
+
+
+def test_a_server_that_is_away_is_said_without_words_of_programmers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NIXFRONT_HTTP_ADDR", f"127.0.0.1:{closed_port()}")
+
+    for command in ("attest", "explain"):
+        assert cli.main([command, "git"]) == 1
+        assert capsys.readouterr().err.endswith(": connection refused\n")

@@ -1,5 +1,9 @@
 """`nixfront init`: answers become settings that nixfront accepts."""
 
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +97,30 @@ def test_every_question_has_a_default_that_means_something() -> None:
     assert first_settings.tree(answers)["packages"] == {"kind": "nixpkgs"}
     with pytest.raises(SettingsInvalid, match="pull"):
         first_settings.tree({**answers, "pull": ""})
+
+
+def test_a_wrong_answer_at_a_terminal_gets_the_question_again() -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "r+b", buffering=0) as person, os.fdopen(theirs, "r+b", buffering=0) as terminal:
+        person.write(b"registry.example\nhttps://registry.example\nnobody\nusers\nnixpgks\ndemo\nnix/\n\n")
+        ended = subprocess.run(
+            [sys.executable, "-m", "proxy", "init", "-o", str(Path("own.yml").absolute())],
+            cwd=Path(first_settings.__file__).parents[2],
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            timeout=60,
+            check=False,
+        )
+        shown = person.read(1 << 14).decode()
+
+    assert ended.returncode == 0, shown
+    chosen = settings.load(Path("own.yml"), {})
+    assert (chosen.registry.url, chosen.access.users, chosen.packages.kind) == (
+        "https://registry.example",
+        ("*",),
+        "demo",
+    )
+    assert chosen.mirror.prefix == "", "clients of a mirror have no login, and the second answer was empty"
+    for mistake in ("registry.url: ", "and not 'nobody'", "'nixpgks' is no source", "exclude each other"):
+        assert mistake in shown, shown

@@ -40,11 +40,11 @@ def test_a_file_that_cannot_be_read_is_named(file: Path, content: bytes | None) 
         sources.read_file(file)
 
 
-@pytest.mark.parametrize(("text", "kind"), [("[]", "list"), ("text", "str")])
+@pytest.mark.parametrize(("text", "kind"), [("[]", "a list"), ("text", "a text")])
 def test_settings_are_sections(file: Path, text: str, kind: str) -> None:
     file.write_text(text)
 
-    with pytest.raises(SettingsInvalid, match=f"{file}: the settings are sections with keys, not a {kind}"):
+    with pytest.raises(SettingsInvalid, match=f"{file}: the settings are sections with keys, and not {kind}"):
         sources.read_file(file)
 
 
