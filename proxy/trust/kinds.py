@@ -14,8 +14,9 @@ from proxy.core.model import OCI_MANIFEST, Descriptor, Image, canonical_json, di
 
 #: The annotation by which nixfront knows artifacts of its own; its value is the name of the kind.
 OURS = "nixfront.document"
+#: The configuration of each artifact.
+EMPTY = b"{}"
 _EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
-_EMPTY = b"{}"
 _TITLE = "org.opencontainers.image.title"
 
 
@@ -36,7 +37,7 @@ KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (SPDX, CYCLONEDX, PROVE
 
 def artifact(kind: Kind, document: bytes, subject: Descriptor) -> Image:
     """The artifact that holds this document about the image `subject`."""
-    config = Descriptor(_EMPTY_CONFIG, len(_EMPTY), digest_of(_EMPTY))
+    config = Descriptor(_EMPTY_CONFIG, len(EMPTY), digest_of(EMPTY))
     layer = {**_json(Descriptor(kind.media_type, len(document), digest_of(document)))}
     manifest = canonical_json(
         {
@@ -49,7 +50,7 @@ def artifact(kind: Kind, document: bytes, subject: Descriptor) -> Image:
             "annotations": _annotations(kind),
         }
     )
-    return Image(_EMPTY, config, manifest, Descriptor(OCI_MANIFEST, len(manifest), digest_of(manifest)))
+    return Image(EMPTY, config, manifest, Descriptor(OCI_MANIFEST, len(manifest), digest_of(manifest)))
 
 
 def entry(kind: Kind, manifest: Descriptor) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from proxy.core.model import (
     contents_tag,
     digest_of,
 )
-from proxy.trust.kinds import KINDS
+from proxy.trust.kinds import EMPTY, KINDS, SPDX
 from tests.support.wait import until
 
 #: The digests of documents that passed, by the digests of the image and of the artifact.
@@ -134,10 +134,15 @@ async def _attached_document(
     for field in ("mediaType", "artifactType", "annotations"):
         assert value[field] == entry[field], f"the list of referrers has another {field} than the artifact"
     (layer,) = value["layers"]
-    blobs = []
-    for blob in (value["config"], layer):
+    config = (value["config"]["digest"], value["config"]["size"])
+    assert config == (digest_of(EMPTY), len(EMPTY))
+    blobs = [
+        layer,
+        *([value["config"]] if value["artifactType"] == SPDX.media_type else []),
+    ]  # they share one
+    read = []
+    for blob in blobs:
         async with session.get(f"/v2/{repository}/blobs/{blob['digest']}") as answer:
-            blobs.append(await answer.read())
-        assert (digest_of(blobs[-1]), len(blobs[-1])) == (blob["digest"], blob["size"])
-    assert blobs[0] == b"{}"
-    return blobs[1]
+            read.append(await answer.read())
+        assert (digest_of(read[-1]), len(read[-1])) == (blob["digest"], blob["size"])
+    return read[0]

@@ -181,12 +181,12 @@ class Attachments:
         """Put the artifacts, and list them where the destination does not do so itself."""
         repository, subject = promise.facts.request.repository, promise.facts.manifest
         unlisted = []
+        if not await self._destination.has_blob(repository, digest_of(kinds.EMPTY)):
+            await self._destination.put_blob(repository, kinds.EMPTY)
         for kind in promise.kinds:
             document = documents[kind.name].encode()
             artifact = kinds.artifact(kind, document, subject)
-            for blob in (document, artifact.config):
-                if not await self._destination.has_blob(repository, digest_of(blob)):
-                    await self._destination.put_blob(repository, blob)
+            await self._destination.put_blob(repository, document)
             manifest = artifact.manifest_descriptor
             is_listed = await self._destination.put_manifest(
                 repository, manifest.digest, manifest.media_type, artifact.manifest
