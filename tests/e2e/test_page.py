@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Literal
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
@@ -234,8 +235,9 @@ async def test_forms_and_links_need_no_scripts(host: Server, browser: Browser) -
         await page.get_by_role("searchbox", name="Find a package").fill("needsbroken")
         await page.keyboard.press("Enter")
         await page.wait_for_url("**/packages?q=needsbroken")
-        made = await page.request.get(f"{host.url}/v2/shell/haskellpackages.shellcheck/manifests/latest")
-        assert made.status == 200, await made.text()
+        long_name = f"{host.url}/v2/shell/haskellpackages.shellcheck/manifests/latest"
+        async with aiohttp.ClientSession() as engine, engine.get(long_name) as made:
+            assert made.status == 200, await made.text()
         link = page.get_by_role("link", name="shell/haskellpackages.shellcheck")
         await page.goto(f"{host.url}/images?q=haskellpackages")
         while not await link.is_visible():  # the list is some seconds old
