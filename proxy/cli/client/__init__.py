@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("docker", "podman", "nerdctl")
 _SECONDS = 3.0
+_ANSWER = 10.0  # seconds for an engine to say its version
 
 
 def _run(settings: "Settings", arguments: argparse.Namespace, console: Console) -> int:
@@ -22,7 +23,7 @@ def _run(settings: "Settings", arguments: argparse.Namespace, console: Console) 
 
     from proxy.settings.values import here
 
-    engine = arguments.engine or next(filter(shutil.which, ENGINES), "")
+    engine = arguments.engine or _engine_here()
     if not engine or not shutil.which(engine):
         raise RegistryUnavailable(
             f"this host has no {engine or 'engine'} to run an image: install one of {', '.join(ENGINES)}"
@@ -43,6 +44,30 @@ def _run(settings: "Settings", arguments: argparse.Namespace, console: Console) 
     )
     sys.stdout.flush()
     os.execvp(words[0], words)  # noqa: S606 - no shell is in between, and the engine is the user's own
+
+
+def _engine_here() -> str:
+    """The first engine that works here; of those that do not, the first; empty where there is none."""
+    import shutil
+
+    from proxy.cli.running import run
+
+    engines = [engine for engine in ENGINES if shutil.which(engine)]
+    if len(engines) > 1:  # a client may be there without its daemon
+        engines.sort(key=lambda engine: not run(_works(engine)))
+    return next(iter(engines), "")
+
+
+async def _works(engine: str) -> bool:
+    """Whether the engine answers: `version` asks its daemon too, if it has one."""
+    from proxy.core.errors import ProcessFailed
+    from proxy.tools import process
+
+    try:
+        await process.run((engine, "version"), deadline=_ANSWER)
+    except ProcessFailed:
+        return False
+    return True
 
 
 def engine_line(engine: str, image: str, words: list[str], *, is_terminal: bool, is_plain: bool) -> list[str]:
@@ -69,7 +94,7 @@ def _check_listening(address: str) -> None:
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", choices=ENGINES, help="the engine (default: the first that is here)")
+    parser.add_argument("--engine", choices=ENGINES, help="the engine (default: the first that works here)")
     parser.add_argument("name", metavar="NAME[:TAG]", help="an image; a HOST/ in front of it does no harm")
     parser.add_argument(
         "words",

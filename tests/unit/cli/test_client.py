@@ -57,6 +57,25 @@ def test_run_becomes_the_engine(tmp_path: Path) -> None:
     assert ended.returncode == 7
 
 
+def test_run_takes_the_engine_whose_daemon_answers(tmp_path: Path) -> None:
+    for name, script in (("docker", "exit 1"), ("podman", 'echo "$1"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = subprocess.run(
+            [sys.executable, "-m", "proxy", "run", "git"],
+            cwd=Path(cli.__file__).parents[2],
+            env={"PATH": str(tmp_path), "NIXFRONT_HTTP_ADDR": f"127.0.0.1:{server.getsockname()[1]}"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert (ended.stdout, ended.returncode) == ("run\n", 0), ended.stderr
+
+
 def test_run_without_a_nixfront_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
