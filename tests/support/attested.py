@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import threading
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,16 @@ if TYPE_CHECKING:
 #: What RFC 3987 allows nowhere in an IRI.
 _NO_IRI = re.compile(r"[\x00-\x20\x7f-\x9f<>\"{}|\\^`\ud800-\udfff]|%(?![0-9a-fA-F]{2})")
 
+_LOADING = threading.Lock()
+
+
+def _cyclonedx_schema() -> "JsonStrictValidator":
+    with _LOADING:  # several threads check documents
+        return _loaded_schema()
+
 
 @cache
-def _cyclonedx_schema() -> "JsonStrictValidator":
+def _loaded_schema() -> "JsonStrictValidator":
     """The library's validator, with a check of IRIs of our own: the one of `jsonschema` compiles a grammar for two seconds."""
     grammar = "rfc3987_syntax"
     loaded = sys.modules.get(grammar)
