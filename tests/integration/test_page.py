@@ -97,6 +97,7 @@ async def test_it_shows_what_was_made_and_what_failed(start: Start, registry: Se
     assert "in 2 images" in shown, "common and cacert are in alpha too"
     assert "common-1.0" in shown
     assert "this is how it failed" in reason
+    assert 'class="trouble"' not in reason, "the reason is there once"
     assert "this is how it failed" in log
 
 
