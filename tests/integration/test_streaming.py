@@ -184,7 +184,8 @@ async def test_a_registry_that_takes_slowly_makes_the_client_wait(tmp_path: Path
         client.close()
 
     assert 0 < taken < SIZE
-    assert sent < 32 << 20, "the rest waits at the client: the sockets in between hold some MiB"
+    # Two sockets send, at most 4 MiB each, and two receive, at most 32 MiB each, with the limits that Linux sets.
+    assert sent < 100 << 20, "the rest waits at the client: only the sockets in between hold some"
     assert watch.growth < MOST_GROWTH
 
 
