@@ -2,7 +2,8 @@
 
 A tag is ours while it names the digest of our record. Labels would prove nothing, because an image that somebody builds
 from ours inherits them. A tag that is not ours is never written. A registry has no conditional put, so the puts of an image come
-right after one look at all its tags: a person's push could be lost only in the few milliseconds between.
+right after one look at all its tags, and the last one after another look: a person's push could be lost only in the few milliseconds
+between.
 
 A record is written before its manifest is put, so that no tag of ours is forgotten if nixfront is killed in between.
 """
@@ -10,8 +11,9 @@ A record is written before its manifest is put, so that no tag of ours is forgot
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from proxy.core.errors import DigestLost
 from proxy.core.foreign import DocumentInvalid
@@ -96,11 +98,27 @@ class OwnTags:
             await self.sign(repository, each.descriptor.digest)
         await asyncio.gather(*(self._put(repository, each.descriptor.digest, each) for each in children))
         ours = await claim(*(name for name in tags if record is None or name != record.tag))
-        last = [name for name in tags[-1:] if name in ours]
-        for names in ([name for name in ours if name not in last], last):
-            await asyncio.gather(*(self._put(repository, name, document) for name in names))
+        earlier = [name for name in ours if name != tags[-1]]
+        puts = (self._put(repository, name, document) for name in earlier)
+        if tags[-1] not in ours:
+            await asyncio.gather(*puts)
+        elif await self._is_free_after(repository, tags[-1], puts):
+            await self._put(repository, tags[-1], document)
         if record is not None and record.tag in tags:
             await self._move(record, document, key)
+
+    async def _is_free_after(
+        self, repository: str, tag: str, puts: Iterable[Coroutine[Any, Any, None]]
+    ) -> bool:
+        """Put the other tags. Returns whether still nobody has this one, which people push most, beside that."""
+        others = tuple(puts)
+        if not others:
+            return True
+        present, *_ = await asyncio.gather(self._registry.manifest_digest(repository, tag), *others)
+        if present is not None:
+            _log.info("somebody pushed the tag meanwhile image=%s:%s", repository, tag)
+            await self._state.forget_tag(repository, tag)
+        return present is None
 
     async def remember(
         self, repository: str, document: Document, revision: str, settings: Mapping[str, str | int]

@@ -227,6 +227,23 @@ async def test_tags_are_recorded_in_one_step_before_any_of_them_is_put(
     assert set(steps[0]) == set(ledger.tags("a"))
 
 
+async def test_a_push_after_the_look_at_all_tags_stays(
+    made: Workshop, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, record = manifest("theirs"), made.state.record_tag
+
+    async def pushed_meanwhile(*records: TagRecord) -> None:
+        await ledger.put_blob("a", CONFIG)
+        await ledger.put_manifest("a", "latest", OCI_MANIFEST, theirs)
+        await record(*records)
+
+    monkeypatch.setattr(made.state, "record_tag", pushed_meanwhile)
+    await made.pipeline.make(request("a"))
+
+    assert ledger.tags("a")["latest"] == digest_of(theirs)
+    assert await made.state.recall_tag("a", "latest") is None, "it is not ours"
+
+
 async def test_packing_has_ended_before_the_store_paths_may_go(made: Workshop, ledger: Ledger) -> None:
     ledger.refuse, ledger.slow = {0}, {1}
     build = asyncio.create_task(made.pipeline.make(request("a", "b")))
