@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from proxy.core.facts import web_page
 from proxy.core.model import Descriptor, ImageRequest, Package, PackageSet, PathInfo
 
 _STORE_NAME = re.compile(r"/nix/store/([^-]+)-(.+)")
@@ -16,7 +17,6 @@ _VERSION = re.compile(r"-(?=[^a-zA-Z])")
 # Names of outputs that nixpkgs writes behind the version.
 _OUTPUTS = "bin|dev|lib|doc|devdoc|man|devman|info|debug|static|data|dist|out"
 _OUTPUT = re.compile(rf"(.+)-({_OUTPUTS})")
-_WEB_PAGE = re.compile(r"https?://[a-zA-Z0-9.-]+\.[a-z]{2,5}(?::[0-9]{1,5})?(?:/[!#-;=?-Z_a-z~%]*)?")
 CVE = re.compile(r"CVE-[0-9]{4}-[0-9]{4,}")
 
 
@@ -87,8 +87,7 @@ class Component:
     @property
     def homepage(self) -> str:
         """The homepage of the package, if it is the address of a web page."""
-        page = self.package.homepage if self.package else ""
-        return page if _WEB_PAGE.fullmatch(page) else ""
+        return web_page(self.package.homepage) if self.package else ""
 
 
 def component(

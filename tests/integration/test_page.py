@@ -152,6 +152,7 @@ async def test_a_package_is_found_and_has_a_page(start: Start, registry: Server)
     assert 'Did you mean <a href="/packages/hello">hello</a>' in mistyped
     for words in ("Says hello", "MIT", "version 1.0", "Make it now", "kind: Pod", "COPY --from="):
         assert words in before
+    assert '<a href="https://example.org/hello" rel="noreferrer nofollow">Homepage</a>' in before
     assert "common-1.0" in after
     assert "Make it now" not in after
     assert named[0] == 404
@@ -230,19 +231,28 @@ async def test_a_mistake_is_no_failed_build_and_builds_have_filters(start: Start
         mistake = await text(
             front, f"/builds/{next(each['id'] for each in ended if each['state'] == 'not found')}"
         )
+        failure = await text(
+            front, f"/builds/{next(each['id'] for each in ended if each['state'] == 'failed')}"
+        )
         overview = await text(front, "/")
         lists = {
             state: await text(front, f"/builds?state={state}")
             for state in ("made", "failed", "refused", "not+found")
         }
         named = await text(front, "/builds?q=hel")
+        none = await text(front, "/builds?q=hel&state=failed")
 
     assert states == {"hello": "made", "helo": "not found", "unfree": "refused", "needsbroken": "failed"}
     assert mistake.count("no package helo") == 1, "it is not there again for each platform"
+    assert '<p><a href="/packages">Search the packages</a></p>' in mistake
+    assert '<a href="/packages/needsbroken">Look at needsbroken</a>' in failure
     assert "helo<" not in overview
     for state, name in zip(lists, ("hello", "needsbroken", "unfree", "helo"), strict=True):
         assert f">{name}<" in lists[state]
         assert lists[state].count("<tr class=") == 1
+        assert "No build is running now." not in lists[state], "nobody asks for those that run"
+    assert "No build fits this filter." in none
+    assert "No build is running now." in named
     assert ">hello<" in named
     assert ">unfree<" not in named
 
@@ -262,6 +272,7 @@ async def test_images_say_where_they_come_from_and_what_they_share(start: Start,
     assert ours.index(">beta<") < ours.index(">alpha<"), "the newest first"
     assert "never pulled" in ours
     assert re.search(r'data-label="Also in"><a href="/images/sha256:[0-9a-f]{64}/beta">beta</a>', shown)
+    assert '<a href="/packages/alpha">what this name gives today</a>' in shown
     assert re.search(r"<dt>Tags that never move</dt><dd><code>contents-[0-9a-f]{12}", shown)
     assert re.search(r"<b>[1-9]\d*</b> <span class=\"quiet\">manifests sent to clients", overview)
     assert re.search(r"<b>2</b> <span class=\"quiet\">builds", overview)

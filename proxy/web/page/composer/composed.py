@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.core import names
+from proxy.core.facts import web_page
 from proxy.core.model import ImageRequest, Package
 from proxy.web.page.composer.lines import Line
 from proxy.web.page.composer.previews import Preview
@@ -42,6 +43,11 @@ class Composed:
         return next((each for each in packages if names.spelled(each.attribute) == self.first), None) or (
             packages[-1] if packages else None
         )
+
+    @property
+    def homepage(self) -> str:
+        """The address of the package's own web page; empty if there is none that a link may have."""
+        return web_page(self.package.homepage) if self.package else ""
 
     @property
     def tags(self) -> list[Tag]:
