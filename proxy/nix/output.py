@@ -183,6 +183,11 @@ def met_another_nix(error: ProcessFailed) -> bool:
     return any(_ANOTHER_NIX.search(line) for line in error.tail)
 
 
+def lost_a_derivation(error: ProcessFailed) -> bool:
+    """Whether a garbage collection took a derivation away while Nix used it."""
+    return any(_LOST.search(line) for line in error.tail)
+
+
 def lacks_a_path(error: ProcessFailed) -> bool:
     """Whether Nix failed as the store has not this store path, and no binary cache has it."""
     return any(_NOWHERE.search(line) for line in error.tail)

@@ -17,7 +17,7 @@ from proxy.core.events import NixRan, Sink
 from proxy.core.model import PackageSet, Policy
 from proxy.nix import commands
 from proxy.nix.commands import NO_CACHES, Caches, configuration
-from proxy.nix.output import met_another_nix, trouble_of_host
+from proxy.nix.output import lost_a_derivation, met_another_nix, trouble_of_host
 from proxy.tools import process
 from proxy.tools.retry import retry
 
@@ -167,12 +167,16 @@ class Expressions:
         )
         async with self._slots:
             deadline = self.deadline(package_set)
-            return await self._runner.run(
-                argv,
-                deadline,
-                substitutes=package_set.substitutes,
-                most_output=_MOST_OUTPUT,
-                most_log=0 if package_set.import_from_derivation else _MOST_LOG,
+            return await retry(
+                lambda: self._runner.run(
+                    argv,
+                    deadline,
+                    substitutes=package_set.substitutes,
+                    most_output=_MOST_OUTPUT,
+                    most_log=0 if package_set.import_from_derivation else _MOST_LOG,
+                ),
+                _tries_of_evaluation,
+                _PAUSE,
             )
 
     def deadline(self, package_set: PackageSet) -> float:
@@ -207,3 +211,8 @@ def readable_paths(package_set: PackageSet) -> tuple[str, ...]:
 
 def _tries(error: Exception) -> int:
     return _TRIES if isinstance(error, ProcessFailed) and met_another_nix(error) else 1
+
+
+def _tries_of_evaluation(error: Exception) -> int:
+    """An evaluation writes the derivations that it needs, so another one has those that a garbage collection took."""
+    return _TRIES if isinstance(error, ProcessFailed) and lost_a_derivation(error) else 1

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from proxy.core.errors import NixfrontError
-from proxy.nix.runner import Limits, NixRunner
+from proxy.core.model import PackageSet, Policy
+from proxy.nix.runner import Expressions, Limits, NixRunner
 
 REFUSED = "error: cannot connect to socket at '/nix/var/nix/gc-socket/socket': Connection refused"
 EXISTS = (
@@ -49,3 +50,19 @@ async def test_nix_works_on_several_packages_at_a_time_where_the_operator_says_n
     lines = (await NixRunner(Limits(10, 10)).run(("sh", "-c", 'echo "$NIX_CONFIG"'), 60)).decode().split("\n")
 
     assert [line for line in lines if line.startswith("max-jobs")] == ([expected] if expected else [])
+
+
+async def test_an_evaluation_whose_derivations_were_collected_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "error: path '/nix/store/dpnga9da4nkj01h05ymc9lh9k3qql2xl-libpcre2.deb.drv' is not valid"
+    _, _, script, _ = failing(tmp_path, message, 2)
+    program = tmp_path / "nix-instantiate"
+    program.write_text(f'#!/bin/sh\nset -- "{message}"\n{script.replace("$0", "$1")}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    expressions = Expressions(NixRunner(Limits(60, 60)), tmp_path, system="", policy=Policy())
+
+    assert (
+        await expressions.evaluate("default.nix", PackageSet("a", "/a", "1" * 40, "a", ""), {}) == b"done\n"
+    )
