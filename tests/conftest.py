@@ -10,6 +10,8 @@ import structlog
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
+from tests.support.markers import without_documents
+
 _TESTS = Path(__file__).parent
 _MARKED = ("integration", "e2e")
 _NEVER_BLOCKED = ("unit", "integration")
@@ -26,8 +28,9 @@ def _folder(path: Path) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`-m` sees the folder of a test: `-m "not e2e"` leaves out tests/e2e."""
+    """`-m` sees the folder of a test: `-m "not e2e"` leaves out tests/e2e. A test without documents says why."""
     for item in items:
+        without_documents(item)
         folder = _folder(item.path)
         if folder in _MARKED:
             item.add_marker(folder)

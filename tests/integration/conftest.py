@@ -13,13 +13,16 @@ import pytest
 import pytest_asyncio
 
 from proxy.nix.runner import NixRunner
+from proxy.pipeline.attachments import Attachments
 from proxy.pipeline.attachments.maker import Maker
 from proxy.state import pulls
 from proxy.tools import process
 from proxy.trust import record
 from proxy.trust.documents import documents
+from tests.support.attached import check_ended
 from tests.support.front import Front, front
-from tests.support.servers import Server, stock_registry
+from tests.support.markers import without_documents
+from tests.support.servers import Server, answers, stock_registry
 from tests.support.wait import Gate
 
 #: It never ends, as the kernel ends what a thread started when that thread ends.
@@ -47,6 +50,21 @@ def _documents_are_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
         return await asyncio.to_thread(lambda: {str(file): _made_of(file.read_bytes()) for file in files})
 
     monkeypatch.setattr(Maker, "documents", made)
+
+
+@pytest.fixture
+def documents_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For files whose tests do not pull all of their images as a whole: at its end `registry` has the documents checked.
+
+    A service that ends leaves documents to its next start. Here they are made first.
+    """
+    close = Attachments.close
+
+    async def closed(attachments: Attachments) -> None:
+        await attachments.settle()
+        await close(attachments)
+
+    monkeypatch.setattr(Attachments, "close", closed)
 
 
 #: What Nix said of its settings, by what we gave it to read.
@@ -120,12 +138,20 @@ def gate(nix_count: Path, tmp_path: Path) -> Gate:
 
 
 @pytest_asyncio.fixture
-async def registry(tmp_path: Path) -> AsyncIterator[Server]:
-    """A stock registry with nothing in it."""
+async def registry(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Server]:
+    """A stock registry with nothing in it. See `documents_are_valid`."""
     folder = tmp_path / "registry"
     folder.mkdir()
     async with stock_registry(folder) as server:
         yield server
+        checked = "documents_are_valid" in request.fixturenames and not without_documents(request.node)
+        if checked and await answers(server.host)():
+            await check_ended(server.url, await asyncio.to_thread(_promises, tmp_path))
+
+
+def _promises(folder: Path) -> set[str]:
+    """The files of the images that documents are due to, in the data folders of all nixfronts of a test."""
+    return {file.name for data in ("data", "*/data") for file in folder.glob(f"{data}/attachments/*.json")}
 
 
 @pytest.fixture
@@ -133,5 +159,4 @@ def start(
     request: pytest.FixtureRequest, tmp_path: Path, nix_count: Path
 ) -> Callable[..., AbstractAsyncContextManager[Front]]:
     """`async with start(registry.url, layers={"most": 10}) as front` runs nixfront on the test package set."""
-    attaches = request.node.get_closest_marker("without_documents") is None
-    return functools.partial(front, tmp_path, nix_count, attaches=attaches)
+    return functools.partial(front, tmp_path, nix_count, without_documents=without_documents(request.node))

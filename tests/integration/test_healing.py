@@ -24,7 +24,7 @@ from tests.support.shim import shim
 from tests.support.stored import stored_tags
 from tests.support.validate import EVERY_TYPE, validate
 
-pytestmark = pytest.mark.without_documents("it empties the registry, and counts what it is asked")
+pytestmark = pytest.mark.usefixtures("documents_are_valid")
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 TEN = (
@@ -69,6 +69,7 @@ def host(front: Front) -> str:
     return front.url.removeprefix("http://")
 
 
+@pytest.mark.without_documents("it empties the registry behind builds, and counts tags")
 async def test_ten_images_come_back_by_digest_after_the_registry_lost_all(
     start: Start, registry: Server, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ async def test_a_blob_comes_back_where_the_manifest_is_still_there(
         assert await validate(front.url, "hello", image.digest) == image
 
 
+@pytest.mark.without_documents("it counts manifests that the registry is asked for")
 async def test_guesses_of_blobs_cost_one_look_at_each_manifest(
     start: Start, registry: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +180,7 @@ async def test_what_cannot_be_made_again_says_why(start: Start, registry: Server
         assert (status, b"no package team" in body) == (404, True)
 
 
+@pytest.mark.without_documents("it empties the registry behind builds")
 async def test_an_index_and_each_image_of_it_come_back(
     start: Start, registry: Server, tmp_path: Path
 ) -> None:
@@ -200,6 +203,7 @@ async def test_an_index_and_each_image_of_it_come_back(
             assert (await validate(front.url, "hello", child)).digest == child
 
 
+@pytest.mark.without_documents("it empties the registry behind builds")
 async def test_who_may_have_what_is_lost_and_what_records_say(
     start: Start, registry: Server, nixfront: Command, tmp_path: Path
 ) -> None:

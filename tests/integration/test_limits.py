@@ -13,9 +13,7 @@ from tests.support.servers import Server
 from tests.support.shim import Held, Rule, shim
 from tests.support.wait import Gate, until
 
-pytestmark = pytest.mark.without_documents(
-    "it counts what the registry is asked, and documents may come in between"
-)
+pytestmark = pytest.mark.usefixtures("documents_are_valid")
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 SKOPEO = {"User-Agent": "skopeo/1.9.3"}
@@ -147,6 +145,7 @@ async def test_builds_at_once_are_bounded(start: Start, registry: Server, at_onc
 
 
 @pytest.mark.parametrize("uploads", [1, 3])
+@pytest.mark.without_documents("it counts the uploads of an image")
 async def test_uploads_at_once_are_bounded(start: Start, registry: Server, uploads: int) -> None:
     held = Held()
     rule = Rule("PUT", r"/blobs/uploads/", held, times=100)

@@ -19,9 +19,7 @@ from tests.support.servers import Server
 from tests.support.shim import Rule, Status, shim
 from tests.support.wait import PATIENCE, Gate, until
 
-pytestmark = pytest.mark.without_documents(
-    "it counts what the registry is asked, and documents may come in between"
-)
+pytestmark = pytest.mark.usefixtures("documents_are_valid")
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 READ = (

@@ -41,7 +41,7 @@ from tests.support.servers import Server, stock_registry
 from tests.support.shim import shim
 from tests.support.stored import digest_of_tag, stored_tags
 
-pytestmark = pytest.mark.without_documents("it counts tags, and what the registry is asked")
+pytestmark = pytest.mark.usefixtures("documents_are_valid")
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 SET = {"kind": "path", "path": str(PACKAGES / "platforms")}
@@ -83,6 +83,7 @@ def chosen(tmp_path: Path, registry: Server) -> Settings:
     )
 
 
+@pytest.mark.without_documents("it counts tags")
 async def test_one_name_has_the_image_of_each_platform(
     start: Start, registry: Server, tmp_path: Path, nix_count: Path
 ) -> None:
@@ -185,6 +186,7 @@ async def test_a_platform_that_cannot_be_made_is_left_out_and_named(start: Start
         assert not [event for event in front.told(BuildEnded) if event.outcome == "Unforeseen"]
 
 
+@pytest.mark.without_documents("it counts tags")
 async def test_single_manifests_stay_served_and_become_indexes_when_they_are_refreshed(
     start: Start, registry: Server, chosen: Settings
 ) -> None:
@@ -240,6 +242,7 @@ async def prune(chosen: Settings) -> AsyncIterator[tuple[str, str]]:
             yield old.digest, old.kept or (await pruner.prune(old)).kept
 
 
+@pytest.mark.without_documents("it counts tags")
 async def test_prune_and_reindex_know_indexes(
     start: Start, registry: Server, chosen: Settings, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.support.front import Front
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.without_documents("it counts spans")
+pytestmark = pytest.mark.usefixtures("documents_are_valid")
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 TRACE = "0af7651916cd43dd8448eb211c80319c"

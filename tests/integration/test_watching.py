@@ -23,9 +23,7 @@ from tests.support.servers import Server
 from tests.support.shim import Rule, Status, shim
 from tests.support.wait import until
 
-pytestmark = pytest.mark.without_documents(
-    "it counts what the registry is asked, and documents may come in between"
-)
+pytestmark = pytest.mark.usefixtures("documents_are_valid")
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 ID = "X-Request-Id"
@@ -61,6 +59,7 @@ async def counts(front: Front) -> dict[tuple[str, frozenset[tuple[str, str]]], f
     }
 
 
+@pytest.mark.without_documents("it counts requests and their answers")
 async def test_a_pull_is_counted(start: Start, registry: Server) -> None:
     async with start(registry.url) as front:
         image = await front.pull("hello")

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Container, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,7 @@ from proxy.core.model import (
     OCI_MANIFEST,
     contents_tag,
     digest_of,
+    sha256_hex,
 )
 from proxy.trust.kinds import EMPTY, KINDS, SPDX
 from tests.support.wait import until
@@ -55,33 +57,65 @@ async def checked_documents(
 async def check_all(url: str) -> None:
     """Every image that a nixfront made in the registry at this URL has all its documents, or gets them soon; each is valid."""
     async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(ssl=False)) as session:
-        for repository in await _list(session, "/v2/_catalog?n=1000", "repositories"):
-            for digest in await _made_images(session, repository):
-                try:
-                    await checked_documents(session, repository, digest, wait=True)
-                except AssertionError as error:
-                    raise AssertionError(f"{repository}@{digest}: {error}") from error
+        async for repository, digest in _made_images(session):
+            with _named(repository, digest):
+                await checked_documents(session, repository, digest, wait=True)
 
 
-async def _made_images(session: aiohttp.ClientSession, repository: str) -> set[str]:
-    """The digests of the images that nixfront made in a repository, those in an index too: it gives each a tag of its contents."""
-    digests = set()
-    for tag in await _list(session, f"/v2/{repository}/tags/list", "tags"):
-        if tag.startswith(contents_tag("")):
+async def check_ended(url: str, promises: Container[str]) -> None:
+    """Every image in the registry at this URL has all its documents, and each is valid. The nixfronts that made them have ended.
+
+    `promises` are the names of the files that they left, each for an image to which documents are still due.
+    """
+    async with aiohttp.ClientSession(url) as session:
+        async for repository, digest in _made_images(session, lacking=True):
+            if f"{sha256_hex(f'{repository}@{digest}'.encode())}.json" in promises:
+                continue
+            with _named(repository, digest):
+                documents = await checked_documents(session, repository, digest, wait=False)
+                assert documents.keys() == KINDS.keys(), f"it has no documents but {sorted(documents)}"
+
+
+@contextmanager
+def _named(repository: str, digest: str) -> Iterator[None]:
+    """What is wrong there is wrong with this image."""
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{repository}@{digest}: {error}") from error
+
+
+async def _made_images(
+    session: aiohttp.ClientSession, *, lacking: bool = False
+) -> AsyncIterator[tuple[str, str]]:
+    """Repository and digest of each image that nixfront made, those in an index too: it gives each a tag of its contents.
+
+    Some may be `lacking`, as a test deleted them.
+    """
+    for repository in await _list(session, "/v2/_catalog?n=1000", "repositories", lacking=lacking):
+        digests = set()
+        for tag in await _list(session, f"/v2/{repository}/tags/list", "tags", lacking=lacking):
+            if not tag.startswith(contents_tag("")):
+                continue
             path = f"/v2/{repository}/manifests/{tag}"
             async with session.get(path, headers={"Accept": EVERY_MANIFEST_TYPE}) as answer:
                 document = await answer.read()
-                assert answer.status == 200, f"GET {path} answered {answer.status}"
+            if lacking and answer.status == 404:
+                continue
+            assert answer.status == 200, f"GET {path} answered {answer.status}"
             if answer.content_type in (OCI_INDEX, DOCKER_LIST):
                 digests |= {child["digest"] for child in json.loads(document)["manifests"]}
             else:
                 digests.add(digest_of(document))
-    return digests
+        for digest in sorted(digests):
+            yield repository, digest
 
 
-async def _list(session: aiohttp.ClientSession, path: str, key: str) -> list[str]:
-    """The texts of a list, in one page."""
+async def _list(session: aiohttp.ClientSession, path: str, key: str, *, lacking: bool = False) -> list[str]:
+    """The texts of a list, in one page; nothing where the list may be `lacking`."""
     async with session.get(path) as answer:
+        if lacking and answer.status == 404:
+            return []
         assert answer.status == 200, f"GET {path} answered {answer.status}"
         listed: list[str] = json.loads(await answer.read())[key] or []
     return listed

@@ -66,11 +66,11 @@ class Front:
 
 @asynccontextmanager
 async def front(
-    folder: Path, count: Path, registry_url: str, *, attaches: bool = True, **sections: Any
+    folder: Path, count: Path, registry_url: str, *, without_documents: str = "", **sections: Any
 ) -> AsyncIterator[Front]:
     """Start nixfront with data and store in `folder`; `sections` are settings, as `layers={"most": 10}`.
 
-    Images get documents; `attaches=False` is for a test that counts requests, blobs or tags.
+    Images get documents, unless a test has a reason to go `without_documents`.
     """
     sections["nix"] = {"store": str(folder / "store"), **sections.get("nix", {})}
     # On a busy host a first image may take longer than clients are simply held, and most tests are not about that.
@@ -80,7 +80,7 @@ async def front(
     sections["access"] = {"builds_per_minute": 0, **sections.get("access", {})}
     # Most tests read the manifest of a tag. What an index adds has tests of its own.
     sections["image"] = {"index": False, **sections.get("image", {})}
-    sections["trust"] = {"attach": attaches, **sections.get("trust", {})}
+    sections["trust"] = {"attach": not without_documents, **sections.get("trust", {})}
     sections["packages"] = {"kind": "path", "path": str(PACKAGES), **sections.get("packages", {})}
     chosen = settings.load(
         None,
