@@ -232,7 +232,9 @@ async def test_images_that_were_served_are_counted_and_their_table_is_followed(
     [
         pytest.param(["--narinfo", "/nowhere", "x"], 1, "no store path", id="a root that is none"),
         pytest.param(["--narinfo", "/nowhere", "0" * 32], 1, "/nowhere is no binary cache", id="no cache"),
-        pytest.param(["--set", "team"], 2, "sets has no 'team'", id="a set that nobody configured"),
+        pytest.param(
+            ["--set", "team"], 2, "there is no package set 'team'", id="a set that nobody configured"
+        ),
         pytest.param(["--names", "/nowhere"], 1, "/nowhere", id="a file that is not there"),
         pytest.param(["nothing"], 1, "no package nothing", id="a package that is not there"),
     ],

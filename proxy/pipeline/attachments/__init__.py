@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from cachetools import LRUCache
+
 from proxy.core.errors import NixfrontError, ProcessFailed, RegistryRefused
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import digest_of, sha256_hex
@@ -35,6 +37,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _MOST_AT_ONCE = 16  # images whose documents one child makes
 _AGAIN = 60.0  # seconds until another try, where the registry is away
+_UNTIL_ROOM = 10.0  # the same, where the disk was full
+_MOST_UNWRITTEN = 64  # images whose facts wait for room on the disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Attachments:
         self._maker = Maker()
         self._worker: asyncio.Task[None] | None = None
         self._timers: set[asyncio.TimerHandle] = set()
+        self._unwritten: LRUCache[Path, bytes] = LRUCache(_MOST_UNWRITTEN)
 
     async def resume(self) -> None:
         """Keep the promises that a former process left."""
@@ -80,9 +85,14 @@ class Attachments:
             self._enqueue(file)
 
     async def promise(self, facts: ImageFacts) -> None:
-        """Write the facts of an image whose manifest is not put yet; `keep` follows when it is."""
-        file = self._file(facts.request.repository, facts.manifest.digest)
-        await asyncio.to_thread(lambda: write_whole(file, record.write(facts)))
+        """Write the facts of an image whose manifest is not put yet; `keep` follows when it is.
+
+        A full disk costs no pull: the facts are in memory until there is room, or else a later pull attaches what is due.
+        """
+        repository, digest = facts.request.repository, facts.manifest.digest
+        file, data = self._file(repository, digest), record.write(facts)
+        if not await self._write(file, data):
+            self._unwritten[file] = data
 
     def keep(self, repository: str, digests: Iterable[str]) -> None:
         """Attach documents to these images, whose manifests are put, where there is a promise."""
@@ -154,6 +164,10 @@ class Attachments:
 
     async def _promise(self, file: Path) -> _Promise | None:
         """The promise in this file; None if there is nothing to do for now."""
+        if (data := self._unwritten.pop(file, None)) is not None and not await self._write(file, data):
+            self._unwritten[file] = data
+            self._later(file, _UNTIL_ROOM)
+            return None
         try:
             facts = record.read(await asyncio.to_thread(file.read_bytes))
         except FileNotFoundError:  # the image was in line twice, or it is an index
@@ -216,12 +230,20 @@ class Attachments:
                 self._later(file)
             return None
 
-    def _later(self, file: Path) -> None:
+    async def _write(self, file: Path, data: bytes) -> bool:
+        try:
+            await asyncio.to_thread(write_whole, file, data)
+        except OSError as error:
+            _log.warning("the facts of an image wait for room on the disk file=%s error=%s", file.name, error)
+            return False
+        return True
+
+    def _later(self, file: Path, seconds: float = _AGAIN) -> None:
         def again() -> None:
             self._timers.discard(timer)
             self._enqueue(file)
 
-        timer = asyncio.get_running_loop().call_later(_AGAIN, again)
+        timer = asyncio.get_running_loop().call_later(seconds, again)
         self._timers.add(timer)
 
     async def _end(self, file: Path, facts: ImageFacts) -> None:

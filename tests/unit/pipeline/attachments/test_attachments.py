@@ -15,6 +15,7 @@ from proxy.core.errors import ProcessFailed, RegistryUnavailable
 from proxy.core.foreign import DocumentInvalid
 from proxy.core.model import OCI_INDEX, OCI_MANIFEST, Descriptor, canonical_json, digest_of
 from proxy.core.names import referrers_tag
+from proxy.pipeline import attachments as module
 from proxy.pipeline.attachments import Attachments, referrers
 from proxy.pipeline.attachments.maker import Maker
 from proxy.pipeline.destination import MemoryDestination
@@ -27,6 +28,7 @@ from proxy.trust.kinds import KINDS
 from tests.support.attested import check_documents
 from tests.support.destinations import CONFIG, manifest
 from tests.support.image_facts import FACTS
+from tests.support.wait import until
 
 IMAGE = manifest("an image")
 DIGEST = digest_of(IMAGE)
@@ -130,6 +132,24 @@ async def test_an_image_that_is_not_there_gets_nothing(tmp_path: Path) -> None:
 
     assert promises(tmp_path) == []
     assert dict(destination.blobs("one")) == {}
+
+
+async def test_facts_that_cannot_be_written_cost_no_pull_and_wait_for_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_UNTIL_ROOM", 0.01)
+    destination, full = await with_image(MemoryDestination()), tmp_path / "full"
+    async with attachments(destination, full) as attaching:
+        await attaching.promise(OURS)
+        attaching.keep("one", [DIGEST])
+        await attaching.settle()
+        assert set(destination.tags("one")) == {"latest"}
+
+        await asyncio.to_thread(full.mkdir)
+        await until(lambda: len(destination.tags("one")) > 1)
+        await attaching.settle()
+        assert set(await documents(destination)) == set(KINDS)
+    assert promises(full) == []
 
 
 class Away(MemoryDestination):
