@@ -28,6 +28,8 @@ from tests.support.guarded import PASSWORDS, Right, TokenService, basic, htpassw
 from tests.support.servers import Server
 from tests.support.wait import Gate, until
 
+pytestmark = pytest.mark.usefixtures("documents_are_valid")
+
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 OURS = {"registry": {"username": "nixfront", "password": PASSWORDS["nixfront"]}}
 ACCEPT = {"Accept": DOCKER_MANIFEST}

@@ -20,9 +20,7 @@ from tests.support.servers import Server, stock_registry
 from tests.support.shim import AnswerHeld, Cut, Rule, Shim, Status, shim
 from tests.support.wait import until
 
-pytestmark = pytest.mark.without_documents(
-    "it counts what the registry is asked, and documents may come in between"
-)
+pytestmark = pytest.mark.usefixtures("documents_are_valid")
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 Answer = tuple[int, dict[str, str], bytes]
@@ -393,6 +391,7 @@ async def test_an_answer_that_was_on_its_way_during_a_push_is_not_kept(
     assert second[2] == new.manifest
 
 
+@pytest.mark.without_documents("it counts manifests that the registry is asked for, behind a build")
 async def test_a_build_is_seen_at_once_and_then_remembered(
     start: Start, registry: Server, relay: Shim
 ) -> None:
@@ -406,6 +405,7 @@ async def test_a_build_is_seen_at_once_and_then_remembered(
     assert relay.counts["GET", "manifest"] == asked
 
 
+@pytest.mark.without_documents("it counts manifests that the registry is asked for, behind a build")
 async def test_many_who_waited_for_one_build_are_one_question(
     start: Start, registry: Server, relay: Shim
 ) -> None:
@@ -418,6 +418,7 @@ async def test_many_who_waited_for_one_build_are_one_question(
     assert relay.counts["GET", "manifest"] == 10 + 1, "each before the build, one after it"
 
 
+@pytest.mark.without_documents("it counts manifests that the registry is asked for, behind a build")
 async def test_many_who_waited_for_one_build_are_asked_for_where_nothing_is_remembered(
     start: Start, relay: Shim
 ) -> None:

@@ -16,7 +16,7 @@ from proxy.trust import kinds, readers
 from proxy.trust.kinds import KINDS
 from proxy.wiring import commands
 from tests.support import handmade
-from tests.support.attached import attached
+from tests.support.attached import attached, check_ended
 from tests.support.attested import check_documents
 from tests.support.commands import Command, set_back
 from tests.support.front import PACKAGES, Front, front
@@ -294,6 +294,8 @@ async def test_images_of_before_get_theirs_and_so_do_those_of_an_index(
     async with start(registry.url, packages=packages, image=both, trust=OFF) as running:
         digest, children = await index_and_children(running, "hello")
         assert [await documents_of(running.url, "hello", child) for child in children] == [{}, {}]
+        with pytest.raises(AssertionError, match="it has no documents but"):
+            await check_ended(registry.url, promises=())
         await handmade.push(registry.url, "hello", "mine", handmade.image([b""]))
 
         found = await nixfront("reindex", "--attach")
@@ -301,6 +303,7 @@ async def test_images_of_before_get_theirs_and_so_do_those_of_an_index(
         for child in children:
             documents = await documents_of(running.url, "hello", child)
             assert set(check_documents(documents, child)) == set(KINDS)
+        await check_ended(registry.url, promises=())
         assert (await nixfront("reindex", "--attach"))["attached"] == [], "they have them now"
         assert [await index_of(registry, "hello", each.replace(":", "-")) for each in (digest,)] == [[]]
 

@@ -28,8 +28,6 @@ from tests.support.servers import Server, stock_registry
 from tests.support.shim import Cut, Rule, Shim, shim
 from tests.support.wait import until
 
-pytestmark = pytest.mark.without_documents("it counts what the registry is asked")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 Answer = tuple[int, dict[str, str], bytes]
 REPOSITORY = "team/tool"

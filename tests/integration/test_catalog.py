@@ -21,10 +21,6 @@ from tests.support.front import Front
 from tests.support.servers import Server
 from tests.support.shim import Rule, Status, shim
 
-pytestmark = pytest.mark.without_documents(
-    "it counts what the registry is asked, and documents may come in between"
-)
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 
@@ -66,6 +62,7 @@ async def test_every_page_of_tags() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405])
+@pytest.mark.without_documents("it counts tags")
 async def test_commands_without_a_catalog(
     start: Start,
     registry: Server,

@@ -25,8 +25,6 @@ from tests.support.servers import Server, stock_registry
 from tests.support.stored import stored_tags
 from tests.support.wait import Gate, until
 
-pytestmark = pytest.mark.without_documents("its hosts are full, starved or stopped")
-
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 Settings = Mapping[str, Mapping[str, object]]
 

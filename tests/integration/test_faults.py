@@ -32,9 +32,7 @@ from tests.support.stored import stored_tags
 from tests.support.streams import Stream
 from tests.support.wait import Gate, until
 
-pytestmark = pytest.mark.without_documents(
-    "it counts what the registry is asked, and documents may come in between"
-)
+pytestmark = pytest.mark.usefixtures("documents_are_valid")
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 ALWAYS = 1000
@@ -287,6 +285,7 @@ async def test_an_upload_is_followed_on_the_registrys_own_host_only() -> None:
     assert asked == ["POST"]
 
 
+@pytest.mark.without_documents("it counts uploads")
 async def test_a_passing_500_on_the_last_blob_is_not_noticed(start: Start, registry: Server) -> None:
     # cacert, common, hello and the root, then the config
     async with (
@@ -363,6 +362,7 @@ async def test_a_slow_registry_takes_longer_and_nothing_else(start: Start, regis
 
 
 @pytest.mark.parametrize("embedded", [False, True], ids=["stock", "embedded"])
+@pytest.mark.without_documents("a collection of all that has no tag takes documents away")
 async def test_the_stock_garbage_collection_while_images_are_there(
     start: Start, registry: Server, tmp_path: Path, embedded: bool
 ) -> None:

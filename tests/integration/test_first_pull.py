@@ -18,6 +18,8 @@ from tests.support.servers import Server
 from tests.support.shim import shim
 from tests.support.wait import Gate, until
 
+pytestmark = pytest.mark.usefixtures("documents_are_valid")
+
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"

@@ -15,9 +15,7 @@ from tests.support.shim import shim
 from tests.support.wait import PATIENCE, Gate, until
 from tests.support.wire import Reply, exchange, parse
 
-pytestmark = pytest.mark.without_documents(
-    "it counts what the registry is asked, and documents may come in between"
-)
+pytestmark = pytest.mark.usefixtures("documents_are_valid")
 
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 UPLOAD = b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"

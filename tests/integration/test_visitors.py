@@ -102,7 +102,7 @@ async def test_no_view_has_a_word_of_a_log_for_those_who_may_not_read_it(
     assert text[0] == 403
 
 
-@pytest.mark.without_documents("it shows an image without documents")
+@pytest.mark.without_documents("its page is that of an image without documents")
 async def test_a_password_registry_shows_its_images_to_those_who_log_in(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
