@@ -100,6 +100,7 @@ async def test_twenty_first_pulls_are_one_build(start: Start, registry: Server) 
     [(EVERY_MANIFEST_TYPE, ["GET"]), (DOCKER, ["GET", "HEAD"])],
     ids=["engine", "script"],
 )
+@pytest.mark.without_documents("it counts manifests that are looked at and put")
 async def test_a_first_pull_asks_thrice_for_its_tag_before_the_put_and_once_after_it(
     start: Start, registry: Server, accept: str, before: list[str], builds_per_minute: int
 ) -> None:

@@ -84,6 +84,8 @@ class _Opened:
     keys: Keys
     infos: TTLCache[tuple[str, str], NarInfo] = field(default_factory=_infos)
     absent: TTLCache[tuple[str, str], bool] = field(default_factory=_absent)
+    #: Caches of which the log says already that they have what nobody signed whom we trust.
+    untrusted: set[Cache] = field(default_factory=set)
 
 
 class BinaryCaches:
@@ -219,6 +221,14 @@ class BinaryCaches:
                 text = await cache.text(f"{hash_of(path)}.narinfo", _LARGEST_INFO)
             if text is not None:
                 info = judge(text) if len(text) <= _SMALL_INFO else await self.in_thread(judge, text)
+                if info is None and cache not in opened.untrusted:
+                    opened.untrusted.add(cache)
+                    _log.warning(
+                        "binary cache %s has %s, but no signature of a key that we trust: it counts as missing there "
+                        "(trusted-public-keys of Nix, nix.public_keys)",
+                        cache.name,
+                        path,
+                    )
         except CacheUnusable as error:
             if not cache.is_away:  # it says so itself, once for all paths
                 _log.warning("binary cache %s: %s", cache.name, error)
@@ -239,7 +249,4 @@ async def _in_order(opened: _Opened) -> tuple[Cache, ...]:
 def _trusted(text: str, path: str, keys: Keys | None) -> NarInfo | None:
     """The narinfo of this path; None where `keys` are needed and none of them has signed it. Raises `CacheUnusable`."""
     info = parse(text, path)
-    if keys is None or keys.trust(info):
-        return info
-    _log.debug("no key that we trust has signed the narinfo of %s", path)
-    return None
+    return info if keys is None or keys.trust(info) else None

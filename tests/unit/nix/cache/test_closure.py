@@ -120,6 +120,16 @@ async def test_a_cache_leads_to_no_other_host(
     assert "/taken" not in [path for path, _ in server.requests]
 
 
+async def test_the_log_says_once_that_nobody_trusts_a_signature(
+    cache: HandmadeCache, session: aiohttp.ClientSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caches = BinaryCaches(Nix(substituters=[cache.url]), session, TreeCache(tmp_path / "trees"))
+
+    for _ in range(2):
+        assert await caches.closure([OUTPUT], substitutes=True) is None
+    assert caplog.text.count("no signature of a key that we trust") == 1
+
+
 async def test_nix_is_run_once_for_all_who_wait(
     cache: HandmadeCache, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
