@@ -115,7 +115,6 @@ async def served(tmp_path_factory: pytest.TempPathFactory, _nix_sees_the_host: N
             folder,
             folder / "nix-starts",
             registry.url,
-            without_documents="a child process would make each document",
             packages={"path": str(LANGUAGES), "always": ("coreutils",)},
             images={"file": str(folder / "images.nix")},
         ) as running,
