@@ -101,8 +101,8 @@ class Console:
         if not self.as_json:
             sys.stderr.write(f"{printable(text)}\n")
 
-    def soothe(self, text: str) -> None:
-        """Say at once what a person waits for, on a terminal alone."""
+    def note_on_terminal(self, text: str) -> None:
+        """Write a line for the person who waits at a terminal; none where there is no terminal."""
         if sys.stderr.isatty():
             self.note(text)
 

@@ -24,7 +24,7 @@ def _search(settings: "Settings", arguments: argparse.Namespace, console: Consol
     index = search_cache.recall(settings, arguments.set, arguments.tag)
     if index is None:
         which = arguments.set or settings.package_sources[""].kind
-        console.soothe(
+        console.note_on_terminal(
             f"listing the packages of set {which}: the first search does, and later ones take its list"
         )
         from proxy.cli.running import run

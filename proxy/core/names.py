@@ -40,8 +40,9 @@ _MOST_PARTS = 8
 class Vocabulary:
     """The words that the operator defines: meta-packages, aliases of attributes, and names of package sets.
 
-    `default_set`: what people call the set of names without one; no path needs it. `images`: the first component of the path of a named image; `has_images`: whether there are any. `most_packages`: the
-    limit of packages in one image, including those of meta-packages.
+    `default_set`: what people call the set of names without one; no path needs it. `images`: the first component of the path of a
+    named image; `has_images`: whether there are any. `most_packages`: the limit of packages in one image, including those of
+    meta-packages.
     """
 
     presets: Mapping[str, Preset] = field(default_factory=dict)

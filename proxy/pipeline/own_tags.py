@@ -11,9 +11,8 @@ A record is written before its manifest is put, so that no tag of ours is forgot
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from proxy.core.errors import DigestLost
 from proxy.core.foreign import DocumentInvalid
@@ -98,24 +97,21 @@ class OwnTags:
             await self.sign(repository, each.descriptor.digest)
         await asyncio.gather(*(self._put(repository, each.descriptor.digest, each) for each in children))
         ours = await claim(*(name for name in tags if record is None or name != record.tag))
-        earlier = [name for name in ours if name != tags[-1]]
-        puts = (self._put(repository, name, document) for name in earlier)
-        if tags[-1] not in ours:
-            await asyncio.gather(*puts)
-        elif await self._is_free_after(repository, tags[-1], puts):
+        is_free, *_ = await asyncio.gather(
+            self._is_free(repository, tags[-1], digest, is_claimed=tags[-1] in ours),
+            *(self._put(repository, name, document) for name in ours if name != tags[-1]),
+        )
+        if is_free:
             await self._put(repository, tags[-1], document)
         if record is not None and record.tag in tags:
             await self._move(record, document, key)
 
-    async def _is_free_after(
-        self, repository: str, tag: str, puts: Iterable[Coroutine[Any, Any, None]]
-    ) -> bool:
-        """Put the other tags. Returns whether still nobody has this one, which people push most, beside that."""
-        others = tuple(puts)
-        if not others:
-            return True
-        present, *_ = await asyncio.gather(self._registry.manifest_digest(repository, tag), *others)
-        if present is not None:
+    async def _is_free(self, repository: str, tag: str, digest: str, *, is_claimed: bool) -> bool:
+        """Whether still nobody has a tag that we claimed for this digest. What a person pushed meanwhile is no tag of ours."""
+        if not is_claimed:
+            return False
+        present = await self._registry.manifest_digest(repository, tag)
+        if present not in (None, digest):
             _log.info("somebody pushed the tag meanwhile image=%s:%s", repository, tag)
             await self._state.forget_tag(repository, tag)
         return present is None

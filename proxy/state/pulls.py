@@ -1,4 +1,7 @@
-"""When each image was last pulled, and how often: collected in memory and written to the state every half a minute, which is enough for `prune`."""
+"""When each image was last pulled, and how often.
+
+Collected in memory and written to the state every half a minute, which is enough for `prune`.
+"""
 
 import asyncio
 import time

@@ -1,8 +1,8 @@
 """The log: one line for each event, for people or as JSON. Every line has the id of its request, and none has a secret.
 
 Lines that machines count (a request, a build) come through structlog as fields. All other lines of our modules and of
-libraries go through the same last steps; `telemetry.fields` finds the fields of ours. Since every request writes a line, a line costs only some ten microseconds, and only
-a terminal gets colours and columns.
+libraries go through the same last steps; `telemetry.fields` finds the fields of ours. Since every request
+writes a line, a line costs only some ten microseconds, and only a terminal gets colours and columns.
 
 A build writes one line when it ends; its steps come at level debug.
 """

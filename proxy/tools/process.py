@@ -1,8 +1,8 @@
-"""Run a child process to its end: start it, read its output, kill it in time.
+"""Run a child process to its end, or talk with one: start it, read its output, kill it in time.
 
 `run` reads both pipes at once, so a child that writes much to one of them cannot block. `start` and `kill_group` are for
-who talks with a child. The child leads its own process group. `run` kills the whole group at the deadline, or when its caller is cancelled. If nixfront itself is killed, the kernel
-ends the child, where util-linux's `setpriv` is installed: a build without a parent would keep Nix's locks from the next one.
+who talks with a child. The child leads its own process group. `run` kills the whole group at the deadline, or when its caller
+is cancelled. If nixfront itself is killed, the kernel ends the child, where util-linux's `setpriv` is installed: a build without a parent would keep Nix's locks from the next one.
 
 A start takes until the child gets a processor: tens of milliseconds on a busy host, during which asyncio would stop the
 event loop. So one thread starts all children. That thread never ends, because the kernel takes the end of the

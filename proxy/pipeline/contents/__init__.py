@@ -7,7 +7,7 @@ There are two kinds of contents, with one contract: the packages of a request, a
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -71,31 +71,20 @@ class PackageContents:
         package_set = await chosen_set(request, self._sets, self._evaluator, self._options.always)
         key = content_key(request, package_set, self._options)
         built = ResolvedContent(key, partial(self._open, request, package_set, key))
-        fetched = ResolvedContent(key, partial(self._open_arriving, request, package_set, key), built)
-        if not self._straight:
-            return fetched
-        return ResolvedContent(key, partial(self._open_cached, request, package_set, key), fetched)
+        from_caches = partial(self._open_from_caches, request, package_set, key)
+        fetched = ResolvedContent(key, partial(from_caches, straight=False), built)
+        return (
+            ResolvedContent(key, partial(from_caches, straight=True), fetched) if self._straight else fetched
+        )
 
     @asynccontextmanager
-    async def _open_cached(
-        self, request: ImageRequest, package_set: PackageSet, key: str
+    async def _open_from_caches(
+        self, request: ImageRequest, package_set: PackageSet, key: str, *, straight: bool
     ) -> AsyncIterator[Content]:
-        """The content from binary caches, where they have all of it and the store has not; else through the store."""
-        packages = await self._evaluate(request, package_set, key)
-        places = await self._places(packages, package_set)
-        if not places:
-            async with self._open(request, package_set, key) as content:
-                yield content
-            return
-        _log.info("from binary caches image=%s paths=%d", request.repository, len(places))
-        files = CacheFiles(self._caches, places, _outputs(packages), substitutes=package_set.substitutes)
-        yield await self._content(request, package_set, packages, _closure(packages, places), files)
+        """The content, where binary caches have all of it and the store has not: `straight` from them, or while Nix fetches it.
 
-    @asynccontextmanager
-    async def _open_arriving(
-        self, request: ImageRequest, package_set: PackageSet, key: str
-    ) -> AsyncIterator[Content]:
-        """The content, while Nix fetches it from binary caches which have all of it; else as `_open`."""
+        Else as `_open`.
+        """
         packages = await self._evaluate(request, package_set, key)
         places = await self._places(packages, package_set)
         if not places:
@@ -103,11 +92,19 @@ class PackageContents:
                 yield content
             return
         closure = _closure(packages, places)
-        closure_within(self._options.policy.most_bytes, closure, request.names)
-        async with scratch_folder(self._roots) as roots:
-            fetch = self._fetch(request, package_set, key, roots, closure)
-            async with arriving_files(self._store, places, fetch) as files:
-                yield await self._content(request, package_set, packages, closure, files)
+        closure_within(self._options.policy.most_bytes, closure, request.names)  # before anything is fetched
+        async with AsyncExitStack() as stack:
+            files: StoreFiles
+            if straight:
+                _log.info("from binary caches image=%s paths=%d", request.repository, len(places))
+                files = CacheFiles(
+                    self._caches, places, _outputs(packages), substitutes=package_set.substitutes
+                )
+            else:
+                roots = await stack.enter_async_context(scratch_folder(self._roots))
+                fetch = self._fetch(request, package_set, key, roots, closure)
+                files = await stack.enter_async_context(arriving_files(self._store, places, fetch))
+            yield await self._content(request, package_set, packages, closure, files)
 
     async def _fetch(
         self, request: ImageRequest, package_set: PackageSet, key: str, roots: Path, expected: Closure

@@ -244,6 +244,30 @@ async def test_a_push_after_the_look_at_all_tags_stays(
     assert await made.state.recall_tag("a", "latest") is None, "it is not ours"
 
 
+async def test_a_tag_that_another_machine_puts_meanwhile_for_the_same_image_stays_ours(
+    made: Workshop, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = ledger.manifest_digest
+    looks = 0
+
+    async def put_meanwhile(repository: str, reference: str) -> str | None:
+        nonlocal looks
+        looks += reference == "latest"
+        if (reference, looks) != ("latest", 2):
+            return await look(repository, reference)
+        record = await made.state.recall_tag(repository, reference)
+        assert record is not None
+        return record.digest
+
+    monkeypatch.setattr(ledger, "manifest_digest", put_meanwhile)
+    await made.pipeline.make(request("a"))
+
+    assert looks == 2
+    record = await made.state.recall_tag("a", "latest")
+    assert record is not None
+    assert record.digest in ledger.tags("a").values()
+
+
 async def test_packing_has_ended_before_the_store_paths_may_go(made: Workshop, ledger: Ledger) -> None:
     ledger.refuse, ledger.slow = {0}, {1}
     build = asyncio.create_task(made.pipeline.make(request("a", "b")))
