@@ -31,15 +31,22 @@ class StoreHold:
 
     def __init__(self, nix: Child) -> None:
         self._nix = nix
+        self._held: frozenset[str] = frozenset()
 
     async def greet(self) -> None:
         """Begin the conversation. Raises `ProcessFailed`."""
         await self._ask(_numbers(_CLIENT, _VERSION), self._greeting)
 
     async def valid(self, paths: Collection[str]) -> frozenset[str]:
-        """Those of these store paths that are valid. All of them are held from now on. Raises `ProcessFailed`."""
-        question = _numbers(_VALID_PATHS, _LOCK, _NO_SUBSTITUTES, len(paths))
-        return await self._ask(question + b"".join(map(_text, paths)), self._paths)
+        """Those of these store paths that are valid. All of them are held from now on. Raises `ProcessFailed`.
+
+        A new root may meet the first or the last moment of a garbage collection, where older Nix gives up. So there is one for each path.
+        """
+        lock = 0 if self._held.issuperset(paths) else _LOCK
+        question = _numbers(_VALID_PATHS, lock, _NO_SUBSTITUTES, len(paths))
+        valid = await self._ask(question + b"".join(map(_text, paths)), self._paths)
+        self._held |= frozenset(paths)
+        return valid
 
     async def _ask(self, question: bytes, read: Callable[[], Awaitable[A]]) -> A:
         try:
